@@ -1,0 +1,1 @@
+"""Prune the weights of multimodal LLMs after training, the PyTorch Lightning way."""
