@@ -1,0 +1,114 @@
+"""easy-VQA as three benchmarks: balanced yes/no, shape, colour.
+
+Answer rule: each benchmark has a closed set of answers that differ in their first token; the likeliest first token
+wins. That is the branch greedy decoding restricted to the set would take, told from one teacher-forced forward pass.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import LlavaNextProcessor
+
+from tamp_lightning.data import easy_vqa
+from tamp_lightning.data.easy_vqa import CANDIDATES, Kind, Question, Split
+from tamp_lightning.data.packing import Packed, collate, pack
+from tamp_lightning.metrics import SCORERS, AnswerScore, SampleTable, YesNo
+
+SLICES = {"quick": 400, "standard": 1500, "full": None}
+HEADLINE: dict[Kind, str] = {"yes_no": "accuracy", "shape": "score", "colour": "score"}
+Pictures = Literal["own", "shuffled", "blank"]
+
+
+class EasyVqaSuite(Dataset[tuple[Packed, list[int]]]):
+    """The questions of one slice, grouped by picture; an item is one picture with its packed questions.
+
+    Args:
+        processor: the model's processor.
+        split: "selection" to choose between variants, "test" to report.
+        size: "quick" (about 400 questions), "standard" (about 1,500) or "full" (every question, not balanced).
+        pictures: "own", or a control: another picture of the slice ("shuffled"), or plain grey ("blank").
+
+    Raises:
+        ValueError: two answers of a benchmark begin with the same token.
+        FileNotFoundError: easy-VQA is not installed.
+    """
+
+    def __init__(
+        self, processor: LlavaNextProcessor, split: Split = "test", size: str = "quick", pictures: Pictures = "own"
+    ) -> None:
+        self.processor, self.split, self.pictures = processor, split, pictures
+        count = SLICES[size]
+        self.items: list[Question] = (
+            list(easy_vqa.questions(split)) if count is None else easy_vqa.balanced_slice(split, count)
+        )
+        self.first_tokens = {kind: _first_tokens(processor, words) for kind, words in CANDIDATES.items()}
+        groups: dict[int, list[int]] = {}
+        for position, question in enumerate(self.items):
+            groups.setdefault(question.picture, []).append(position)
+        self.groups = list(groups.items())
+        numbers = list(groups)
+        shuffled = random.Random(0).sample(numbers, len(numbers))
+        self._stand_in = dict(zip(numbers, shuffled, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, index: int) -> tuple[Packed, list[int]]:
+        number, positions = self.groups[index]
+        turns = [(self.items[i].text, self.items[i].answer) for i in positions]
+        return pack(self.processor, self._picture(number), turns), positions
+
+    def _picture(self, number: int) -> Image.Image:
+        if self.pictures == "blank":
+            return Image.new("RGB", easy_vqa.load_picture(self.split, number).size, (128, 128, 128))
+        return easy_vqa.load_picture(self.split, self._stand_in[number] if self.pictures == "shuffled" else number)
+
+    @staticmethod
+    def collate(samples: Sequence[tuple[Packed, list[int]]]) -> dict[str, Tensor]:
+        """Packed batch plus `items` [questions]: their positions in the slice, in the order of `answers`."""
+        batch = collate([packed for packed, _ in samples])
+        return {**batch, "items": torch.tensor([i for _, positions in samples for i in positions])}
+
+    def metrics(self) -> dict[str, SampleTable]:
+        """One fresh metric per benchmark, its rows being positions in the slice."""
+        total = len(self.items)
+        return {
+            "yes_no": YesNo(total, protocol="lmms"),
+            "shape": AnswerScore(total, SCORERS["exact"]),
+            "colour": AnswerScore(total, SCORERS["exact"]),
+        }
+
+    def predict(self, items: Tensor, logits: Tensor) -> list[str]:
+        """Answer to each question from the logits [questions,vocab] in front of its first answer token."""
+        answers = []
+        for position, row in zip(items.tolist(), logits, strict=True):
+            kind = self.items[position].kind
+            answers.append(CANDIDATES[kind][int(row[self.first_tokens[kind].to(row.device)].argmax())])
+        return answers
+
+    def floor(self) -> dict[str, float]:
+        """Blind score of each benchmark: the answer most often given to a question text in the training split."""
+        majority = easy_vqa.majority_answers()
+        right: dict[str, list[bool]] = {}
+        for q in self.items:
+            right.setdefault(q.kind, []).append(majority.get(q.text) == q.answer)
+        return {kind: sum(hits) / len(hits) for kind, hits in right.items()}
+
+
+def _first_tokens(processor: LlavaNextProcessor, words: Sequence[str]) -> Tensor:
+    ids = [processor.tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in words]
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"answers {', '.join(words)} do not all begin with different tokens for this tokenizer")
+    return torch.tensor(ids)
+
+
+def headline(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The one figure of each benchmark that enters retention."""
+    return {kind: results[kind][key] for kind, key in HEADLINE.items()}

@@ -1,0 +1,1 @@
+"""When things happen: collecting tokens and attention, allocating the budget, masking at epoch end."""

@@ -1,0 +1,41 @@
+"""A progress bar that names the walk and the block, and the seconds each phase took."""
+
+from __future__ import annotations
+
+import time
+
+import lightning as L
+from lightning.pytorch.callbacks import RichProgressBar
+
+from tamp_lightning.callbacks.contract import BlockPass
+
+
+def title(pl_module: BlockPass) -> str:
+    """What the current epoch does, e.g. "prune 5/30"."""
+    return f"{pl_module.walk} {pl_module.index + 1}/{len(pl_module.stream.facts.linears)}"
+
+
+class BlockProgressBar(RichProgressBar):
+    """Lightning's rich bar with "measure 12/30" in place of the epoch number."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Name the pass."""
+        super().on_train_epoch_start(trainer, pl_module)
+        if self.progress is not None and self.train_progress_bar_id is not None:
+            self.progress.update(self.train_progress_bar_id, description=title(pl_module))
+
+
+class PhaseTimer(L.Callback):
+    """Wall-clock seconds of each walk, in `seconds`."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._start = 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Add this pass to its walk."""
+        self.seconds[pl_module.walk] = self.seconds.get(pl_module.walk, 0.0) + time.perf_counter() - self._start

@@ -1,0 +1,58 @@
+"""Inputs and outputs of the current block's linears, one batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import lightning as L
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from tamp_lightning.callbacks.contract import BlockPass
+
+
+@dataclass
+class Tokens:
+    """Input [B,n,c] and output [B,n,o] of one linear for one batch."""
+
+    inputs: Tensor
+    outputs: Tensor
+
+
+@dataclass
+class TokenCollector(L.Callback):
+    """Hooks the prunable linears of the current block; `tokens` holds what they saw in the last batch.
+
+    The only owner of forward hooks: they live for one epoch, i.e. one pass over one block.
+    """
+
+    tokens: dict[str, Tokens] = field(default_factory=dict)
+    """By linear name relative to the block."""
+    _handles: list[RemovableHandle] = field(default_factory=list)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Hook the block of this epoch."""
+        for name in pl_module.stream.facts.linears[pl_module.index]:
+            linear = pl_module.block.get_submodule(name)
+            self._handles.append(linear.register_forward_hook(self._keep(name)))
+
+    def _keep(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            self.tokens[name] = Tokens(args[0].detach(), output.detach())
+
+        return hook
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Remove the hooks and let the last batch go."""
+        self._drop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: BlockPass, exception: BaseException) -> None:
+        """Leave no hook on a model that belongs to somebody else."""
+        self._drop()
+
+    def _drop(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.tokens.clear()

@@ -1,0 +1,1 @@
+"""Readers, calibration sources and the batches made from them."""

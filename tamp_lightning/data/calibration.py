@@ -1,0 +1,133 @@
+"""Calibration samples: conversations with their pictures, batched for the model, padding marked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
+from transformers import ProcessorMixin
+
+Messages = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One conversation, the assistant's last answer included."""
+
+    id: int
+    """Position in its data set."""
+    messages: Messages
+    """In the form of a chat template: roles, and contents of type text or image."""
+    images: list[Image.Image]
+    """One per image part of the messages, in order; empty for text alone."""
+
+
+class SampleList(Dataset[Sample]):
+    """Samples made on demand by a function of their position."""
+
+    def __init__(self, length: int, make: Callable[[int], Sample]) -> None:
+        self.length, self.make = length, make
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.make(index)
+
+
+def right_padded(mask: Tensor) -> Tensor:
+    """Validity [B,n] bool of an attention mask.
+
+    Raises:
+        ValueError: a row has padding anywhere but at its end, or no token at all.
+    """
+    valid = mask.bool()
+    if not torch.equal(valid, valid.long().cummin(1).values.bool()) or not bool(valid[:, 0].all()):
+        raise ValueError("attention_mask has padding before tokens: pad on the right (padding_side='right')")
+    return valid
+
+
+def calibration_batch(inputs: Mapping[str, Tensor], ids: Sequence[int]) -> dict[str, Tensor]:
+    """Model inputs plus `sample_ids` [B] and `valid` [B,n]; the attention mask is left out.
+
+    Behind a causal decoder no token sees padding on its right, so the mask changes no valid token's hidden state,
+    and without it attention runs its fastest kernel and nothing of size n x n is stored.
+
+    Raises:
+        ValueError: the padding is not on the right.
+    """
+    batch = {k: v for k, v in inputs.items() if isinstance(v, Tensor)}
+    mask = batch.pop("attention_mask", None)
+    valid = right_padded(torch.ones_like(batch["input_ids"]) if mask is None else mask)
+    return {**batch, "sample_ids": torch.tensor(list(ids)), "valid": valid}
+
+
+class Collator:
+    """Runs samples through the chat template and the processor; text-only and picture samples may be mixed."""
+
+    def __init__(self, processor: ProcessorMixin) -> None:
+        self.processor = processor
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """One right-padded calibration batch."""
+        texts = [self.processor.apply_chat_template(s.messages) for s in samples]
+        images = [image for s in samples for image in s.images]
+        inputs = self.processor(
+            text=texts,
+            **({"images": images} if images else {}),
+            padding=True,
+            padding_side="right",
+            return_tensors="pt",
+        )
+        return calibration_batch(inputs, [s.id for s in samples])
+
+
+class CalibrationData(L.LightningDataModule):
+    """Samples in the epoch that starts a walk, nothing but batch numbers in all others (hidden states are cached)."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        super().__init__()
+        self.loader = loader
+
+    @classmethod
+    def from_samples(cls, samples: SampleList, processor: ProcessorMixin, batch_size: int) -> CalibrationData:
+        """Batches of `batch_size` samples in the order given."""
+        return cls(DataLoader(samples, batch_size, sampler=SequentialSampler(samples), collate_fn=Collator(processor)))
+
+    @classmethod
+    def from_batches(cls, batches: Sequence[Mapping[str, Tensor]]) -> CalibrationData:
+        """Batches already made by a processor; samples are numbered in order of appearance.
+
+        Raises:
+            ValueError: there is no batch, or one is padded on the left.
+        """
+        if not batches:
+            raise ValueError("calibration is empty: give at least one batch of model inputs")
+        sizes = [len(b["input_ids"]) for b in batches]
+        starts = [sum(sizes[:k]) for k in range(len(sizes))]
+        ready = [calibration_batch(b, range(s, s + n)) for b, s, n in zip(batches, starts, sizes, strict=True)]
+        return cls(DataLoader(_Ready(ready), batch_size=None))
+
+    def train_dataloader(self) -> DataLoader:
+        """What this epoch reads."""
+        module = self.trainer.lightning_module if self.trainer else None
+        if module is None or module.needs_inputs:
+            return self.loader
+        return DataLoader(range(len(self.loader)), batch_size=None)  # type: ignore[arg-type]
+
+
+class _Ready(Dataset[dict[str, Tensor]]):
+    def __init__(self, batches: list[dict[str, Tensor]]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return self.batches[index]

@@ -1,0 +1,1 @@
+"""The run: a LightningModule over a stream of blocks, and what is done before and after it."""

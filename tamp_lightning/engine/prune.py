@@ -1,0 +1,175 @@
+"""The main job: score the dense model, prune it, score what was written, leave a run folder."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from rich.console import Console
+from transformers import AutoConfig, AutoProcessor, LlavaNextProcessor, PreTrainedModel
+
+from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite
+from tamp_lightning.data import sources
+from tamp_lightning.data.calibration import CalibrationData, SampleList
+from tamp_lightning.engine import run_folder
+from tamp_lightning.engine.environment import environment, peak_memory_bytes
+from tamp_lightning.engine.scoring import Scores, score
+from tamp_lightning.engine.trainer import Pruned, prune_stream, scoring_trainer
+from tamp_lightning.models.checkpoints import resolve
+from tamp_lightning.recipe import CalibrationChoice, PruneRecipe, ScoreChoice
+from tamp_lightning.reporting.table import show_outcome
+from tamp_lightning.stream.disk import DiskStream
+from tamp_lightning.stream.skeleton import model_class
+
+
+@dataclass
+class PhaseClock:
+    """Wall-clock seconds of named phases."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to `name`."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def as_dtype(name: str) -> torch.dtype | None:
+    """The dtype a recipe names; None for "auto"."""
+    return None if name == "auto" else getattr(torch, name)
+
+
+def load_whole(folder: Path, dtype: torch.dtype | None) -> PreTrainedModel:
+    """The whole model of a checkpoint, for scoring."""
+    return model_class(AutoConfig.from_pretrained(folder)).from_pretrained(folder, dtype=dtype or "auto").eval()
+
+
+def calibration_samples(choice: CalibrationChoice) -> SampleList:
+    """The samples a recipe asks for.
+
+    Raises:
+        ValueError: there are too few, or a file is not what it should be.
+        FileNotFoundError: easy-VQA is not installed.
+    """
+    if choice.source == "easy_vqa":
+        return sources.from_easy_vqa(choice.samples, choice.seed, choice.turns)
+    path = str(choice.path)
+    if choice.source == "llava_json":
+        media = Path(choice.media) if choice.media else None
+        return sources.from_llava_json(Path(path), media, choice.samples, choice.seed)
+    return sources.from_llava_next_data(path, choice.subset, choice.samples, choice.seed)
+
+
+def build_suite(choice: ScoreChoice, processor: LlavaNextProcessor) -> EasyVqaSuite | None:
+    """The benchmarks a recipe asks for."""
+    return None if choice.benchmarks == "none" else EasyVqaSuite(processor, choice.split, choice.slice)
+
+
+def run_path(recipe: PruneRecipe, name: str) -> Path:
+    """The run folder, which must be new.
+
+    Raises:
+        ValueError: it exists and is not empty.
+    """
+    path = Path(recipe.out or f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}")
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"run folder {path} exists: nothing is overwritten, choose another with --out")
+    return path
+
+
+def run_prune(recipe: PruneRecipe, name: str, recipe_text: str, console: Console) -> Path:
+    """Do what a prune recipe says and return the run folder.
+
+    Raises:
+        ValueError, FileNotFoundError: bad input, before anything is written.
+    """
+    out, clock = run_path(recipe, name), PhaseClock()
+    L.seed_everything(recipe.seed, verbose=False)
+    with clock.phase("prepare"):
+        source = resolve(recipe.model.checkpoint)
+        processor = AutoProcessor.from_pretrained(source)
+        samples = calibration_samples(recipe.calibration)
+        data = CalibrationData.from_samples(samples, processor, recipe.calibration.batch_size)
+        suite = build_suite(recipe.scores, processor)
+        trainer = scoring_trainer(**recipe.trainer)
+        stream = DiskStream(
+            source,
+            out / "model",
+            dtype=as_dtype(recipe.model.dtype),
+            device=trainer.strategy.root_device,
+            include=recipe.model.include,
+            exclude=recipe.model.exclude,
+        )
+    dense = _score(recipe, source, suite, trainer, clock, "score dense")
+    pruned = prune_stream(stream, data, recipe.method, **recipe.trainer)
+    clock.seconds |= pruned.seconds
+    dtype = str(stream.model.dtype).removeprefix("torch.")
+    del stream
+    after = _score(recipe, out / "model", suite, trainer, clock, "score pruned", dense)
+    run = _describe(recipe, name, source, out, pruned, clock, dtype)
+    metrics = run_folder.summarise(suite, dense, after) if suite and dense and after else None
+    _write(out, recipe_text, pruned, run, metrics)
+    if suite and dense and after:
+        run_folder.write_predictions(out / "predictions.parquet", suite, dense, after)
+    show_outcome(console, metrics, run)
+    return out
+
+
+def _score(
+    recipe: PruneRecipe,
+    folder: Path,
+    suite: EasyVqaSuite | None,
+    trainer: L.Trainer,
+    clock: PhaseClock,
+    phase: str,
+    dense: Scores | None = None,
+) -> Scores | None:
+    if suite is None:
+        return None
+    with clock.phase(phase):
+        model = load_whole(folder, as_dtype(recipe.model.dtype))
+        scores = score(model, suite, trainer, batch_size=recipe.scores.batch_size, dense=dense)
+    del model
+    gc.collect()
+    return scores
+
+
+def _describe(
+    recipe: PruneRecipe, name: str, source: Path, out: Path, pruned: Pruned, clock: PhaseClock, dtype: str
+) -> dict[str, Any]:
+    size = sum(row["size"] for row in pruned.linears.values())
+    kept = sum(row["kept"] for row in pruned.linears.values())
+    return {
+        "recipe": name,
+        "source": str(source),
+        "checkpoint": str(out / "model"),
+        "dtype": dtype,
+        "seed": recipe.seed,
+        "sparsity": pruned.sparsity,
+        "prunable_weights": size,
+        "zeroed_weights": size - kept,
+        "linears": len(pruned.linears),
+        "seconds": clock.seconds,
+        "peak_memory_bytes": peak_memory_bytes(),
+        **environment(),
+        "files": pruned.files,
+    }
+
+
+def _write(out: Path, recipe_text: str, pruned: Pruned, run: dict[str, Any], metrics: dict[str, Any] | None) -> None:
+    (out / "recipe.yaml").write_text(recipe_text)
+    run_folder.write_json(out / "plan.json", run_folder.plan_content(pruned))
+    run_folder.write_masks(out / "masks.safetensors", pruned)
+    if metrics is not None:
+        run_folder.write_json(out / "metrics.json", metrics)
+    run_folder.write_json(out / "run.json", run)

@@ -1,0 +1,91 @@
+"""The run folder: everything needed to understand, repeat and use the result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite, headline
+from tamp_lightning.engine.scoring import Scores
+from tamp_lightning.engine.trainer import Pruned
+from tamp_lightning.metrics import corrected_retention, flips, retention
+
+MODALITIES = ("text", "image", "video", "audio")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """JSON under its name only when complete; NaN is refused."""
+    scratch = path.with_name(f".{path.name}.tmp")
+    scratch.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    scratch.replace(path)
+
+
+def summarise(suite: EasyVqaSuite, dense: Scores, pruned: Scores) -> dict[str, Any]:
+    """Content of metrics.json: per benchmark and over all of them, dense beside pruned.
+
+    Corrected retention is None where the dense model is not above the blind floor on some benchmark.
+    """
+    before, after, floor = headline(dense.results), headline(pruned.results), suite.floor()
+    above = all(before[k] > floor[k] for k in before)
+    seen = [k for kind in before for k, v in enumerate(dense.values[kind]) if v == v]
+    both = [[v for kind in before for v in s.values[kind] if v == v] for s in (dense, pruned)]
+    return {
+        "split": suite.split,
+        "questions": len(seen),
+        "benchmarks": {k: {"floor": floor[k], "dense": before[k], "pruned": after[k]} for k in before},
+        "retention": retention(before, after),
+        "corrected_retention": corrected_retention(before, after, floor) if above else None,
+        "flips": flips(*both),
+        "fidelity": pruned.results["fidelity"],
+        "dense": dense.results,
+        "pruned": pruned.results,
+    }
+
+
+def write_predictions(path: Path, suite: EasyVqaSuite, dense: Scores, pruned: Scores) -> None:
+    """One row per question: what was asked, the right answer, and what both models said."""
+    rows = [
+        {
+            "benchmark": q.kind,
+            "id": q.id,
+            "picture": q.picture,
+            "question": q.text,
+            "answer": q.answer,
+            "dense": dense.predictions[i],
+            "pruned": pruned.predictions[i],
+        }
+        for i, q in enumerate(suite.items)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def plan_content(pruned: Pruned) -> dict[str, Any]:
+    """Content of plan.json: per linear, what it kept and why."""
+
+    def pairs(cosine: Tensor) -> dict[str, float]:
+        return {
+            f"{MODALITIES[i]}-{MODALITIES[j]}": float(cosine[i, j])
+            for i in range(4)
+            for j in range(i, 4)
+            if not cosine[i, j].isnan()
+        }
+
+    linears = {}
+    for name, row in pruned.linears.items():
+        linears[name] = {**row, "sparsity": 1 - row["kept"] / row["size"]}
+        linears[name]["token_share"] = dict(zip(MODALITIES, pruned.token_share[name], strict=True))
+        if name in pruned.scores:
+            linears[name] |= {"diversity": pruned.scores[name], "cosine": pairs(pruned.cosines[name])}
+    return {"sparsity": pruned.sparsity, "linears": linears}
+
+
+def write_masks(path: Path, pruned: Pruned) -> None:
+    """masks.safetensors: per linear the mask's bits (eight to a byte, row order), shapes in the metadata."""
+    shapes = {name: json.dumps(row["shape"]) for name, row in pruned.linears.items()}
+    save_file({name: bits.contiguous() for name, bits in pruned.masks.items()}, path, metadata=shapes)

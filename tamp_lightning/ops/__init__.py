@@ -1,0 +1,1 @@
+"""Pure tensor functions of pruning: torch only, no models, no Lightning, no state."""

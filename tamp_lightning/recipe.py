@@ -1,0 +1,125 @@
+"""The typed recipe: what a YAML file may say, its defaults, and what each key means (shown by `--help`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tamp_lightning.engine.train_bed import Stage
+from tamp_lightning.methods.method import Method
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """What is pruned."""
+
+    checkpoint: str = "smol-llava-next"
+    """A folder, a hub id, or the test bed smol-llava-next."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """What to compute in; auto = the checkpoint's own. What is written always has the checkpoint's own."""
+    include: list[str] = field(default_factory=list)
+    """Regular expressions on full linear names; empty = every linear of the decoder blocks."""
+    exclude: list[str] = field(default_factory=list)
+    """Regular expressions on full linear names that stay dense."""
+
+
+@dataclass(frozen=True)
+class CalibrationChoice:
+    """The samples that statistics are taken from."""
+
+    source: Literal["easy_vqa", "llava_json", "llava_next_data"] = "easy_vqa"
+    """easy_vqa (its calibration split), a LLaVA json or jsonl file, or LLaVA-NeXT-Data's parquet."""
+    path: str | None = None
+    """llava_json: the file. llava_next_data: hub id or folder of parquet files."""
+    media: str | None = None
+    """llava_json: folder of the pictures; default: the file's own."""
+    subset: str | None = None
+    """llava_next_data: the data_source to take, such as sharegpt4v; default: all."""
+    samples: int = 128
+    """How many conversations."""
+    turns: int = 4
+    """easy_vqa: questions per conversation."""
+    seed: int = 42
+    """Seed of the draw."""
+    batch_size: int = 8
+    """Samples per batch; padding on the right never enters a statistic."""
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "turns", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"calibration.{name} is {getattr(self, name)}; it has to be at least 1")
+        if self.source != "easy_vqa" and self.path is None:
+            raise ValueError(f"calibration.source {self.source} needs calibration.path")
+
+
+@dataclass(frozen=True)
+class ScoreChoice:
+    """What the dense and the pruned model are scored on."""
+
+    benchmarks: Literal["easy_vqa", "none"] = "easy_vqa"
+    """easy_vqa: balanced yes/no, shape, colour and KL on answer tokens."""
+    split: Literal["selection", "test"] = "test"
+    """Report on test; choose between variants on selection."""
+    slice: Literal["quick", "standard", "full"] = "quick"
+    """About 400 questions, about 1,500, or all of them (not balanced)."""
+    batch_size: int = 8
+    """Pictures per batch."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"scores.batch_size is {self.batch_size}; it has to be at least 1")
+
+
+@dataclass(frozen=True)
+class PruneRecipe:
+    """Prune a checkpoint and score it before and after."""
+
+    task: Literal["prune"] = "prune"
+    """What the recipe does."""
+    model: ModelChoice = field(default_factory=ModelChoice)
+    method: Method = field(default_factory=Method)
+    calibration: CalibrationChoice = field(default_factory=CalibrationChoice)
+    scores: ScoreChoice = field(default_factory=ScoreChoice)
+    seed: int = 0
+    """Seed of everything but the draw of calibration samples."""
+    out: str | None = None
+    """Run folder; must be new. Default: runs/<recipe>-<date>-<time>."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Arguments of lightning.Trainer, such as {accelerator: gpu}."""
+
+
+@dataclass(frozen=True)
+class EvaluateRecipe:
+    """Score a checkpoint, beside the blind floor and with controls that take the picture away."""
+
+    task: Literal["evaluate"] = "evaluate"
+    """What the recipe does."""
+    model: ModelChoice = field(default_factory=ModelChoice)
+    scores: ScoreChoice = field(default_factory=ScoreChoice)
+    controls: list[Literal["shuffled", "blank"]] = field(default_factory=lambda: ["shuffled", "blank"])
+    """Rows beside the model's own: another question's picture, or a grey one."""
+    out: str | None = None
+    """File for the figures as JSON; default: none."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Arguments of lightning.Trainer."""
+
+
+@dataclass(frozen=True)
+class TrainBedRecipe:
+    """Train the tower and projector of smol-llava-next."""
+
+    task: Literal["train_bed"] = "train_bed"
+    """What the recipe does."""
+    warmup: Stage = field(default_factory=Stage)
+    """First: the tower on labelled pictures."""
+    align: Stage = field(default_factory=Stage)
+    """Then: tower and projector through the frozen language model."""
+    seed: int = 0
+    """Seed of initialisation; batches are numbered and do not depend on it."""
+    out: str = "data/smol_llava_next"
+    """Folder for towers.safetensors and card.json; must not hold them yet."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Arguments of lightning.Trainer for both stages."""
+
+
+RECIPES = {"prune": PruneRecipe, "evaluate": EvaluateRecipe, "train_bed": TrainBedRecipe}

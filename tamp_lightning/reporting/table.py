@@ -1,0 +1,79 @@
+"""The terminal's account of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+LABELS = {"yes_no": "yes/no, balanced", "shape": "shape", "colour": "colour"}
+
+
+def percent(value: float | None) -> str:
+    """A share as percent with one decimal, a dash where there is none."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def benchmark_table(metrics: Mapping[str, Any]) -> Table:
+    """Dense, pruned and retention per benchmark, beside the blind floor.
+
+    Args:
+        metrics: content of a run's metrics.json.
+    """
+    table = Table(title=f"{metrics['questions']} questions, {metrics['split']} split")
+    for column in ("benchmark", "blind floor", "dense", "pruned", "retention", "above floor"):
+        table.add_column(column, justify="left" if column == "benchmark" else "right")
+    for name, row in metrics["benchmarks"].items():
+        dense, pruned, floor = row["dense"], row["pruned"], row["floor"]
+        above = f"{100 * (pruned - floor) / (dense - floor):.1f} %" if dense > floor else "–"
+        ratio = f"{100 * pruned / dense:.1f} %" if dense else "–"
+        table.add_row(LABELS.get(name, name), percent(floor), percent(dense), percent(pruned), ratio, above)
+    table.add_section()
+    mean, corrected = metrics["retention"], metrics["corrected_retention"]
+    above = "–" if corrected is None else f"{corrected:.1f} %"
+    table.add_row("mean", "", "", "", f"{mean:.1f} %", above, style="bold")
+    return table
+
+
+def show_outcome(console: Console, metrics: Mapping[str, Any] | None, run: Mapping[str, Any]) -> None:
+    """Print scores, sparsity, seconds, memory and where the checkpoint lies."""
+    console.print()
+    if metrics is not None:
+        console.print(benchmark_table(metrics))
+        fidelity = metrics["fidelity"]
+        console.print(
+            f"KL to dense on answer tokens {fidelity['kl']:.4f} nats, same first choice on "
+            f"{percent(fidelity['top1_agreement'])} of them, answers flipped {percent(metrics['flips'])}"
+        )
+    seconds = ", ".join(f"{name} {value:.0f} s" for name, value in run["seconds"].items())
+    memory = ", ".join(f"{name} {value / 2**30:.2f} GiB" for name, value in run["peak_memory_bytes"].items())
+    console.print(
+        f"sparsity {percent(run['sparsity'])} of {run['prunable_weights']:,} prunable weights "
+        f"({run['zeroed_weights']:,} zeroed) in {run['linears']} linears, {run['dtype']}"
+    )
+    console.print(f"{seconds}; peak memory {memory}")
+    console.print(f"pruned checkpoint: [bold]{run['checkpoint']}[/bold]", soft_wrap=True)
+
+
+def control_table(rows: Mapping[str, Mapping[str, Mapping[str, float]]], floor: Mapping[str, float]) -> Table:
+    """One row per way of showing the pictures (own, shuffled, blank), the blind floor last."""
+    table = Table()
+    columns = {
+        "yes_no": ("accuracy", "precision", "recall", "f1", "pred_yes_ratio"),
+        "shape": ("score",),
+        "colour": ("score",),
+    }
+    heads = {"score": "", "pred_yes_ratio": "says yes"}
+    table.add_column("pictures")
+    for kind, figures in columns.items():
+        for figure in figures:
+            prefix = "yes/no " if kind == "yes_no" else kind
+            table.add_column((prefix + heads.get(figure, figure)).strip(), justify="right")
+    for name, results in rows.items():
+        table.add_row(name, *(percent(results[k][f]) for k, fs in columns.items() for f in fs))
+    blind = {kind: percent(value) for kind, value in floor.items()}
+    blanks = ["–"] * (len(columns["yes_no"]) - 1)
+    table.add_row("never seen (majority)", blind["yes_no"], *blanks, blind["shape"], blind["colour"])
+    return table

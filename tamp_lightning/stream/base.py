@@ -1,0 +1,72 @@
+"""What every stream of decoder blocks offers, and the checks they share."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from tamp_lightning.stream.facts import ModelFacts
+
+
+class Stream(Protocol):
+    """Owner of the weights: lends decoder blocks one at a time and takes them back pruned.
+
+    Attributes:
+        model: the skeleton. Everything but the decoder blocks is real, so a forward may run up to block 0;
+            the caller stops it there with a hook that raises.
+        facts: where the blocks and linears are, and which token is of which modality.
+    """
+
+    model: PreTrainedModel
+    facts: ModelFacts
+
+    def load(self, index: int) -> nn.Module:
+        """Return block ``index`` with real weights, in eval mode and without gradients."""
+
+    def release(self, index: int) -> None:
+        """Forget the weights of block ``index``; what was committed stays committed."""
+
+    def commit(self, index: int, masks: Mapping[str, Tensor]) -> None:
+        """Take block ``index``, which the caller has pruned in place, as final.
+
+        Args:
+            index: number of the block; it must be loaded, and stays so until released.
+            masks: linear name relative to the block -> BoolTensor shaped like its weight, True = kept.
+
+        Raises:
+            ValueError: a mask fits no linear, or a weight is not zero where its mask is False or not finite.
+        """
+
+    def finish(self) -> dict[str, str]:
+        """Complete the output after the last commit; return the sha256 of every written file by name."""
+
+
+def check_pruned(block: nn.Module, prefix: str, linears: Sequence[str], masks: Mapping[str, Tensor]) -> None:
+    """Check that ``block`` really is pruned as ``masks`` say.
+
+    Args:
+        block: the decoder block.
+        prefix: its full module name, for messages.
+        linears: names of its prunable linears, relative to the block.
+        masks: linear name -> BoolTensor[out, in], True = kept.
+
+    Raises:
+        ValueError: unknown linear, wrong dtype or shape, non-zero masked weight, or non-finite weight.
+    """
+    unknown = sorted(set(masks) - set(linears))
+    if unknown:
+        raise ValueError(f"mask for '{unknown[0]}' fits no prunable linear of {prefix}: it has {', '.join(linears)}")
+    for name, mask in masks.items():
+        weight = block.get_parameter(f"{name}.weight")
+        if mask.dtype != torch.bool or mask.shape != weight.shape:
+            raise ValueError(
+                f"mask of {prefix}.{name} must be bool of shape {tuple(weight.shape)}, "
+                f"got {mask.dtype} of shape {tuple(mask.shape)}"
+            )
+        left = int(torch.count_nonzero(weight.detach().masked_fill(mask.to(weight.device), 0)))
+        if left:
+            raise ValueError(f"{prefix}.{name} is not pruned as its mask says: {left} masked weights are not zero")
+        if not bool(torch.isfinite(weight).all()):
+            raise ValueError(f"{prefix}.{name} holds NaN or infinite weights after pruning")

@@ -1,0 +1,166 @@
+"""A stream over a checkpoint on disk: only the skeleton and the loaded blocks are in memory."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tamp_lightning.stream.base import check_pruned
+from tamp_lightning.stream.facts import find_facts
+from tamp_lightning.stream.names import check_dtypes, map_keys
+from tamp_lightning.stream.reader import CheckpointReader
+from tamp_lightning.stream.skeleton import build_skeleton, compute_dtypes, load_skeleton
+from tamp_lightning.stream.writer import ShardWriter, refuse_existing
+
+
+class DiskStream:
+    """Lends decoder blocks read from ``source``, writes them pruned to ``out``.
+
+    ``out`` becomes a Hugging Face checkpoint with the source's keys, files and dtypes. Tensors that are not
+    pruned, and weights that survive unchanged, keep their bytes, whatever dtype was computed in.
+
+    Args:
+        source: folder of a safetensors checkpoint.
+        out: folder to write; it must not exist or be empty.
+        dtype: dtype to compute in; None = the checkpoint's.
+        device: where the skeleton and the loaded blocks live.
+        include: regular expressions; only linears whose full name one of them finds are prunable.
+        exclude: regular expressions; linears whose full name one of them finds are not.
+
+    Raises:
+        ValueError: anything wrong with source, out or patterns, in one line; found before a weight is read.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        out: Path,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+    ) -> None:
+        source, out = Path(source), Path(out)
+        refuse_existing(out)
+        self.device = torch.device(device)
+        self.reader = CheckpointReader(source)
+        self.model = build_skeleton(self.reader, dtype)
+        self.facts = find_facts(self.model, include, exclude)
+        self._keys = map_keys(self.model, self.reader, self.facts.blocks)
+        check_dtypes(self._keys, self.facts.linears, self.reader)
+        self._writer = ShardWriter(
+            self.reader,
+            out,
+            {
+                index: [self._keys.blocks[index][f"{name}.weight"] for name in linears]
+                for index, linears in enumerate(self.facts.linears)
+            },
+        )
+        self._dtypes = compute_dtypes(self.model)
+        self._loaded: set[int] = set()
+        self._committed: set[int] = set()
+        load_skeleton(self.model, self.reader, self._keys, self.device)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Sha256 of every file written so far, by its path relative to the output folder."""
+        return dict(self._writer.files)
+
+    def load(self, index: int) -> nn.Module:
+        """Return block ``index`` with real weights: the source's, or the pruned ones after its commit.
+
+        Raises:
+            ValueError: a prunable weight is NaN or infinite.
+        """
+        block = self._block(index)
+        if index not in self._loaded:
+            tensors = self._read(index)
+            self._refuse_non_finite(index, tensors)
+            block.load_state_dict(tensors, assign=True)
+            self._loaded.add(index)
+        return block
+
+    def release(self, index: int) -> None:
+        """Put block ``index`` back to the meta device; what was not committed is forgotten."""
+        block = self._block(index)
+        empty = {name: torch.empty_like(tensor, device="meta") for name, tensor in block.state_dict().items()}
+        block.load_state_dict(empty, assign=True)
+        self._loaded.discard(index)
+
+    def commit(self, index: int, masks: Mapping[str, Tensor]) -> None:
+        """Take block ``index`` as final and write it (see :class:`tamp_lightning.stream.base.Stream`).
+
+        Linears without a mask must be unchanged. Where the dtype on disk is another one, the block's own
+        weights are set to what was written, so that activations are those of the output.
+
+        Raises:
+            ValueError: the block is not pruned as the masks say, or something without a mask has changed.
+            RuntimeError: the block is not loaded, or committed already.
+        """
+        if index not in self._loaded or index in self._committed:
+            state = "is committed already" if index in self._committed else "is not loaded"
+            raise RuntimeError(f"block {index} cannot be committed: it {state}")
+        block = self._block(index)
+        check_pruned(block, f"{self.facts.blocks}.{index}", self.facts.linears[index], masks)
+        changed = self._merge(index, block, {f"{name}.weight": mask for name, mask in masks.items()})
+        self._writer.put(index, changed)
+        self._committed.add(index)
+
+    def finish(self) -> dict[str, str]:
+        """Complete the output folder; return the sha256 of every file by its path in it.
+
+        Raises:
+            RuntimeError: a block with prunable linears was not committed.
+        """
+        return self._writer.finish()
+
+    def _block(self, index: int) -> nn.Module:
+        return self.model.get_submodule(f"{self.facts.blocks}.{index}")
+
+    def _read(self, index: int) -> dict[str, Tensor]:
+        keys = self._keys.blocks[index]
+        tensors = self.reader.read(keys.values(), self._writer.place)
+        path = f"{self.facts.blocks}.{index}"
+        return {name: tensors.pop(key).to(self.device, self._dtypes[f"{path}.{name}"]) for name, key in keys.items()}
+
+    def _refuse_non_finite(self, index: int, tensors: Mapping[str, Tensor]) -> None:
+        for linear in self.facts.linears[index]:
+            name = f"{linear}.weight"
+            if not bool(torch.isfinite(tensors[name]).all()):
+                key = self._keys.blocks[index][name]
+                file = self.reader.folder / self.reader.shard_of[key]
+                raise ValueError(
+                    f"{key} in {file} holds NaN or infinite weights (as {tensors[name].dtype}): "
+                    "the checkpoint is damaged or does not fit that dtype"
+                )
+
+    @torch.no_grad()
+    def _merge(self, index: int, block: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Key -> final tensor, both as on disk, for every masked weight; the rest must not differ."""
+        final: dict[str, Tensor] = {}
+        state = block.state_dict()
+        for name, key in self._keys.blocks[index].items():
+            computed = state[name]
+            source = self.reader.read([key])[key].to(self.device)
+            if name in masks:
+                final[key] = merge(source, computed, masks[name].to(self.device))
+                if not bool(torch.isfinite(final[key]).all()):
+                    raise ValueError(f"{key} does not fit {source.dtype}, its dtype on disk, after pruning")
+                computed.copy_(final[key])
+            elif not torch.equal(computed, source.to(computed.dtype)):
+                raise ValueError(f"{self.facts.blocks}.{index}.{name} was changed but has no mask: it would be lost")
+        return {key: tensor.cpu() for key, tensor in final.items()}
+
+
+def merge(source: Tensor, computed: Tensor, mask: Tensor) -> Tensor:
+    """Final weight in the source's dtype: zero where masked, the source's own bits where it did not move.
+
+    Args:
+        source: weight as on disk.
+        computed: weight after pruning, of the same shape, in the dtype computed in.
+        mask: BoolTensor of the same shape, True = kept.
+    """
+    unmoved = computed == source.to(computed.dtype)
+    return torch.where(unmoved, source, computed.to(source.dtype)).masked_fill_(~mask, 0)

@@ -1,0 +1,172 @@
+"""What the engine must know of a model: its decoder blocks, their linears, the modality of each token."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+TEXT, IMAGE, VIDEO, AUDIO = 0, 1, 2, 3
+
+_PLACEHOLDERS = {"image": IMAGE, "video": VIDEO, "audio": AUDIO}
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Where the decoder blocks and their prunable linears are, and which token ids stand for which modality.
+
+    Attributes:
+        blocks: dotted path of the decoder's ModuleList in the model, e.g. ``model.language_model.layers``.
+        linears: per block, names of its prunable linears relative to the block, in module order.
+        modality_ids: placeholder token id -> IMAGE, VIDEO or AUDIO.
+    """
+
+    blocks: str
+    linears: tuple[tuple[str, ...], ...]
+    modality_ids: dict[int, int]
+
+    def linear_name(self, block: int, linear: str) -> str:
+        """Full module name of ``linear`` (relative to its block) of block number ``block``."""
+        return f"{self.blocks}.{block}.{linear}"
+
+    def modality(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Modality of every token: TEXT, IMAGE, VIDEO or AUDIO.
+
+        ``mm_token_type_ids`` is used where it has transformers' meaning, i.e. calls every placeholder by its
+        own modality (some processors mark all with 1). Otherwise the placeholders in ``input_ids`` decide.
+
+        Args:
+            batch: model inputs with ``input_ids`` [B, n], ``mm_token_type_ids`` [B, n], or both.
+
+        Returns:
+            int64 tensor [B, n].
+
+        Raises:
+            ValueError: the batch has neither.
+        """
+        given, ids = batch.get("mm_token_type_ids"), batch.get("input_ids")
+        if ids is None and given is None:
+            raise ValueError(f"cannot tell modalities: no input_ids or mm_token_type_ids among {sorted(batch)}")
+        if ids is None:
+            assert given is not None
+            return given.long()
+        by_placeholder = torch.zeros_like(ids, dtype=torch.int64)
+        for token, modality in self.modality_ids.items():
+            by_placeholder[ids == token] = modality
+        return given.long() if given is not None and _agree(given, by_placeholder) else by_placeholder
+
+
+def find_facts(model: PreTrainedModel, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> ModelFacts:
+    """Find the decoder blocks, prunable linears and modality placeholders of ``model``.
+
+    Only ``nn.Linear`` inside the decoder blocks is ever prunable; towers, projector, embeddings and head are
+    not. Works on parameters on the meta device.
+
+    Args:
+        model: any transformers model with a decoder (``get_decoder()``).
+        include: regular expressions, searched in full module names; empty = every linear of the blocks.
+        exclude: regular expressions, searched in full module names; what they find is left out.
+
+    Raises:
+        ValueError: no decoder blocks, an architecture that cannot be pruned block by block, a pattern that is
+            no regular expression or finds no linear, no linear left, or a linear whose weight is shared.
+    """
+    path, blocks = _find_blocks(model)
+    _refuse_stacked(path, blocks)
+    found = [f"{path}.{name}" for name, module in blocks.named_modules() if isinstance(module, nn.Linear)]
+    chosen = set(_choose(found, include, exclude))
+    if not chosen:
+        raise ValueError(
+            f"no linear left to prune in {path} ({len(found)} found, include={list(include)}, "
+            f"exclude={list(exclude)}): relax the patterns"
+        )
+    _refuse_shared(model, chosen)
+    linears = tuple(
+        tuple(name for name, _ in block.named_modules() if name and f"{path}.{index}.{name}" in chosen)
+        for index, block in enumerate(blocks)
+    )
+    return ModelFacts(path, linears, _placeholder_ids(model.config))
+
+
+def _agree(given: Tensor, by_placeholder: Tensor) -> bool:
+    """Whether ``mm_token_type_ids`` names every placeholder's modality (it may mark separators too)."""
+    if given.shape != by_placeholder.shape or bool(((given < TEXT) | (given > AUDIO)).any()):
+        return False
+    placed = by_placeholder != TEXT
+    return torch.equal(given[placed].long(), by_placeholder[placed])
+
+
+def _find_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    if model.config.is_encoder_decoder:
+        raise ValueError(f"{type(model).__name__} is an encoder-decoder; only decoder-only language models are pruned")
+    decoder: nn.Module = model.get_decoder()
+    while isinstance(decoder, PreTrainedModel) and (inner := decoder.get_decoder()) is not decoder:
+        decoder = inner
+    lists = {name: child for name, child in decoder.named_children() if isinstance(child, nn.ModuleList) and len(child)}
+    name = "layers" if "layers" in lists else next(iter(lists), None)
+    if name is None or (name != "layers" and len(lists) > 1):
+        raise ValueError(
+            f"cannot tell the decoder blocks of {type(model).__name__}: {type(decoder).__name__} has the "
+            f"module lists {sorted(lists) or 'none'}; expected 'layers' or exactly one"
+        )
+    blocks = lists[name]
+    return next(path for path, module in model.named_modules() if module is blocks), blocks
+
+
+def _refuse_stacked(path: str, blocks: nn.ModuleList) -> None:
+    """Refuse stacked experts: they are no nn.Linear, so most weights would silently stay as they are."""
+    for name, module in blocks.named_modules():
+        stacked = [key for key, value in module.named_parameters(recurse=False) if value.ndim >= 3]
+        if stacked and not isinstance(module, nn.modules.conv._ConvNd):
+            raise ValueError(
+                f"{path}.{name}.{stacked[0]} stacks several matrices (a mixture of experts), which is not supported"
+            )
+
+
+def _choose(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> Iterator[str]:
+    wanted = [_compile(pattern, "include", names) for pattern in include]
+    unwanted = [_compile(pattern, "exclude", names) for pattern in exclude]
+    for name in names:
+        if (not wanted or any(w.search(name) for w in wanted)) and not any(u.search(name) for u in unwanted):
+            yield name
+
+
+def _compile(pattern: str, role: str, names: Sequence[str]) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{role} pattern '{pattern}' is not a regular expression: {error}") from None
+    if not any(compiled.search(name) for name in names):
+        kinds = sorted({name.rpartition(".")[2] for name in names})
+        raise ValueError(
+            f"{role} pattern '{pattern}' finds no linear of the decoder blocks ({', '.join(kinds)}); "
+            f"it is searched in full names such as '{names[0] if names else ''}', so correct or drop it"
+        )
+    return compiled
+
+
+def _refuse_shared(model: PreTrainedModel, linears: set[str]) -> None:
+    """Refuse a chosen linear whose weight another module uses too: zeroing it would change both."""
+    owners: dict[int, list[str]] = {}
+    for name, value in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(value) if value.is_meta else value.data_ptr(), []).append(name)
+    groups = [names for names in owners.values() if len(names) > 1]
+    # On the meta device tied parameters can be separate objects, so what transformers declares counts too.
+    groups += [list(pair) for pair in (getattr(model, "all_tied_weights_keys", None) or {}).items()]
+    for names in groups:
+        for name in names:
+            if name.removesuffix(".weight") in linears:
+                others = [other for other in names if other != name]
+                raise ValueError(f"{name} is shared with {', '.join(others)}, pruning it would change both: exclude it")
+
+
+def _placeholder_ids(config: PreTrainedConfig) -> dict[int, int]:
+    ids: dict[int, int] = {}
+    for name, modality in _PLACEHOLDERS.items():
+        for key in (f"{name}_token_id", f"{name}_token_index"):
+            value = getattr(config, key, None)
+            if isinstance(value, int):
+                ids.setdefault(value, modality)
+    return ids

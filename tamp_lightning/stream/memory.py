@@ -1,0 +1,42 @@
+"""A stream over a model that is in memory already."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from tamp_lightning.stream.base import check_pruned
+from tamp_lightning.stream.facts import find_facts
+
+
+class MemoryStream:
+    """Lends the model's own blocks: what the caller zeroes is zero in the model at once.
+
+    Args:
+        model: a model with real weights. A block that was loaded is left in eval mode and without gradients.
+        include: regular expressions; only linears whose full name one of them finds are prunable.
+        exclude: regular expressions; linears whose full name one of them finds are not.
+
+    Raises:
+        ValueError: see :func:`tamp_lightning.stream.facts.find_facts`.
+    """
+
+    def __init__(self, model: PreTrainedModel, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+        self.model = model
+        self.facts = find_facts(model, include, exclude)
+
+    def load(self, index: int) -> nn.Module:
+        """Return the model's block ``index``, in eval mode and without gradients."""
+        return self.model.get_submodule(f"{self.facts.blocks}.{index}").eval().requires_grad_(False)
+
+    def release(self, index: int) -> None:
+        """Do nothing: the model keeps its blocks."""
+
+    def commit(self, index: int, masks: Mapping[str, Tensor]) -> None:
+        """Check that block ``index`` is pruned as ``masks`` say (see :class:`.Stream`)."""
+        prefix = f"{self.facts.blocks}.{index}"
+        check_pruned(self.model.get_submodule(prefix), prefix, self.facts.linears[index], masks)
+
+    def finish(self) -> dict[str, str]:
+        """Return an empty mapping: nothing is written."""
+        return {}

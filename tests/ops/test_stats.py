@@ -1,0 +1,44 @@
+import math
+
+import pytest
+import torch
+
+from tamp_lightning.ops.stats import squares, weighted_square_sum, weighted_sum
+
+
+def test_by_hand():
+    inputs = torch.tensor([[[1.0, 2], [3, -4], [5, 6]], [[1, 1], [2, 2], [0, 3]]])
+    weights = torch.tensor([[1.0, 0.5, 0], [2, 0, 1]])
+    got = weighted_square_sum(inputs, weights)
+    assert got.dtype == torch.float64
+    assert got.tolist() == [[5.5, 12], [2, 11]]
+    assert weighted_square_sum(inputs, weights > 0).tolist() == [[10, 20], [1, 10]]
+
+
+def test_padding_never_leaks_and_samples_are_independent():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(3, 20, 7, generator=generator).bfloat16()
+    weights = torch.rand(3, 20, generator=generator) * (torch.arange(20) < torch.tensor([[20], [9], [0]]))
+    inputs[weights == 0] = math.nan
+    inputs[1, 9] = math.inf
+    got = weighted_square_sum(inputs, weights)
+    for b, n in enumerate((20, 9, 0)):
+        x, w = inputs[b, :n].double(), weights[b, :n].double()
+        torch.testing.assert_close(got[b], (w[:, None] * x**2).sum(0), rtol=1e-6, atol=0)
+        alone = weighted_square_sum(inputs[b : b + 1, :n], weights[b : b + 1, :n])
+        torch.testing.assert_close(got[b : b + 1], alone, rtol=1e-14, atol=0)
+        assert torch.equal(got[b : b + 1], weighted_square_sum(inputs[b : b + 1], weights[b : b + 1]))
+
+
+def test_shared_squares_give_the_same_bits():
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(2, 30, 5, generator=generator)
+    valid = torch.arange(30) < torch.tensor([[30], [11]])
+    picked = valid & (torch.rand(2, 30, generator=generator) < 0.3)
+    shared = squares(inputs, valid)
+    assert torch.equal(weighted_sum(shared, picked), weighted_square_sum(inputs, picked))
+
+
+def test_shapes_are_checked():
+    with pytest.raises(ValueError, match=r"expected .B, n, c. and .B, n."):
+        weighted_square_sum(torch.ones(2, 3, 4), torch.ones(2, 4))
