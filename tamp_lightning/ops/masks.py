@@ -54,6 +54,28 @@ def matrix_mask(scores: Tensor, kept: int) -> Tensor:
     return row_mask(scores.reshape(1, -1), kept).view(scores.shape)
 
 
+def quota_mask(scores: Tensor, quotas: Tensor) -> Tensor:
+    """Keep the `quotas[r]` best of row r.
+
+    Args:
+        scores: [o, c], larger is better.
+        quotas: integers [o], each from 0 to c.
+
+    Returns:
+        Bool [o, c] with exactly quotas[r] True in row r.
+
+    Raises:
+        ValueError: a quota is out of range, scores are not a matrix or hold NaN.
+    """
+    _check(scores, 0)
+    rows, columns = scores.shape
+    if quotas.shape != (rows,) or not bool(((quotas >= 0) & (quotas <= columns)).all()):
+        raise ValueError(f"quotas are {quotas.tolist()}; expected {rows} numbers from 0 to {columns}, one per row.")
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    best = torch.arange(columns, device=scores.device) < quotas[:, None]
+    return torch.zeros_like(best).scatter_(1, order, best)
+
+
 def nm_mask(scores: Tensor, n: int, m: int) -> Tensor:
     """Keep the n best of every m consecutive inputs (n:m sparsity as NVIDIA and PyTorch count it).
 
@@ -68,11 +90,8 @@ def nm_mask(scores: Tensor, n: int, m: int) -> Tensor:
     Raises:
         ValueError: n is not in 0..m, m does not divide c, scores are not a matrix or hold NaN.
     """
-    if not (0 <= n <= m and m >= 1):
-        raise ValueError(f"pattern {n}:{m} is impossible; n of every m inputs are kept, 0 <= n <= m.")
     _check(scores, 0)
-    if scores.shape[1] % m:
-        raise ValueError(f"pattern {n}:{m} does not fit a width of {scores.shape[1]}; m has to divide it.")
+    _check_pattern(scores.shape, n, m)
     groups = scores.unflatten(1, (-1, m))
     rank = torch.zeros_like(groups, dtype=torch.int16)
     for j in range(m):
@@ -82,10 +101,43 @@ def nm_mask(scores: Tensor, n: int, m: int) -> Tensor:
     return (rank < n).flatten(1)
 
 
+def check_choice(
+    caller: str,
+    shape: torch.Size,
+    *,
+    kept: int | None,
+    pattern: tuple[int, int] | None,
+    mask: Tensor | None,
+    **others: object,
+) -> None:
+    """Raise ValueError unless exactly one of the ways to say what to prune is given, and fits the weight's shape."""
+    choices = {**others, "kept": kept, "pattern": pattern, "mask": mask}
+    given = [name for name, value in choices.items() if value is not None]
+    if len(given) != 1:
+        raise ValueError(f"{caller} got {given or 'nothing'}; give exactly one of {', '.join(choices)}.")
+    if kept is not None:
+        _check_kept(shape, kept)
+    if pattern is not None:
+        _check_pattern(shape, *pattern)
+    if mask is not None and (mask.shape != shape or mask.dtype != torch.bool):
+        raise ValueError(f"mask has shape {list(mask.shape)} and {mask.dtype}; expected {list(shape)} and torch.bool.")
+
+
 def _check(scores: Tensor, kept: int) -> None:
     if scores.dim() != 2 or scores.numel() == 0:
         raise ValueError(f"scores have shape {list(scores.shape)}; expected [out, in], not empty.")
-    if not 0 <= kept <= scores.numel():
-        raise ValueError(f"kept is {kept}; a {list(scores.shape)} matrix keeps 0 to {scores.numel()}.")
+    _check_kept(scores.shape, kept)
     if bool(scores.isnan().any()):
         raise ValueError("scores hold NaN; check the weights and activations of this linear.")
+
+
+def _check_kept(shape: torch.Size, kept: int) -> None:
+    if not 0 <= kept <= shape.numel():
+        raise ValueError(f"kept is {kept}; a {list(shape)} matrix keeps 0 to {shape.numel()}.")
+
+
+def _check_pattern(shape: torch.Size, n: int, m: int) -> None:
+    if not (0 <= n <= m and m >= 1):
+        raise ValueError(f"pattern {n}:{m} is impossible; n of every m inputs are kept, 0 <= n <= m.")
+    if shape[1] % m:
+        raise ValueError(f"pattern {n}:{m} does not fit a width of {shape[1]}; m has to divide it.")

@@ -57,9 +57,7 @@ def test_allocate_meets_budget_and_bounds():
         sizes, sparsity, cap, floor = random_case(draw)
         scores = {k: draw.choice([0.0, 1.0, draw.random(), 1e-30, 1e30]) for k in sizes}
         scores[draw.choice(list(sizes))] = 1.0
-        kept = allocate(
-            scores, sizes, sparsity=sparsity, cap=cap, floor=floor, size_weighted=draw.random() < 0.5
-        )
+        kept = allocate(scores, sizes, sparsity=sparsity, cap=cap, floor=floor, size_weighted=draw.random() < 0.5)
         check(kept, sizes, sparsity, cap, floor)
         backwards = dict(reversed(sizes.items()))
         if list(scores.values()).count(0.0) == 0 and len(set(scores.values())) == len(scores):

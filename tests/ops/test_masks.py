@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from tamp_lightning.ops.masks import matrix_mask, nm_mask, row_mask
+from tamp_lightning.ops.masks import check_choice, matrix_mask, nm_mask, quota_mask, row_mask
 
 
 def order(values):
@@ -57,6 +57,37 @@ def test_all_equal_scores_keep_the_first_of_each_row():
     mask = row_mask(torch.zeros(3, 6), 3 * 2 + 1)
     assert mask.sum(1).tolist() == [3, 2, 2]
     assert mask[:, :2].all()
+
+
+def test_quota_mask_equals_sorting_with_ties():
+    scores = torch.tensor([[5.0, 1, 4, 2], [7, 7, 7, 0], [0, 9, 8, 6]])
+    expected = torch.tensor([[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]]).bool()
+    assert torch.equal(quota_mask(scores, torch.tensor([0, 2, 4])), expected)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        o, c = torch.randint(1, 9, (2,), generator=generator).tolist()
+        scores = torch.randint(0, 4, (o, c), generator=generator).float()
+        quotas = torch.randint(0, c + 1, (o,), generator=generator)
+        rows = [literal_row_mask(row[None], int(q)) for row, q in zip(scores, quotas, strict=True)]
+        assert torch.equal(quota_mask(scores, quotas), torch.cat(rows))
+        kept = int(torch.randint(0, o * c + 1, (1,), generator=generator))
+        mask = row_mask(scores, kept)
+        assert torch.equal(quota_mask(scores, mask.sum(1)), mask)
+    for bad in (torch.tensor([1]), torch.tensor([-1, 0]), torch.tensor([0, 4])):
+        with pytest.raises(ValueError, match="2 numbers from 0 to 3, one per row"):
+            quota_mask(torch.zeros(2, 3), bad)
+
+
+def test_exactly_one_choice_that_fits_is_let_through():
+    shape, nothing = torch.Size([2, 4]), {"kept": None, "pattern": None, "mask": None}
+    for good in ({"kept": 8}, {"pattern": (2, 4)}, {"mask": torch.ones(2, 4, dtype=torch.bool)}):
+        check_choice("solver", shape, **{**nothing, **good})
+    with pytest.raises(ValueError, match=r"solver got nothing; give exactly one of sparsity, kept, pattern, mask"):
+        check_choice("solver", shape, **nothing, sparsity=None)
+    with pytest.raises(ValueError, match=r"got \['sparsity', 'kept'\]; give exactly one"):
+        check_choice("solver", shape, **{**nothing, "kept": 3}, sparsity=0.5)
+    with pytest.raises(ValueError, match=r"torch.float32; expected \[2, 4\] and torch.bool"):
+        check_choice("solver", shape, **{**nothing, "mask": torch.ones(2, 4)})
 
 
 def test_nm_mask_by_hand_and_ties():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tamp_lightning.ops.hessian import weighted_gram
 from tamp_lightning.ops.masks import row_mask
 from tamp_lightning.ops.obs import sparsegpt
 from tamp_lightning.ops.scores import wanda
@@ -76,14 +77,122 @@ def test_pattern_holds_when_the_block_is_not_a_multiple_of_it():
     assert (mask.unflatten(1, (-1, 4)).sum(-1) == 2).all()
 
 
-def test_inputs_that_are_never_active_lose_their_weights():
+def test_kept_by_row_is_the_row_convention_over_uneven_blocks():
+    weight, inputs = correlated(o=7, c=23)
+    hessian = inputs.T @ inputs
+    for kept in (0, 7 * 9, 7 * 9 + 4, 7 * 23 - 1, 7 * 23):
+        quota, extra = divmod(kept, 7)
+        for block in (1, 5, 23):
+            _, mask = sparsegpt(weight, hessian, kept=kept, block=block)
+            counts = mask.sum(1)
+            assert counts.sort().values.tolist() == [quota] * (7 - extra) + [quota + 1] * extra
+            start = 0
+            while start + block <= 23:
+                share = mask[:, start : start + block].sum(1)
+                assert (share - counts * block / 23).abs().max() < 1
+                start += block
+    _, mask = sparsegpt(weight, hessian, kept=80, by_row=False)
+    assert mask.sum() == 80
+    assert len(mask.sum(1).unique()) > 2
+
+
+def test_one_block_by_row_picks_the_smallest_losses_of_each_row():
+    weight, inputs = correlated()
+    hessian = inputs.T @ inputs
+    _, mask = sparsegpt(weight, hessian, kept=6 * 10)
+    ridge = hessian.double() + 0.01 * hessian.diagonal().mean() * torch.eye(24)
+    upper = torch.linalg.cholesky(torch.linalg.inv(ridge)).mH
+    assert torch.equal(mask, row_mask((weight.double() / upper.diagonal()).square(), 6 * 10))
+
+
+@pytest.mark.parametrize(
+    "options", [{"sparsity": 0.5}, {"kept": 61}, {"kept": 61, "by_row": False}, {"pattern": (2, 4)}, "mask"]
+)
+def test_weights_of_one_give_the_bits_of_the_plain_method(options):
+    weight, inputs = correlated()
+    plain = inputs.T @ inputs
+    if options == "mask":
+        options = {"mask": row_mask(wanda(weight, plain.diagonal()), 70)}
+    sample = inputs.view(4, 50, -1)
+    padded = torch.cat([sample, torch.full((4, 9, 24), float("nan"))], 1)
+    for ones in (torch.ones(4, 59), torch.ones(4, 59, dtype=torch.bool), torch.ones(4, 59, dtype=torch.float64)):
+        ones[:, 50:] = 0
+        weighted = weighted_gram(padded, ones)
+        for got, expected in zip(
+            sparsegpt(weight, weighted, **options), sparsegpt(weight, plain, **options), strict=True
+        ):
+            assert torch.equal(got, expected)
+
+
+def test_a_weight_of_two_is_a_token_seen_twice():
+    weight, inputs = correlated(tokens=60)
+    weights = torch.randint(0, 4, (1, 60), generator=torch.Generator().manual_seed(0))
+    again = inputs.repeat_interleave(weights[0], 0)
+    got, mask = sparsegpt(weight, weighted_gram(inputs[None], weights.float()), kept=72)
+    expected, other = sparsegpt(weight, again.T @ again, kept=72)
+    assert torch.equal(mask, other)
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_keeping_everything_changes_no_bit_even_on_dead_inputs(dtype):
+    weight, inputs = correlated()
+    inputs[:, 3] = 0
+    weight[2, 5], weight[1, 3] = 0.0, -0.0
+    weight = weight.to(dtype)
+    everything = torch.ones(6, 24, dtype=torch.bool)
+    for options in ({"mask": everything}, {"kept": 6 * 24}, {"pattern": (4, 4)}, {"sparsity": 0.0}):
+        got, mask = sparsegpt(weight, inputs.T @ inputs, **options)
+        assert torch.equal(got, weight)
+        assert mask.all()
+
+
+def test_the_same_input_gives_the_same_bits_and_changes_nothing():
+    weight, inputs = correlated()
+    hessian = inputs.T @ inputs
+    before = weight.clone(), hessian.clone()
+    first, second = (sparsegpt(weight, hessian, kept=72, block=7) for _ in range(2))
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    assert torch.equal(weight, before[0])
+    assert torch.equal(hessian, before[1])
+
+
+def test_few_tokens_are_damped_enough():
+    """Three tokens for 24 inputs: the Hessian has rank 3."""
+    weight, inputs = correlated(tokens=3)
+    for scale in (1e-6, 1.0, 1e6):
+        got, mask = sparsegpt(weight, scale * (inputs.T @ inputs), kept=72)
+        assert got.isfinite().all()
+        assert mask.sum() == 72
+
+
+@pytest.mark.parametrize("options", [{"sparsity": 0.5}, {"kept": 72}, {"pattern": (2, 4)}])
+def test_dead_inputs_lose_their_weights_first_and_do_not_disturb_the_others(options):
     weight, inputs = correlated()
     inputs[:, 3] = 0
     hessian = inputs.T @ inputs
-    got, _ = sparsegpt(weight, hessian, sparsity=0.5)
+    got, mask = sparsegpt(weight, hessian, **options)
     assert not got[:, 3].any()
+    assert not mask[:, 3].any()
     assert got.isfinite().all()
     assert hessian[3, 3] == 0
+    # whatever stood there, and however the Hessian is scaled
+    weight[:, 3] *= 1000
+    assert torch.equal(sparsegpt(weight, hessian, **options)[1], mask)
+    torch.testing.assert_close(sparsegpt(weight, hessian / 4096, **options)[0], got)
+
+
+def test_dead_inputs_that_a_mask_keeps_keep_their_weights():
+    weight, inputs = correlated()
+    inputs[:, 3] = 0
+    fixed = torch.rand(6, 24, generator=torch.Generator().manual_seed(0)) < 0.5
+    fixed[:3, 3], fixed[3:, 3] = True, False
+    got, _ = sparsegpt(weight, inputs.T @ inputs, mask=fixed)
+    assert torch.equal(got[:, 3], weight[:, 3] * fixed[:, 3])
+    live = [c for c in range(24) if c != 3]
+    alone, _ = sparsegpt(weight[:, live], inputs[:, live].T @ inputs[:, live], mask=fixed[:, live])
+    torch.testing.assert_close(got[:, live], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_refuses_in_one_line():

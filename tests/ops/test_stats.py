@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from tamp_lightning.ops.scores import wanda
 from tamp_lightning.ops.stats import squares, weighted_square_sum, weighted_sum
 
 
@@ -37,6 +38,16 @@ def test_shared_squares_give_the_same_bits():
     picked = valid & (torch.rand(2, 30, generator=generator) < 0.3)
     shared = squares(inputs, valid)
     assert torch.equal(weighted_sum(shared, picked), weighted_square_sum(inputs, picked))
+
+
+def test_weights_of_one_give_the_bits_of_the_plain_sum_and_of_wanda():
+    inputs = torch.randn(3, 17, 5, generator=torch.Generator().manual_seed(2))
+    plain = inputs.square().sum(1, dtype=torch.float64)
+    weight = torch.randn(4, 5, generator=torch.Generator().manual_seed(3))
+    for ones in (torch.ones(3, 17), torch.ones(3, 17, dtype=torch.bool)):
+        got = weighted_square_sum(inputs, ones)
+        assert torch.equal(got, plain)
+        assert torch.equal(wanda(weight, got.sum(0)), wanda(weight, plain.sum(0)))
 
 
 def test_shapes_are_checked():

@@ -12,9 +12,7 @@ GOLDENS = np.load(Path(__file__).parents[1] / "goldens" / "methods.npz")
 
 
 def golden(case):
-    return {
-        k: torch.from_numpy(GOLDENS[f"tok{case}/{k}"]) for k in ("outputs", "visual", "attention", "selected")
-    }
+    return {k: torch.from_numpy(GOLDENS[f"tok{case}/{k}"]) for k in ("outputs", "visual", "attention", "selected")}
 
 
 def unit(rows):
@@ -57,14 +55,9 @@ def literal(
     if density is None:
         return set(range(n))
     kernel = np.array(
-        [
-            [math.exp(-sum((p - q) ** 2 for p, q in zip(x, y, strict=True)) / (2 * sigma**2)) for y in u]
-            for x in u
-        ]
+        [[math.exp(-sum((p - q) ** 2 for p, q in zip(x, y, strict=True)) / (2 * sigma**2)) for y in u] for x in u]
     )
-    near = [
-        sorted((k for k in range(n) if k != i), key=lambda k: -cosine[i][k])[:neighbors] for i in range(n)
-    ]
+    near = [sorted((k for k in range(n) if k != i), key=lambda k: -cosine[i][k])[:neighbors] for i in range(n)]
     g = [a[i] + sum(math.exp(-forward * (1 - cosine[i][k])) * a[k] for k in near[i]) for i in range(n)]
     chosen = []
     while len(chosen) < n:
