@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tamp_lightning.engine.train_bed import Stage
 from tamp_lightning.methods.method import Method
 
 
@@ -90,18 +89,58 @@ class PruneRecipe:
 
 @dataclass(frozen=True)
 class EvaluateRecipe:
-    """Score a checkpoint, beside the blind floor and with controls that take the picture away."""
+    """Score a checkpoint on benchmarks. What was scored before with the same inputs is not scored again."""
 
     task: Literal["evaluate"] = "evaluate"
     """What the recipe does."""
     model: ModelChoice = field(default_factory=ModelChoice)
+    benchmarks: list[str] = field(default_factory=lambda: ["easy_vqa"])
+    """Names, such as mmbench or pope; easy_vqa is the packed suite that `scores` and `controls` are about."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Benchmark -> path, or a section with path, config, split, media, skip_bad, limit; default: its own on the hub."""
+    answers: Literal["generate", "likelihood"] = "generate"
+    """Greedy replies, or the likeliest of each question's closed set of answers."""
+    new_tokens: int | None = None
+    """Longest reply in tokens; default: the benchmark's own."""
+    batch_size: int = 8
+    """Questions per batch."""
+    frames: int = 8
+    """Frames of a video, evenly spread."""
+    frames_as_pictures: bool = False
+    """Show a video as so many pictures, for models that take pictures only."""
     scores: ScoreChoice = field(default_factory=ScoreChoice)
     controls: list[Literal["shuffled", "blank"]] = field(default_factory=lambda: ["shuffled", "blank"])
-    """Rows beside the model's own: another question's picture, or a grey one."""
+    """easy_vqa: rows beside the model's own: another question's picture, or a grey one."""
     out: str | None = None
-    """File for the figures as JSON; default: none."""
+    """Folder for predictions and scores, shared by checkpoints. Default: runs/evaluate."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """Arguments of lightning.Trainer."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "frames", "new_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it has to be at least 1")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Length and speed of one training stage."""
+
+    steps: int = 1000
+    """Optimiser steps."""
+    cycle: int | None = None
+    """Steps of the one-cycle learning rate; longer than `steps` stops before the cycle ends. Default: steps."""
+    pictures: int = 64
+    """Pictures per step."""
+    questions: int = 8
+    """Questions per picture (packed; the warm-up has none)."""
+    tower_lr: float = 1e-3
+    """Peak learning rate of the vision tower."""
+    projector_lr: float = 1e-3
+    """Peak learning rate of the projector and the newline embedding."""
+    log_every: int = 20
+    """Steps between log lines."""
 
 
 @dataclass(frozen=True)

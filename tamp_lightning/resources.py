@@ -6,12 +6,14 @@ import os
 from difflib import get_close_matches
 from pathlib import Path
 
+YAML = (".yaml", ".yml")
+
 
 def _folder(name: str) -> Path:
-    """`name` beside the package in a checkout, inside the package when installed."""
+    """`name` inside the package when installed, beside the package in a checkout."""
     package = Path(__file__).parent
-    checkout = package.parent / name
-    return checkout if (package.parent / "pyproject.toml").is_file() else package / f"_{name}"
+    installed = package / f"_{name}"
+    return installed if installed.is_dir() else package.parent / name
 
 
 def data_folder() -> Path:
@@ -19,9 +21,14 @@ def data_folder() -> Path:
     return _folder("data")
 
 
+def shipped_recipes() -> dict[str, Path]:
+    """Shipped recipes by name, in order; the name is the file's, in whatever subfolder it lies."""
+    return dict(sorted((p.stem, p) for p in _folder("recipes").rglob("*.yaml")))
+
+
 def recipe_names() -> list[str]:
     """Names of the shipped recipes."""
-    return sorted(p.stem for p in _folder("recipes").glob("*.yaml"))
+    return list(shipped_recipes())
 
 
 def find_recipe(name: str) -> Path:
@@ -30,15 +37,19 @@ def find_recipe(name: str) -> Path:
     Raises:
         FileNotFoundError: there is none; the message names the nearest.
     """
-    path = Path(name)
-    shipped = _folder("recipes") / f"{path.stem}.yaml"
+    path, shipped = Path(name), shipped_recipes()
     if path.is_file():
         return path
-    if shipped.is_file() and path.parent.name in ("", "recipes") and path.suffix in ("", ".yaml", ".yml"):
-        return shipped
-    near = get_close_matches(path.stem, recipe_names(), n=1)
+    found = shipped.get(path.stem if path.suffix in YAML else path.name)
+    if found and path.parent in (Path(), Path("recipes"), Path("recipes") / _below(found)):
+        return found
+    near = get_close_matches(path.stem, shipped, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise FileNotFoundError(f"no recipe {name!r}: {hint}shipped are {', '.join(recipe_names())}; or give a path")
+    raise FileNotFoundError(f"no recipe {name!r}: {hint}shipped are {', '.join(shipped)}; or give a path")
+
+
+def _below(recipe: Path) -> Path:
+    return recipe.parent.relative_to(_folder("recipes"))
 
 
 def cache_folder() -> Path:

