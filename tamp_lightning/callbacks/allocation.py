@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tamp_lightning.callbacks.contract import BlockPass
-from tamp_lightning.callbacks.tokens import TokenCollector
+from tamp_lightning.callbacks.tokens import TokenCollector, check_finite, unreached
 from tamp_lightning.methods.allocation import Das
 from tamp_lightning.methods.method import Method
 
@@ -32,24 +32,37 @@ class AllocationCallback(L.Callback):
             self._allocate(pl_module)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: BlockPass, *_: object) -> None:
-        """Keep the cosines of each sample, by sample id, so that neither order nor padding matters."""
+        """Keep the cosines of each sample, by sample id, so that neither order nor padding matters.
+
+        Raises:
+            ValueError: a linear's output is NaN or infinite on a token that counts.
+        """
         rule = self.method.allocation_rule
         if pl_module.walk != "measure" or not isinstance(rule, Das):
             return
         current = pl_module.current
         for name, tokens in self.collector.tokens.items():
+            full = pl_module.stream.facts.linear_name(pl_module.index, name)
+            finite = tokens.outputs.isfinite().all(-1) | ~current.valid
+            check_finite(full, "outputs", finite.all(-1), current.ids)
             cosines = rule.score(tokens.outputs, current.modality, current.valid).cpu()
             self._samples.setdefault(name, {}).update(zip(current.ids.tolist(), cosines, strict=True))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
-        """Score the block's linears; after the last block, allocate."""
+        """Score the block's linears; after the last block, allocate.
+
+        Raises:
+            ValueError: a linear was not reached by any token, or no sample has two tokens to compare.
+        """
         rule = self.method.allocation_rule
         if pl_module.walk != "measure" or not isinstance(rule, Das):
             return
         facts = pl_module.stream.facts
-        for name, samples in self._samples.items():
+        for name in facts.linears[pl_module.index]:
+            full, samples = facts.linear_name(pl_module.index, name), self._samples.get(name)
+            if not samples:
+                raise unreached(full)
             cosines = torch.stack([samples[i] for i in sorted(samples)])
-            full = facts.linear_name(pl_module.index, name)
             self.scores[full] = rule.combine(cosines)
             self.cosines[full] = cosines.double().nanmean(0)
         self._samples.clear()

@@ -16,7 +16,7 @@ from tamp_lightning.callbacks.contract import BlockPass
 IMPLEMENTATION = "tamp_sdpa"
 
 
-def last_row(query: Tensor, key: Tensor, last: Tensor, scaling: float) -> Tensor:
+def last_row(query: Tensor, key: Tensor, last: Tensor, scaling: float, mask: Tensor | None = None) -> Tensor:
     """Softmax attention of one query per sample, averaged over heads.
 
     Args:
@@ -24,16 +24,19 @@ def last_row(query: Tensor, key: Tensor, last: Tensor, scaling: float) -> Tensor
         key: [B,K,n,d] with H a multiple of K.
         last: [B] position of the query.
         scaling: factor of the logits.
+        mask: [B or 1,1,n,n] bool, True = may attend, as in a sliding window; None = all tokens before.
 
     Returns:
-        [B,n] float32; tokens behind `last` get 0, the others sum to 1 (paper section 3.3, a = A[-1,:]).
+        [B,n] float32; tokens behind `last` get 0, all together sum to 1 (paper section 3.3, a = A[-1,:]).
     """
     batch, heads, n, width = query.shape
     rows = torch.arange(batch, device=query.device)
     picked = query[rows, :, last].view(batch, key.shape[1], heads // key.shape[1], width)
     logits = (picked.float() * scaling) @ key.float().transpose(2, 3)
-    behind = torch.arange(n, device=query.device) > last[:, None]
-    return logits.masked_fill(behind[:, None, None], -torch.inf).softmax(-1).mean((1, 2))
+    unseen = torch.arange(n, device=query.device) > last[:, None]
+    if mask is not None:
+        unseen |= ~mask.expand(batch, -1, -1, -1)[rows, 0, last]
+    return logits.masked_fill(unseen[:, None, None], -torch.inf).softmax(-1).mean((1, 2))
 
 
 class AttentionCollector(L.Callback):
@@ -68,7 +71,7 @@ class AttentionCollector(L.Callback):
         if self._module is not None and self._module.walk == "prune":
             scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
             last = self._module.current.valid.long().cumsum(1).argmax(1)
-            self.rows = last_row(query, key, last, scaling)
+            self.rows = last_row(query, key, last, scaling, attention_mask)
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:

@@ -26,16 +26,24 @@ class BlockProgressBar(RichProgressBar):
 
 
 class PhaseTimer(L.Callback):
-    """Wall-clock seconds of each walk, in `seconds`."""
+    """Wall-clock seconds of each walk, in `seconds`; a pass lasts until the next one starts, its masking included."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self._walk: str | None = None
         self._start = 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
-        """Start the clock."""
-        self._start = time.perf_counter()
+        """Add the pass before this one to its walk."""
+        self._close()
+        self._walk = pl_module.walk
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
-        """Add this pass to its walk."""
-        self.seconds[pl_module.walk] = self.seconds.get(pl_module.walk, 0.0) + time.perf_counter() - self._start
+    def on_train_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Add the last pass."""
+        self._close()
+
+    def _close(self) -> None:
+        now = time.perf_counter()
+        if self._walk is not None:
+            self.seconds[self._walk] = self.seconds.get(self._walk, 0.0) + now - self._start
+        self._walk, self._start = None, now

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tamp_lightning.callbacks.attention import AttentionCollector
 from tamp_lightning.callbacks.contract import BlockPass
-from tamp_lightning.callbacks.tokens import TokenCollector
+from tamp_lightning.callbacks.tokens import TokenCollector, check_finite, unreached
 from tamp_lightning.methods.method import Method
 from tamp_lightning.ops.stats import squares, weighted_sum
 
@@ -67,13 +67,10 @@ class PruningCallback(L.Callback):
             self._count(name, weights, current.modality)
 
     def _add(self, pl_module: BlockPass, name: str, statistics: Tensor) -> None:
-        ids = pl_module.current.ids.tolist()
-        finite = statistics.isfinite().all(1)
-        if not bool(finite.all()):
-            sample = ids[int((~finite).long().argmax())]
-            full = pl_module.stream.facts.linear_name(pl_module.index, name)
-            raise ValueError(f"{full} has NaN or infinite inputs in calibration sample {sample}: check the checkpoint")
-        self._samples.setdefault(name, {}).update(zip(ids, statistics.cpu(), strict=True))
+        ids = pl_module.current.ids
+        full = pl_module.stream.facts.linear_name(pl_module.index, name)
+        check_finite(full, "inputs", statistics.isfinite().all(1), ids)
+        self._samples.setdefault(name, {}).update(zip(ids.tolist(), statistics.cpu(), strict=True))
 
     def _count(self, name: str, weights: Tensor, modality: Tensor) -> None:
         mass = torch.zeros(4, dtype=torch.float64, device=weights.device)
@@ -93,7 +90,7 @@ class PruningCallback(L.Callback):
     def _prune(self, pl_module: BlockPass, name: str) -> Tensor:
         full = pl_module.stream.facts.linear_name(pl_module.index, name)
         if name not in self._samples:
-            raise ValueError(f"{full} saw no calibration token: exclude it, or calibrate with samples that reach it")
+            raise unreached(full)
         samples = self._samples[name]
         statistics = torch.stack([samples[i] for i in sorted(samples)]).sum(0)
         weight = pl_module.block.get_parameter(f"{name}.weight")

@@ -20,6 +20,18 @@ class Tokens:
     outputs: Tensor
 
 
+def unreached(linear: str) -> ValueError:
+    """The error of a linear whose block ran without it."""
+    return ValueError(f"{linear} saw no calibration token: exclude it, or calibrate with samples that reach it")
+
+
+def check_finite(linear: str, side: str, finite: Tensor, ids: Tensor) -> None:
+    """Raise ValueError naming the linear, its side, "inputs" or "outputs", and the first sample not finite [B]."""
+    if not bool(finite.all()):
+        sample = int(ids[int((~finite).long().argmax())])
+        raise ValueError(f"{linear} has NaN or infinite {side} in calibration sample {sample}: check the checkpoint")
+
+
 @dataclass
 class TokenCollector(L.Callback):
     """Hooks the prunable linears of the current block; `tokens` holds what they saw in the last batch.
@@ -39,7 +51,7 @@ class TokenCollector(L.Callback):
 
     def _keep(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            self.tokens[name] = Tokens(args[0].detach(), output.detach())
+            self.tokens[name] = Tokens(args[0], output)
 
         return hook
 

@@ -56,18 +56,32 @@ def llava_messages(conversations: Iterable[Mapping[str, str]]) -> Messages:
     """LLaVA turns ({from, value}) in chat form; `<image>` becomes an image part in front of its turn's text.
 
     Raises:
-        ValueError: a turn has an unknown speaker.
+        ValueError: a turn has an unknown speaker or no text.
     """
     messages: Messages = []
     for turn in conversations:
-        speaker = turn["from"]
-        if speaker not in ROLES:
-            raise ValueError(f"conversation turn from {speaker!r}: expected one of {', '.join(ROLES)}")
-        text = turn["value"]
+        speaker, text = turn.get("from"), turn.get("value")
+        if speaker not in ROLES or not isinstance(text, str):
+            raise ValueError(f"conversation turn from {speaker!r} says {text!r}: expected text from {', '.join(ROLES)}")
         content: list[dict[str, str]] = [{"type": "image"}] * text.count(PLACEHOLDER)
         content.append({"type": "text", "text": text.replace(PLACEHOLDER, "").strip()})
         messages.append({"role": ROLES[speaker], "content": content})
     return messages
+
+
+def llava_sample(number: int, conversations: Iterable[Mapping[str, str]], pictures: list[Image.Image]) -> Sample:
+    """A sample of LLaVA turns and their pictures.
+
+    Raises:
+        ValueError: a turn is not in LLaVA's form, or the turns do not name as many pictures as there are.
+    """
+    messages = llava_messages(conversations)
+    named = sum(part["type"] == "image" for message in messages for part in message["content"])
+    if named != len(pictures):
+        raise ValueError(
+            f"calibration sample {number} has {len(pictures)} pictures but its turns have {named} {PLACEHOLDER}"
+        )
+    return Sample(number, messages, pictures)
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -96,7 +110,7 @@ def from_llava_json(path: Path, media: Path | None, count: int, seed: int) -> Sa
         row = rows[chosen[index]]
         names = row.get("image") or []
         names = [names] if isinstance(names, str) else names
-        return Sample(chosen[index], llava_messages(row["conversations"]), [open_picture(folder / n) for n in names])
+        return llava_sample(chosen[index], row["conversations"], [open_picture(folder / n) for n in names])
 
     return SampleList(len(chosen), make)
 
@@ -112,11 +126,11 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def from_llava_next_data(path: str, subset: str | None, count: int, seed: int, buffer: int = 1000) -> SampleList:
+def from_llava_next_data(path: str, subset: str | None, count: int, seed: int, buffer: int = 4) -> SampleList:
     """Samples of LLaVA-NeXT-Data (parquet; hub id or local folder), one slice of it, streamed.
 
-    The data set is hundreds of gigabytes: rows are streamed and only as many parquet row groups are fetched as
-    it takes to fill a shuffle buffer of `buffer` rows of the slice.
+    The data set is hundreds of gigabytes: shards are visited in an order drawn from `seed`, row groups without the
+    slice are skipped, and reading stops when a shuffle buffer of `buffer * count` rows and the samples are filled.
 
     Raises:
         ValueError: the slice has too few rows.
@@ -124,16 +138,15 @@ def from_llava_next_data(path: str, subset: str | None, count: int, seed: int, b
     from datasets import load_dataset
 
     kind = {"path": "parquet", "data_files": f"{path}/**/*.parquet"} if Path(path).is_dir() else {"path": path}
-    stream = load_dataset(**kind, split="train", streaming=True)
-    if subset is not None:
-        stream = stream.filter(lambda source: source == subset, input_columns=["data_source"])
-    rows = list(stream.shuffle(seed=seed, buffer_size=buffer).take(count))
+    wanted = None if subset is None else [("data_source", "==", subset)]
+    stream = load_dataset(**kind, split="train", streaming=True, filters=wanted)
+    rows = list(stream.shuffle(seed=seed, buffer_size=buffer * count).take(count))
     if len(rows) < count:
         raise ValueError(f"{count} calibration samples wanted, {path} has {len(rows)} of data_source {subset!r}")
 
     def make(index: int) -> Sample:
         row = rows[index]
         pictures = [] if row.get("image") is None else [row["image"].convert("RGB")]
-        return Sample(index, llava_messages(row["conversations"]), pictures)
+        return llava_sample(index, row["conversations"], pictures)
 
     return SampleList(count, make)

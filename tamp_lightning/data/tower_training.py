@@ -30,7 +30,7 @@ def augment(picture: Image.Image, rng: random.Random, shift: int = 6) -> Image.I
     turn = rng.choice(_TURNS)
     if turn is not None:
         picture = picture.transpose(turn)
-    pixels = Counter(picture.getdata())
+    pixels = Counter(zip(*(band.tobytes() for band in picture.split()), strict=True))
     moved = Image.new("RGB", picture.size, pixels.most_common(1)[0][0])
     moved.paste(picture, (rng.randint(-shift, shift), rng.randint(-shift, shift)))
     return moved

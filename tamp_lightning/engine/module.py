@@ -22,10 +22,17 @@ class TampModule(BlockPass):
 
     In the prune walk a step first advances the cached hidden state through the finished predecessor, then runs the
     current block for the collectors; so every block sees what its pruned predecessors really produce.
+
+    Raises:
+        ValueError: the decoder blocks are of several kinds, so that what one is called with does not fit another.
     """
 
     def __init__(self, stream: Stream, method: Method) -> None:
         super().__init__()
+        kinds = sorted(set(getattr(stream.model.get_decoder().config, "layer_types", None) or ()))
+        if len(kinds) > 1:
+            name = type(stream.model).__name__
+            raise ValueError(f"{name} mixes decoder blocks of kinds {', '.join(kinds)}: only one kind is supported")
         self.automatic_optimization = False
         self.strict_loading = False
         self.clock = nn.Parameter(torch.zeros(()))
@@ -62,11 +69,10 @@ class TampModule(BlockPass):
     @torch.no_grad()
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Advance one batch and show it to the current block."""
-        cached = self._embed(batch) if self.needs_inputs else self.cache[batch_idx].to(self.device)
+        self.current = cached = self._embed(batch) if self.needs_inputs else self.cache[batch_idx].to(self.device)
         if self.walk == "prune" and self.index > 0:
             previous = self.stream.load(self.index - 1)
-            cached = cached.advanced(previous(cached.hidden, **cached.kwargs))
-        self.current = cached
+            self.current = cached = cached.advanced(previous(cached.hidden, **cached.kwargs))
         output = self.block(cached.hidden, **cached.kwargs)
         self.cache[batch_idx] = cached.advanced(output) if self.walk == "measure" else cached
         if self.trainer.is_last_batch:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning as L
 import torch
@@ -27,30 +27,10 @@ from tamp_lightning.engine.scoring import answer_logits, score
 from tamp_lightning.engine.trainer import QUIET, scoring_trainer
 from tamp_lightning.models.smol_llava_next import build_untrained, trainable_state, vision_config
 from tamp_lightning.models.smollm2 import GGUF, GGUF_SHA256, sha256
-
-if TYPE_CHECKING:
-    from tamp_lightning.recipe import TrainBedRecipe
+from tamp_lightning.recipe import Stage, TrainBedRecipe
 
 TOWER = ("vision_tower", "heads")
 REST = ("multi_modal_projector", "image_newline")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Length and speed of one training stage."""
-
-    steps: int = 1000
-    """Optimiser steps."""
-    pictures: int = 64
-    """Pictures per step."""
-    questions: int = 8
-    """Questions per picture (packed; the warm-up has none)."""
-    tower_lr: float = 1e-3
-    """Peak learning rate of the vision tower."""
-    projector_lr: float = 1e-3
-    """Peak learning rate of the projector and the newline embedding."""
-    log_every: int = 20
-    """Steps between log lines."""
 
 
 def _one_cycle(model: nn.Module, stage: Stage) -> dict:
@@ -60,7 +40,7 @@ def _one_cycle(model: nn.Module, stage: Stage) -> dict:
         groups.append({"params": params, "lr": rate})
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
     peaks = [g["lr"] for g in groups]
-    schedule = OneCycleLR(optimizer, max_lr=peaks, total_steps=stage.steps, pct_start=0.1)
+    schedule = OneCycleLR(optimizer, max_lr=peaks, total_steps=stage.cycle or stage.steps, pct_start=0.1)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -84,7 +64,9 @@ class TowerWarmup(L.LightningModule):
     def __init__(self, model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, stage: Stage) -> None:
         super().__init__()
         self.model, self.stage = model, stage
-        table = model.get_input_embeddings().weight.detach().float()
+        embedding = model.get_input_embeddings().weight
+        assert isinstance(embedding, Tensor)
+        table = embedding.detach().float()
         for name, words in (("shapes", SHAPES), ("colours", COLOURS)):
             ids = processor.tokenizer(list(words), add_special_tokens=False)["input_ids"]
             vectors = torch.stack([table[i].mean(0) for i in ids])

@@ -20,6 +20,7 @@ from tamp_lightning.methods.method import Method
 from tamp_lightning.stream.base import Stream
 
 QUIET: dict[str, Any] = {
+    "devices": 1,
     "logger": False,
     "enable_checkpointing": False,
     "enable_model_summary": False,
@@ -27,10 +28,21 @@ QUIET: dict[str, Any] = {
 }
 
 
-def walking_trainer(callbacks: list[L.Callback], **kwargs: Any) -> L.Trainer:
-    """Trainer whose epochs are passes over blocks; the module says when to stop."""
+def walking_trainer(ours: list[L.Callback], **kwargs: Any) -> L.Trainer:
+    """Trainer whose epochs are passes over blocks; the module says when to stop.
+
+    Raises:
+        ValueError: an argument that the walk fixes was given, or the arguments ask for several processes.
+    """
     fixed = {"max_epochs": -1, "reload_dataloaders_every_n_epochs": 1, "limit_val_batches": 0, "inference_mode": False}
-    return L.Trainer(**{**QUIET, **kwargs, **fixed, "callbacks": callbacks})
+    if taken := sorted(fixed.keys() & kwargs):
+        raise ValueError(f"trainer.{taken[0]} is fixed to {fixed[taken[0]]} by the walk over the blocks: leave it out")
+    given = kwargs.pop("callbacks", None) or []
+    theirs = [given] if isinstance(given, L.Callback) else list(given)
+    trainer = L.Trainer(**{**QUIET, **kwargs, **fixed, "callbacks": [*ours, *theirs]})
+    if trainer.world_size > 1:
+        raise ValueError(f"trainer asks for {trainer.world_size} processes: pruning runs in one, set devices to 1")
+    return trainer
 
 
 def scoring_trainer(**kwargs: Any) -> L.Trainer:
@@ -72,6 +84,7 @@ def prune_stream(
         ValueError: bad weights, activations or budget; the message names the place.
         RuntimeError: what was pruned is not what was planned.
     """
+    progress = trainer.pop("enable_progress_bar", progress)
     collector, timer = TokenCollector(), PhaseTimer()
     attention = AttentionCollector() if method.token_rule.needs_attention else None
     allocation = AllocationCallback(method, collector)

@@ -1,0 +1,182 @@
+"""The Python door: give a model and calibration batches, get it back pruned. Same engine as the command line."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tamp_lightning.data.calibration import CalibrationData
+from tamp_lightning.engine import run_folder
+from tamp_lightning.engine.trainer import Pruned, prune_stream, scoring_trainer
+from tamp_lightning.methods.method import Method
+from tamp_lightning.stream import DiskStream, MemoryStream
+
+Choice = TypeVar("Choice")
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """What `prune` did."""
+
+    model: PreTrainedModel | None
+    """The model that was given, pruned; None if a checkpoint folder was given."""
+    checkpoint: Path | None
+    """Folder of the pruned checkpoint; None if nothing was written."""
+    sparsity: float
+    """Share of the prunable weights that are masked, counted from the masks."""
+    plan: dict[str, dict[str, Any]]
+    """Per linear: weights kept, size, sparsity, tokens that counted, mask's sha256 (as in plan.json)."""
+    seconds: dict[str, float]
+    """Wall-clock seconds of the measure and prune walks."""
+    _masks: dict[str, Tensor] = field(repr=False)
+
+    def mask(self, name: str) -> Tensor:
+        """Mask of a linear by its full module name: bool, shaped like the weight, True = kept.
+
+        Raises:
+            KeyError: no such linear was pruned.
+        """
+        return unpack_bits(self._masks[name], self.plan[name]["shape"])
+
+
+def unpack_bits(bits: Tensor, shape: Sequence[int]) -> Tensor:
+    """Bool mask of packed bits (eight to a uint8, the first in the highest bit), as in masks.safetensors."""
+    flat = (bits[:, None] >> torch.arange(7, -1, -1, dtype=torch.uint8)) & 1
+    return flat.flatten()[: torch.Size(shape).numel()].view(*shape).bool()
+
+
+def prune(
+    model_or_path: PreTrainedModel | str | Path,
+    calibration: CalibrationData | Sequence[Mapping[str, Tensor]],
+    *,
+    method: Method | Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    dtype: torch.dtype | None = None,
+    progress: bool = True,
+    **trainer: Any,
+) -> PruneResult:
+    """Prune a model in memory in place, or a checkpoint folder block by block into a new one.
+
+    Args:
+        model_or_path: a transformers model, or the folder of a safetensors checkpoint.
+        calibration: batches a processor made (dicts of tensors, padded on the right), or a `CalibrationData`.
+        method: a `Method`, or its fields as in a recipe, such as `{"sparsity": 0.6, "amia": {"neighbors": 5}}`;
+            TAMP at 50 % by default.
+        out: new folder for `model/`, `plan.json` and `masks.safetensors`; a checkpoint folder needs it.
+        include: regular expressions on full linear names; empty = every linear of the decoder blocks.
+        exclude: regular expressions on full linear names that stay dense.
+        dtype: what to compute in, for a checkpoint folder; None = its own.
+        progress: show a progress bar.
+        **trainer: further arguments of `lightning.Trainer`.
+
+    Returns:
+        The result. A model in memory keeps its modes, gradient flags and attention implementation.
+
+    Raises:
+        ValueError: bad input, in one line. A model in memory may then have some blocks pruned already.
+    """
+    chosen = method if isinstance(method, Method) else _build(Method, method or {}, "method")
+    folder = _new_folder(out)
+    data = calibration if isinstance(calibration, CalibrationData) else _from_batches(calibration)
+    with _without_known_warnings():
+        if isinstance(model_or_path, PreTrainedModel):
+            if dtype is not None:
+                raise ValueError("dtype is for checkpoint folders: a model in memory computes in its own")
+            stream = MemoryStream(model_or_path, include, exclude)
+            with _as_it_was(model_or_path):
+                options = _device_of(model_or_path) | trainer
+                pruned = prune_stream(stream, data, chosen, progress=progress, **options)
+            if folder is not None:
+                model_or_path.save_pretrained(folder / "model")
+        else:
+            if folder is None:
+                raise ValueError("out is missing: name a new folder for the pruned checkpoint")
+            device = scoring_trainer(**trainer).strategy.root_device
+            source, target = Path(model_or_path), folder / "model"
+            disk = DiskStream(source, target, dtype=dtype, device=device, include=include, exclude=exclude)
+            pruned = prune_stream(disk, data, chosen, progress=progress, **trainer)
+    model = model_or_path if isinstance(model_or_path, PreTrainedModel) else None
+    return _result(model, folder, pruned)
+
+
+def _result(model: PreTrainedModel | None, folder: Path | None, pruned: Pruned) -> PruneResult:
+    content = run_folder.plan_content(pruned)
+    if folder is not None:
+        run_folder.write_json(folder / "plan.json", content)
+        run_folder.write_masks(folder / "masks.safetensors", pruned)
+    checkpoint = folder and folder / "model"
+    return PruneResult(model, checkpoint, pruned.sparsity, content["linears"], pruned.seconds, pruned.masks)
+
+
+def _new_folder(out: str | Path | None) -> Path | None:
+    if out is None:
+        return None
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"out {folder} exists: nothing is overwritten, name a new folder")
+    return folder
+
+
+def _from_batches(batches: Sequence[Mapping[str, Tensor]]) -> CalibrationData:
+    if isinstance(batches, Mapping):
+        raise ValueError("calibration is one batch: give a list of batches")
+    return CalibrationData.from_batches(list(batches))
+
+
+def _build(kind: type[Choice], values: Mapping[str, Any], name: str) -> Choice:
+    """A dataclass of choices from nested mappings, as in a recipe."""
+    known = {f.name: f.default_factory for f in fields(kind)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(f"{name} has no {key!r}; it has {', '.join(known)}{hint}")
+    sections: dict[str, Any] = {
+        key: _build(known[key], value, f"{name}.{key}")  # type: ignore[arg-type]
+        for key, value in values.items()
+        if known[key] is not MISSING and isinstance(value, Mapping)
+    }
+    return kind(**{**values, **sections})
+
+
+def _device_of(model: PreTrainedModel) -> dict[str, Any]:
+    """Trainer arguments that bring the batches to where the model is."""
+    device = model.device
+    if device.type == "cuda":
+        return {"accelerator": "gpu", "devices": [device.index or 0]}
+    return {"accelerator": device.type, "devices": 1}
+
+
+@contextmanager
+def _as_it_was(model: PreTrainedModel) -> Iterator[None]:
+    """Eval mode inside; afterwards every module's mode and every parameter's gradient flag are what they were."""
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def _without_known_warnings() -> Iterator[None]:
+    """Lightning's advice to use more workers is about a loader that is ours, its LeafSpec warning about itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*", category=UserWarning)
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+        yield

@@ -1,0 +1,184 @@
+"""Where calibration samples come from."""
+
+import json
+
+import datasets
+import pytest
+import torch
+from datasets import Dataset, Features, Image, Value
+from datasets import List as ListOf
+from datasets.packaged_modules.parquet.parquet import Parquet
+from PIL import Image as Pictures
+
+from tamp_lightning.data import easy_vqa, sources
+from tamp_lightning.data.calibration import CalibrationData, Collator
+
+
+@pytest.fixture(autouse=True)
+def no_nap(monkeypatch):
+    """`datasets` waits five seconds after a stream ends early, for its threads."""
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.05)
+
+
+TURN = {"from": Value("string"), "value": Value("string")}
+
+
+def paint(number):
+    return Pictures.new("RGB", (64, 64), (number, 2 * number % 256, 7))
+
+
+def number_of(sample):
+    return sample.images[0].getpixel((0, 0))[0]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Three shards of 40 rows; of every two rows the first is sharegpt4v; row n shows the colour n."""
+    folder = tmp_path_factory.mktemp("llava_next")
+    features = Features({
+        "id": Value("string"), "image": Image(), "conversations": ListOf(TURN), "data_source": Value("string")
+    })  # fmt: skip
+    for shard in range(3):
+        rows = [
+            {
+                "id": str(n),
+                "image": paint(n),
+                "conversations": [
+                    {"from": "human", "value": f"<image>\nwhat is {n}?"},
+                    {"from": "gpt", "value": f"it is {n}"},
+                ],
+                "data_source": "other" if n % 2 else "sharegpt4v",
+            }
+            for n in range(40 * shard, 40 * shard + 40)
+        ]
+        (folder / "data").mkdir(exist_ok=True)
+        Dataset.from_list(rows, features=features).to_parquet(folder / "data" / f"train-{shard}.parquet", batch_size=5)
+    return folder
+
+
+def numbers(data):
+    return [number_of(data[k]) for k in range(len(data))]
+
+
+def test_llava_next_data_takes_its_subset_seeded(shards):
+    first, again, other = (sources.from_llava_next_data(str(shards), "sharegpt4v", 20, seed) for seed in (0, 0, 1))
+    assert numbers(first) == numbers(again)
+    assert numbers(first) != numbers(other)
+    assert len(set(numbers(first))) == len(first) == 20
+    assert all(n % 2 == 0 for n in numbers(first))
+    assert {n // 40 for n in numbers(first)} == {0, 1, 2}
+    for k in range(2):
+        n = number_of(first[k])
+        assert first[k].id == k
+        assert first[k].messages == [
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": f"what is {n}?"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": f"it is {n}"}]},
+        ]
+
+
+def test_llava_next_data_without_subset_takes_all(shards):
+    data = sources.from_llava_next_data(str(shards), None, 120, 0)
+    assert sorted(numbers(data)) == list(range(120))
+    with pytest.raises(ValueError, match=r"61 calibration samples wanted, .* has 60 of data_source 'sharegpt4v'"):
+        sources.from_llava_next_data(str(shards), "sharegpt4v", 61, 0)
+    with pytest.raises(ValueError, match=r"2 calibration samples wanted, .* has 0 of data_source 'typo'"):
+        sources.from_llava_next_data(str(shards), "typo", 2, 0)
+
+
+def test_llava_next_data_reads_no_more_than_the_buffer_needs(shards, monkeypatch):
+    read, decoded = [], []
+    cast, decode = Parquet._cast_table, Image.decode_example
+    monkeypatch.setattr(Parquet, "_cast_table", lambda self, table: read.append(len(table)) or cast(self, table))
+    monkeypatch.setattr(Image, "decode_example", lambda self, *a, **k: decoded.append(1) or decode(self, *a, **k))
+    sources.from_llava_next_data(str(shards), "sharegpt4v", 3, 0, buffer=2)
+    assert 6 <= sum(read) <= 30  # of 60 rows; batches of up to five, some ahead
+    assert 3 <= len(decoded) <= 12
+    read.clear()
+    sources.from_llava_next_data(str(shards), "sharegpt4v", 60, 0, buffer=2)
+    assert sum(read) == 60
+
+
+def llava_file(folder, rows, name="calibration.json"):
+    path = folder / name
+    lines = "\n".join(json.dumps(row) for row in rows)
+    path.write_text(lines if name.endswith("l") else json.dumps(rows))
+    return path
+
+
+@pytest.fixture
+def rows(tmp_path):
+    media = tmp_path / "media"
+    media.mkdir()
+    for n in (1, 2, 3):
+        paint(n).save(media / f"{n}.png")
+    paint(3).convert("P").save(media / "palette.png")
+    return [
+        {"image": "1.png", "conversations": [{"from": "human", "value": "<image>\nwhat?"}]},
+        {"conversations": [{"from": "system", "value": "be kind"}, {"from": "user", "value": "hello"}]},
+        {"image": ["2.png", "3.png"],
+         "conversations": [{"from": "human", "value": "<image> or <image>?"}, {"from": "gpt", "value": "b"}]},
+        {"image": "palette.png", "conversations": [{"from": "human", "value": "see\n<image>"}]},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["calibration.json", "calibration.jsonl"])
+def test_llava_json_with_one_none_and_several_pictures(tmp_path, rows, name):
+    data = sources.from_llava_json(llava_file(tmp_path, rows, name), tmp_path / "media", 4, 0)
+    assert [sample.id for sample in data] == [0, 1, 2, 3]
+    assert [len(sample.images) for sample in data] == [1, 0, 2, 1]
+    assert all(image.mode == "RGB" for sample in data for image in sample.images)
+    assert [image.getpixel((0, 0))[0] for image in data[2].images] == [2, 3]
+    assert data[1].messages[0] == {"role": "system", "content": [{"type": "text", "text": "be kind"}]}
+    assert [part["type"] for part in data[2].messages[0]["content"]] == ["image", "image", "text"]
+    assert data[2].messages[0]["content"][-1]["text"] == "or ?"
+    assert data[3].messages[0]["content"][-1]["text"] == "see"
+
+
+def test_llava_json_finds_pictures_beside_it_and_draws_by_seed(tmp_path, rows):
+    path = llava_file(tmp_path / "media", [rows[k] for k in (0, 1, 2, 3)] * 5)
+    drawn = [[sources.from_llava_json(path, None, 6, seed)[k].id for k in range(6)] for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert all(ids == sorted(set(ids)) for ids in drawn)
+
+
+def test_easy_vqa_conversations_show_one_picture_and_ask_its_own_questions():
+    data, again, other = (sources.from_easy_vqa(5, seed, 3) for seed in (0, 0, 1))
+    assert [s.id for s in data] == [s.id for s in again] != [s.id for s in other]
+    assert [s.messages for s in data] == [s.messages for s in again]
+    own = easy_vqa.by_picture(easy_vqa.questions("calibration"))
+    for sample in data:
+        turns = sample.messages
+        assert len(turns) == 6
+        assert [part["type"] for turn in turns for part in turn["content"]] == ["image", *["text"] * 6]
+        asked = {(turns[k]["content"][-1]["text"], turns[k + 1]["content"][0]["text"]) for k in (0, 2, 4)}
+        assert len(asked) <= 3
+        assert asked <= {(q.text, q.answer) for q in own[sample.id]}
+        assert sample.images[0].tobytes() == easy_vqa.load_picture("calibration", sample.id).tobytes()
+
+
+def test_text_and_pictures_share_a_batch(tmp_path, rows, processor):
+    data = sources.from_llava_json(llava_file(tmp_path, rows), tmp_path / "media", 4, 0)
+    batch = Collator(processor)([data[k] for k in range(4)])
+    assert batch["sample_ids"].tolist() == [0, 1, 2, 3]
+    images = (batch["input_ids"] == processor.image_token_id).sum(1).tolist()
+    assert images == [88, 0, 176, 88]
+    assert len(batch["pixel_values"]) == 4
+    for k in range(4):
+        alone = Collator(processor)([data[k]])
+        length = int(batch["valid"][k].sum())
+        assert bool(alone["valid"].all())
+        assert batch["input_ids"][k, :length].tolist() == alone["input_ids"][0].tolist()
+    assert "attention_mask" not in batch
+    assert "pixel_values" not in Collator(processor)([data[1]])
+
+
+def test_ready_batches_are_numbered_in_order():
+    batches = [{"input_ids": torch.ones(n, 4, dtype=torch.int64)} for n in (2, 1, 3)]
+    loader = CalibrationData.from_batches(batches).train_dataloader()
+    assert [batch["sample_ids"].tolist() for batch in loader] == [[0, 1], [2], [3, 4, 5]]
+
+
+def test_calibration_data_keeps_the_order_given(tmp_path, rows, processor):
+    samples = sources.from_llava_json(llava_file(tmp_path, rows), tmp_path / "media", 4, 0)
+    loader = CalibrationData.from_samples(samples, processor, 3).train_dataloader()
+    assert [batch["sample_ids"].tolist() for batch in loader] == [[0, 1, 2], [3]]
