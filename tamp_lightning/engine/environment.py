@@ -24,6 +24,23 @@ def environment() -> dict[str, Any]:
     }
 
 
+def compute_dtype(name: str, device: torch.device | None = None) -> torch.dtype | None:
+    """The dtype to compute in; None = the checkpoint's own.
+
+    "auto" is the checkpoint's own, but float32 on a CPU whose cores have no bfloat16 arithmetic: there emulation
+    would make every product several times slower.
+    """
+    if name != "auto":
+        return getattr(torch, name)
+    on_cpu = device is None or device.type == "cpu"
+    return torch.float32 if on_cpu and not _cpu_has_bfloat16() else None
+
+
+def _cpu_has_bfloat16() -> bool:
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(k, False) for k in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
 def peak_memory_bytes() -> dict[str, int]:
     """Largest resident set of this process so far, and what CUDA's allocator held at most."""
     unit = 1 if sys.platform == "darwin" else 1024

@@ -20,7 +20,7 @@ from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite
 from tamp_lightning.data import sources
 from tamp_lightning.data.calibration import CalibrationData, SampleList
 from tamp_lightning.engine import run_folder
-from tamp_lightning.engine.environment import environment, peak_memory_bytes
+from tamp_lightning.engine.environment import compute_dtype, environment, peak_memory_bytes
 from tamp_lightning.engine.scoring import Scores, score
 from tamp_lightning.engine.trainer import Pruned, prune_stream, scoring_trainer
 from tamp_lightning.models.checkpoints import resolve
@@ -42,11 +42,6 @@ class PhaseClock:
         start = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
-def as_dtype(name: str) -> torch.dtype | None:
-    """The dtype a recipe names; None for "auto"."""
-    return None if name == "auto" else getattr(torch, name)
 
 
 def load_whole(folder: Path, dtype: torch.dtype | None) -> PreTrainedModel:
@@ -87,79 +82,88 @@ def run_path(recipe: PruneRecipe, name: str) -> Path:
     return path
 
 
+@dataclass
+class Job:
+    """A prune recipe with everything it names found and checked, before any weight is touched."""
+
+    recipe: PruneRecipe
+    name: str
+    out: Path
+    source: Path
+    dtype: torch.dtype | None
+    data: CalibrationData
+    suite: EasyVqaSuite | None
+    stream: DiskStream
+    clock: PhaseClock
+
+    @classmethod
+    def prepare(cls, recipe: PruneRecipe, name: str) -> Job:
+        """Find the checkpoint, the samples and the benchmarks; read everything but the decoder blocks.
+
+        Raises:
+            ValueError, FileNotFoundError: bad input.
+        """
+        out, clock = run_path(recipe, name), PhaseClock()
+        device = scoring_trainer(**recipe.trainer).strategy.root_device
+        dtype = compute_dtype(recipe.model.dtype, device)
+        with clock.phase("prepare"):
+            source = resolve(recipe.model.checkpoint)
+            processor = AutoProcessor.from_pretrained(source)
+            samples = calibration_samples(recipe.calibration)
+            data = CalibrationData.from_samples(samples, processor, recipe.calibration.batch_size)
+            suite = build_suite(recipe.scores, processor)
+            patterns = {"include": recipe.model.include, "exclude": recipe.model.exclude}
+            stream = DiskStream(source, out / "model", dtype=dtype, device=device, **patterns)
+        return cls(recipe, name, out, source, dtype, data, suite, stream, clock)
+
+    def score(self, folder: Path, phase: str, dense: Scores | None = None) -> Scores | None:
+        """Score the checkpoint in `folder`; None if the recipe names no benchmark."""
+        if self.suite is None:
+            return None
+        with self.clock.phase(phase):
+            model = load_whole(folder, self.dtype)
+            trainer = scoring_trainer(phase, **self.recipe.trainer)
+            scores = score(model, self.suite, trainer, batch_size=self.recipe.scores.batch_size, dense=dense)
+        del model
+        gc.collect()
+        return scores
+
+
 def run_prune(recipe: PruneRecipe, name: str, recipe_text: str, console: Console) -> Path:
     """Do what a prune recipe says and return the run folder.
 
     Raises:
         ValueError, FileNotFoundError: bad input, before anything is written.
     """
-    out, clock = run_path(recipe, name), PhaseClock()
     L.seed_everything(recipe.seed, verbose=False)
-    with clock.phase("prepare"):
-        source = resolve(recipe.model.checkpoint)
-        processor = AutoProcessor.from_pretrained(source)
-        samples = calibration_samples(recipe.calibration)
-        data = CalibrationData.from_samples(samples, processor, recipe.calibration.batch_size)
-        suite = build_suite(recipe.scores, processor)
-        trainer = scoring_trainer(**recipe.trainer)
-        stream = DiskStream(
-            source,
-            out / "model",
-            dtype=as_dtype(recipe.model.dtype),
-            device=trainer.strategy.root_device,
-            include=recipe.model.include,
-            exclude=recipe.model.exclude,
-        )
-    dense = _score(recipe, source, suite, trainer, clock, "score dense")
-    pruned = prune_stream(stream, data, recipe.method, **recipe.trainer)
-    clock.seconds |= pruned.seconds
-    dtype = str(stream.model.dtype).removeprefix("torch.")
-    del stream
-    after = _score(recipe, out / "model", suite, trainer, clock, "score pruned", dense)
-    run = _describe(recipe, name, source, out, pruned, clock, dtype)
-    metrics = run_folder.summarise(suite, dense, after) if suite and dense and after else None
-    _write(out, recipe_text, pruned, run, metrics)
-    if suite and dense and after:
-        run_folder.write_predictions(out / "predictions.parquet", suite, dense, after)
+    job = Job.prepare(recipe, name)
+    dense = job.score(job.source, "score dense")
+    pruned = prune_stream(job.stream, job.data, recipe.method, **recipe.trainer)
+    job.clock.seconds |= pruned.seconds
+    after = job.score(job.out / "model", "score pruned", dense)
+    run, metrics = _describe(job, pruned), None
+    if job.suite and dense and after:
+        metrics = run_folder.summarise(job.suite, dense, after)
+        run_folder.write_predictions(job.out / "predictions.parquet", job.suite, dense, after)
+    _write(job.out, recipe_text, pruned, run, metrics)
     show_outcome(console, metrics, run)
-    return out
+    return job.out
 
 
-def _score(
-    recipe: PruneRecipe,
-    folder: Path,
-    suite: EasyVqaSuite | None,
-    trainer: L.Trainer,
-    clock: PhaseClock,
-    phase: str,
-    dense: Scores | None = None,
-) -> Scores | None:
-    if suite is None:
-        return None
-    with clock.phase(phase):
-        model = load_whole(folder, as_dtype(recipe.model.dtype))
-        scores = score(model, suite, trainer, batch_size=recipe.scores.batch_size, dense=dense)
-    del model
-    gc.collect()
-    return scores
-
-
-def _describe(
-    recipe: PruneRecipe, name: str, source: Path, out: Path, pruned: Pruned, clock: PhaseClock, dtype: str
-) -> dict[str, Any]:
+def _describe(job: Job, pruned: Pruned) -> dict[str, Any]:
     size = sum(row["size"] for row in pruned.linears.values())
     kept = sum(row["kept"] for row in pruned.linears.values())
     return {
-        "recipe": name,
-        "source": str(source),
-        "checkpoint": str(out / "model"),
-        "dtype": dtype,
-        "seed": recipe.seed,
+        "recipe": job.name,
+        "source": str(job.source),
+        "checkpoint": str(job.out / "model"),
+        "dtype": str(job.stream.model.dtype).removeprefix("torch."),
+        "seed": job.recipe.seed,
         "sparsity": pruned.sparsity,
         "prunable_weights": size,
         "zeroed_weights": size - kept,
         "linears": len(pruned.linears),
-        "seconds": clock.seconds,
+        "seconds": job.clock.seconds,
         "peak_memory_bytes": peak_memory_bytes(),
         **environment(),
         "files": pruned.files,

@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from tamp_lightning.models.smol_llava_next import build_untrained
 from tamp_lightning.models.smollm2 import GGUF_SHA256, sha256
 from tamp_lightning.resources import cache_folder, data_folder
+from tamp_lightning.stream.adapter import load_port
+from tamp_lightning.stream.reader import read_json
 
 BED = "smol-llava-next"
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
@@ -20,14 +22,17 @@ HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 def resolve(checkpoint: str) -> Path:
     """Folder of a checkpoint; assembles the test bed or downloads from the hub where needed.
 
+    If its model type is one that this package implements, transformers' auto classes know it afterwards.
+
     Raises:
         FileNotFoundError: it is neither a folder, nor a test bed, nor to be had from the hub.
     """
     if checkpoint == BED:
         return assemble_bed()
-    if Path(checkpoint).is_dir():
-        return Path(checkpoint)
-    return _download(checkpoint)
+    folder = Path(checkpoint) if Path(checkpoint).is_dir() else _download(checkpoint)
+    if (folder / "config.json").is_file():
+        load_port(read_json(folder / "config.json").get("model_type"))
+    return folder
 
 
 def _download(checkpoint: str) -> Path:

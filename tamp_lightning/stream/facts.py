@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-TEXT, IMAGE, VIDEO, AUDIO = 0, 1, 2, 3
+from tamp_lightning.stream.adapter import AUDIO, IMAGE, TEXT, VIDEO, adapter_of
 
-_PLACEHOLDERS = {"image": IMAGE, "video": VIDEO, "audio": AUDIO}
+# How inputs of towers are called; masks and grids beside them are not media.
+_MEDIA = ("pixel_values", "input_features", "input_values")
+
+__all__ = ["AUDIO", "IMAGE", "TEXT", "VIDEO", "ModelFacts", "find_facts"]
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,13 @@ class ModelFacts:
         blocks: dotted path of the decoder's ModuleList in the model, e.g. ``model.language_model.layers``.
         linears: per block, names of its prunable linears relative to the block, in module order.
         modality_ids: placeholder token id -> IMAGE, VIDEO or AUDIO.
+        self_attention: whether every block attends from the sequence's tokens to the sequence's tokens.
     """
 
     blocks: str
     linears: tuple[tuple[str, ...], ...]
     modality_ids: dict[int, int]
+    self_attention: bool = True
 
     def linear_name(self, block: int, linear: str) -> str:
         """Full module name of ``linear`` (relative to its block) of block number ``block``."""
@@ -44,8 +49,18 @@ class ModelFacts:
             int64 tensor [B, n].
 
         Raises:
-            ValueError: the batch has neither.
+            ValueError: the batch has neither, or pictures, videos or sounds without a token that stands for them.
         """
+        modality = self._modality(batch)
+        media = [key for key in batch if key.startswith(_MEDIA)]
+        if media and not bool((modality != TEXT).any()):
+            raise ValueError(
+                f"the batch has {media[0]}, but every token in it counts as text: its placeholders are not among "
+                f"the model's ({sorted(self.modality_ids) or 'none known'}); an adapter can name them"
+            )
+        return modality
+
+    def _modality(self, batch: Mapping[str, Tensor]) -> Tensor:
         given, ids = batch.get("mm_token_type_ids"), batch.get("input_ids")
         if ids is None and given is None:
             raise ValueError(f"cannot tell modalities: no input_ids or mm_token_type_ids among {sorted(batch)}")
@@ -73,9 +88,19 @@ def find_facts(model: PreTrainedModel, include: Sequence[str] = (), exclude: Seq
         ValueError: no decoder blocks, an architecture that cannot be pruned block by block, a pattern that is
             no regular expression or finds no linear, no linear left, or a linear whose weight is shared.
     """
-    path, blocks = _find_blocks(model)
+    adapter = adapter_of(model.config)
+    if model.config.is_encoder_decoder:
+        raise ValueError(f"{type(model).__name__} is an encoder-decoder; only decoder-only language models are pruned")
+    blocks = adapter.blocks(model)
+    path = next(path for path, module in model.named_modules() if module is blocks)
     _refuse_stacked(path, blocks)
-    found = [f"{path}.{name}" for name, module in blocks.named_modules() if isinstance(module, nn.Linear)]
+    dense = [re.compile(pattern) for pattern in adapter.dense(model)]
+    found = [
+        f"{path}.{index}.{name}"
+        for index, block in enumerate(blocks)
+        for name, module in block.named_modules()
+        if isinstance(module, nn.Linear) and not any(pattern.search(name) for pattern in dense)
+    ]
     chosen = set(_choose(found, include, exclude))
     if not chosen:
         raise ValueError(
@@ -87,7 +112,7 @@ def find_facts(model: PreTrainedModel, include: Sequence[str] = (), exclude: Seq
         tuple(name for name, _ in block.named_modules() if name and f"{path}.{index}.{name}" in chosen)
         for index, block in enumerate(blocks)
     )
-    return ModelFacts(path, linears, _placeholder_ids(model.config))
+    return ModelFacts(path, linears, adapter.placeholders(model.config), adapter.self_attention)
 
 
 def _agree(given: Tensor, by_placeholder: Tensor) -> bool:
@@ -96,23 +121,6 @@ def _agree(given: Tensor, by_placeholder: Tensor) -> bool:
         return False
     placed = by_placeholder != TEXT
     return torch.equal(given[placed].long(), by_placeholder[placed])
-
-
-def _find_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    if model.config.is_encoder_decoder:
-        raise ValueError(f"{type(model).__name__} is an encoder-decoder; only decoder-only language models are pruned")
-    decoder: nn.Module = model.get_decoder()
-    while isinstance(decoder, PreTrainedModel) and (inner := decoder.get_decoder()) is not decoder:
-        decoder = inner
-    lists = {name: child for name, child in decoder.named_children() if isinstance(child, nn.ModuleList) and len(child)}
-    name = "layers" if "layers" in lists else next(iter(lists), None)
-    if name is None or (name != "layers" and len(lists) > 1):
-        raise ValueError(
-            f"cannot tell the decoder blocks of {type(model).__name__}: {type(decoder).__name__} has the "
-            f"module lists {sorted(lists) or 'none'}; expected 'layers' or exactly one"
-        )
-    blocks = lists[name]
-    return next(path for path, module in model.named_modules() if module is blocks), blocks
 
 
 def _refuse_stacked(path: str, blocks: nn.ModuleList) -> None:
@@ -160,13 +168,3 @@ def _refuse_shared(model: PreTrainedModel, linears: set[str]) -> None:
             if name.removesuffix(".weight") in linears:
                 others = [other for other in names if other != name]
                 raise ValueError(f"{name} is shared with {', '.join(others)}, pruning it would change both: exclude it")
-
-
-def _placeholder_ids(config: PreTrainedConfig) -> dict[int, int]:
-    ids: dict[int, int] = {}
-    for name, modality in _PLACEHOLDERS.items():
-        for key in (f"{name}_token_id", f"{name}_token_index"):
-            value = getattr(config, key, None)
-            if isinstance(value, int):
-                ids.setdefault(value, modality)
-    return ids

@@ -13,6 +13,7 @@ from transformers.core_model_loading import build_glob_alternation, convert_and_
 from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils import logging
 
+from tamp_lightning.stream.adapter import load_port
 from tamp_lightning.stream.names import KeyMap
 from tamp_lightning.stream.reader import CheckpointReader, read_json
 
@@ -111,6 +112,7 @@ def _read_config(folder: Path) -> PreTrainedConfig:
         for key in ("quantization_config", "compression_config"):
             if part.get(key):
                 raise ValueError(f"{folder} is quantised (config.json has {key}): prune the unquantised checkpoint")
+    load_port(raw.get("model_type"))
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, KeyError, OSError) as error:

@@ -22,9 +22,7 @@ from .conftest import (
 )
 
 CASES = [
-    pytest.param(
-        name, sharded, old, id=f"{name}-{'sharded' if sharded else 'single'}-{'old' if old else 'new'}"
-    )
+    pytest.param(name, sharded, old, id=f"{name}-{'sharded' if sharded else 'single'}-{'old' if old else 'new'}")
     for name in MODELS
     for sharded in (False, True)
     for old in ((False, True) if "llava" in name else (False,))
@@ -32,9 +30,7 @@ CASES = [
 
 
 def equal_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.dtype == b.dtype and torch.equal(
-        a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8)
-    )
+    return a.dtype == b.dtype and torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
 
 
 @pytest.mark.parametrize(("name", "sharded", "old"), CASES)
@@ -47,9 +43,7 @@ def test_a_checkpoint_goes_through_the_stream(tmp_path: Path, name: str, sharded
     assert torch.equal(logits(stream.model), logits(type(model).from_pretrained(source)))
     for index in range(3):
         stream.release(index)
-        assert all(
-            p.is_meta for p in stream.model.get_submodule(f"{stream.facts.blocks}.{index}").parameters()
-        )
+        assert all(p.is_meta for p in stream.model.get_submodule(f"{stream.facts.blocks}.{index}").parameters())
 
     masks = prune(stream)
     files = stream.finish()
@@ -85,9 +79,7 @@ def check_files(source: Path, out: Path, files: dict[str, str]) -> None:
     index = "model.safetensors.index.json"
     for name in beside + ([index] if (source / index).exists() else []):
         assert (out / name).read_bytes() == (source / name).read_bytes()
-    assert not {"modeling_evil.py", "training_args.bin", ".hidden", ".partial"} & {
-        p.name for p in out.iterdir()
-    }
+    assert not {"modeling_evil.py", "training_args.bin", ".hidden", ".partial"} & {p.name for p in out.iterdir()}
 
 
 def test_forward_through_the_stream_is_that_of_the_written_model(tmp_path: Path):
@@ -200,9 +192,7 @@ def test_shards_appear_when_their_last_block_is_committed(llama_folder: Path, tm
         stream.commit(index, masks)
         later = tuple(f"model.layers.{k}." for k in range(index + 1, 3))
         waiting = {f for key, f in weight_map.items() if key.startswith(later) and "_proj" in key}
-        here = {
-            f for key, f in weight_map.items() if key.startswith("model.layers.") and "_proj" in key
-        } - waiting
+        here = {f for key, f in weight_map.items() if key.startswith("model.layers.") and "_proj" in key} - waiting
         assert {p.name for p in out.glob("*.safetensors")} == here == set(stream.files)
     assert not (out / "config.json").exists()  # no checkpoint before it is whole
     stream.finish()
@@ -229,9 +219,7 @@ def test_the_skeleton_runs_up_to_the_first_block(tmp_path: Path):
         def stop(_, args, kwargs):
             raise ReachedError(args[0] if args else kwargs["hidden_states"])
 
-        handle = whole.get_submodule(f"{stream.facts.blocks}.0").register_forward_pre_hook(
-            stop, with_kwargs=True
-        )
+        handle = whole.get_submodule(f"{stream.facts.blocks}.0").register_forward_pre_hook(stop, with_kwargs=True)
         with pytest.raises(ReachedError) as caught:
             logits(whole)
         handle.remove()

@@ -104,9 +104,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_bad_checkpoints_are_refused_in_one_line_and_nothing_is_written(
-    llama_folder: Path, tmp_path: Path, fault: str
-):
+def test_bad_checkpoints_are_refused_in_one_line_and_nothing_is_written(llama_folder: Path, tmp_path: Path, fault: str):
     spoil, message = FAULTS[fault]
     spoil(llama_folder)
     with pytest.raises(ValueError, match=message) as caught:

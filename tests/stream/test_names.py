@@ -71,9 +71,7 @@ def test_a_merged_linear_of_a_block_is_refused_with_the_reason(tmp_path, monkeyp
     edit(source / "model.safetensors", merge)
     targets = ["mlp.gate_proj.weight", "mlp.up_proj.weight"]
     convert_with(monkeypatch, WeightConverter(["mlp.gate_up.weight"], targets, [Chunk(dim=0)]))
-    with pytest.raises(
-        ValueError, match=r"layers\.0\.mlp\.gate_up\.weight is not stored as it is used: .* by Chunk"
-    ):
+    with pytest.raises(ValueError, match=r"layers\.0\.mlp\.gate_up\.weight is not stored as it is used: .* by Chunk"):
         DiskStream(source, tmp_path / "out")
 
 

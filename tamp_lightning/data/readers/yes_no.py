@@ -1,0 +1,113 @@
+"""Yes/no questions about pictures: POPE and MME."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+from tamp_lightning.data.readers.fields import named, optional, picture, text, yes_no
+from tamp_lightning.data.readers.item import BadRow, Item, Items, Placed, Row, Source, gather
+from tamp_lightning.data.readers.tables import dataset_rows, json_lines, rows_of, sha256_of
+
+POPE_KINDS = ("random", "popular", "adversarial")
+MME_QUESTION_TAIL = " Please answer yes or no."
+
+
+def read_pope(source: Source) -> Items:
+    """POPE: the official files of JSON lines (one, or a folder of them), or the hub; group: category.
+
+    Raises:
+        BadRow, ValueError, FileNotFoundError: see `gather` and `rows_of`.
+    """
+    folder = Path(str(source.path))
+    files = [f for f in sorted(folder.iterdir()) if f.suffix in (".json", ".jsonl")] if folder.is_dir() else []
+    if files:
+        rows: Iterator[Placed] = chain.from_iterable(_kind_of_file(file) for file in files)
+        sha256 = sha256_of(files)
+    else:
+        rows, sha256 = rows_of(source, {".json": _kind_of_file, ".jsonl": _kind_of_file})
+
+    def parse(row: Row) -> Item:
+        kind = optional(row, "category") or "all"
+        hub = "question" in row
+        return Item(
+            id=f"{kind}/{text(row, 'question_id')}",
+            question=text(row, "question" if hub else "text"),
+            target=yes_no(row, "answer" if hub else "label"),
+            media=(picture(row, "image", source),),
+            groups={"category": kind},
+        )
+
+    return gather(rows, parse, source, sha256)
+
+
+def _kind_of_file(path: Path) -> Iterator[Placed]:
+    kind = next((kind for kind in POPE_KINDS if kind in path.stem), path.stem)
+    for place, row in json_lines(path):
+        yield place, row if isinstance(row, BadRow) else {**row, "category": kind}
+
+
+def read_mme(source: Source) -> Items:
+    """MME: the official folder (category, pictures beside files of questions), or the hub; pairs share a circle.
+
+    Raises:
+        BadRow, ValueError, FileNotFoundError: see `gather` and `dataset_rows`.
+    """
+    folder = Path(str(source.path))
+    files = sorted(folder.rglob("*.txt")) if folder.is_dir() else []
+    rows, sha256 = (_mme_files(folder, files), sha256_of(files)) if files else dataset_rows(source)
+    asked: dict[str, int] = {}
+
+    def parse(row: Row) -> Item:
+        category, pair = text(row, "category"), text(row, "question_id")
+        target, image = yes_no(row, "answer"), picture(row, "image", source)
+        circle = f"{category}/{pair}"
+        asked[circle] = asked.get(circle, 0) + 1
+        return Item(
+            id=f"{circle}/{asked[circle]}",
+            question=text(row, "question").removesuffix(MME_QUESTION_TAIL),
+            target=target,
+            media=(image,),
+            groups={"category": category},
+            circle=circle,
+        )
+
+    items = gather(rows, parse, source, sha256)
+    return _whole_pairs(items, source)
+
+
+def _whole_pairs(items: Items, source: Source) -> Items:
+    """The items, without pairs that lost a row.
+
+    Raises:
+        BadRow: there is one, and the source does not say `skip_bad`.
+    """
+    count: dict[str, int] = {}
+    for item in items.items:
+        count[item.circle] = count.get(item.circle, 0) + 1
+    broken = [circle for circle, n in count.items() if n != 2]
+    if broken and not source.skip_bad:
+        raise BadRow(f"{source.path}: {broken[0]} has {count[broken[0]]} questions, every picture of MME has two")
+    kept = [(i, p) for i, p in zip(items.items, items.places, strict=True) if i.circle not in broken]
+    if not kept:
+        raise ValueError(f"{source.path} has no whole pair of questions")
+    return Items([i for i, _ in kept], [p for _, p in kept], items.bad, items.sha256)
+
+
+def _mme_files(folder: Path, files: list[Path]) -> Iterator[Placed]:
+    """Lines "question<tab>answer" of the files; pictures lie beside them, or in `images` beside their folder."""
+    for file in files:
+        category = file.relative_to(folder).parts[0]
+        places = (file.parent, file.parent.parent / "images")
+        found = [p for place in places for p in sorted(place.glob(f"{file.stem}.*")) if p.suffix != ".txt"]
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            question, tab, answer = line.partition("\t")
+            place = f"{file.relative_to(folder)} line {number}"
+            if not tab:
+                yield place, BadRow(f"{line!r} has no tab between question and answer")
+            elif not found:
+                yield place, BadRow(f"no picture {file.stem}.* in {' or '.join(map(str, places))}")
+            else:
+                row = {"question_id": found[0].name, "question": question, "answer": answer, "category": category}
+                yield place, {**row, "image": str(named("image", found[0].absolute()).content)}

@@ -1,0 +1,86 @@
+"""What differs between families of models: how each keeps its blocks, linears and modalities."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+TEXT, IMAGE, VIDEO, AUDIO = 0, 1, 2, 3
+
+_PLACEHOLDERS = {"image": IMAGE, "video": VIDEO, "audio": AUDIO}
+# Native ports, by the model type in config.json: importing one makes transformers' auto classes know it.
+_PORTS = {"videollama2_qwen2": "tamp_lightning.models.videollama2"}
+_BUILT_IN = "tamp_lightning.models.adapters"
+
+
+class Adapter:
+    """Where a family keeps what pruning needs. As it stands it follows transformers' conventions.
+
+    Subclass it for a family that departs from them, override what differs, and `register` it under the family's
+    `model_type`. Nothing here may read weights: models come with their parameters on the meta device.
+
+    Attributes:
+        self_attention: whether every block attends from the sequence's tokens to the sequence's tokens; token rules
+            that choose by attention need it.
+    """
+
+    self_attention: bool = True
+
+    def blocks(self, model: PreTrainedModel) -> nn.ModuleList:
+        """The decoder blocks in the order in which they are called: `layers` of the innermost `get_decoder()`.
+
+        Raises:
+            ValueError: there is no such list, or more than one.
+        """
+        decoder: nn.Module = model.get_decoder()
+        while isinstance(decoder, PreTrainedModel) and (inner := decoder.get_decoder()) is not decoder:
+            decoder = inner
+        lists = {n: child for n, child in decoder.named_children() if isinstance(child, nn.ModuleList) and len(child)}
+        name = "layers" if "layers" in lists else next(iter(lists), None)
+        if name is None or (name != "layers" and len(lists) > 1):
+            raise ValueError(
+                f"cannot tell the decoder blocks of {type(model).__name__}: {type(decoder).__name__} has the "
+                f"module lists {sorted(lists) or 'none'}; expected 'layers' or exactly one"
+            )
+        return lists[name]
+
+    def dense(self, model: PreTrainedModel) -> Sequence[str]:
+        """Regular expressions on names of linears, relative to their block, that are never pruned.
+
+        Such are linears that read something else than the sequence's tokens, which statistics over tokens do not cover.
+        """
+        return ()
+
+    def placeholders(self, config: PreTrainedConfig) -> dict[int, int]:
+        """Token id -> IMAGE, VIDEO or AUDIO: `image_token_id`, `image_token_index` and so on of the config."""
+        ids: dict[int, int] = {}
+        for name, modality in _PLACEHOLDERS.items():
+            for key in (f"{name}_token_id", f"{name}_token_index"):
+                value = getattr(config, key, None)
+                if isinstance(value, int):
+                    ids.setdefault(value, modality)
+        return ids
+
+
+_registered: dict[str, Adapter] = {}
+
+
+def register(model_type: str, adapter: Adapter) -> None:
+    """Use `adapter` for models whose config has this `model_type`, instead of any other registered for it."""
+    _registered[model_type] = adapter
+
+
+def adapter_of(config: PreTrainedConfig) -> Adapter:
+    """The adapter registered for a config's `model_type`, or the one that follows the conventions."""
+    if config.model_type not in _registered:
+        importlib.import_module(_BUILT_IN)
+    return _registered.get(config.model_type, Adapter())
+
+
+def load_port(model_type: object) -> None:
+    """Make transformers know a model type that is implemented here, if it is one; cheap for all others."""
+    if isinstance(model_type, str) and model_type in _PORTS:
+        importlib.import_module(_PORTS[model_type])

@@ -1,0 +1,106 @@
+"""The decoder's own loop, run over stubs in the place of its blocks."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Caches are for generation; a block that is run once per token sequence has none.
+_DROPPED = ("past_key_values", "use_cache")
+
+
+class _Reached(Exception):
+    """The last block of interest has been called: nothing behind it needs to run."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One call of a block."""
+
+    index: int
+    hidden: Tensor
+    """[B,n,h]."""
+    kwargs: dict[str, Any]
+    returned: Tensor
+    """What its stub gave back, before the decoder could change it in place."""
+    version: int
+    """Counts in-place changes of `returned`."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The decoder's own loop, run again up to a block: for models that do something between two blocks."""
+
+    decoder: nn.Module
+    blocks: nn.ModuleList
+    arguments: tuple[tuple[Any, ...], dict[str, Any]]
+    """What the decoder was called with."""
+
+    @torch.no_grad()
+    def enter(self, index: int, hidden: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """What block `index` is called with when the block before it returns `hidden` [B,n,h]."""
+        seen = run_stubs(self.decoder, self.blocks, self.arguments, {index - 1: hidden}, index)
+        return seen[-1].hidden, seen[-1].kwargs
+
+
+def run_stubs(
+    module: nn.Module,
+    blocks: nn.ModuleList,
+    arguments: tuple[tuple[Any, ...], dict[str, Any]],
+    returns: Mapping[int, Tensor] | None = None,
+    last: int | None = None,
+) -> list[Seen]:
+    """Call `module` with stubs for blocks, up to block `last`; stubs return `returns`, or what they are given."""
+    seen: list[Seen] = []
+    given = returns or {}
+
+    def stub(index: int) -> Callable[..., Tensor]:
+        def forward(*args: Any, **kwargs: Any) -> Tensor:
+            call = _bind(type(blocks[index]), args, kwargs)
+            hidden = next(iter(call.values()))
+            rest = {k: v for k, v in list(call.items())[1:] if k not in _DROPPED}
+            returned = given.get(index, hidden)
+            # A copy of what is not ours, for what the decoder may do to it in place.
+            returned = returned.clone() if index in {0, *given} else returned
+            seen.append(Seen(index, hidden, rest, returned, returned._version))
+            if index == (len(blocks) - 1 if last is None else last):
+                raise _Reached
+            return returned
+
+        return forward
+
+    with _replaced(blocks, [stub(k) for k in range(len(blocks))]), suppress(_Reached):
+        module(*arguments[0], **arguments[1])
+    return seen
+
+
+@contextmanager
+def _replaced(blocks: nn.ModuleList, stubs: Sequence[Callable[..., Tensor]]) -> Iterator[None]:
+    own = [vars(block).get("forward") for block in blocks]
+    for block, stub in zip(blocks, stubs, strict=True):
+        block.forward = stub
+    try:
+        yield
+    finally:
+        for block, forward in zip(blocks, own, strict=True):
+            del block.forward
+            if forward is not None:
+                block.forward = forward
+
+
+def _bind(kind: type[nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a block by name, the hidden state first."""
+    signature = inspect.signature(kind.forward)
+    bound = dict(signature.bind(None, *args, **kwargs).arguments)
+    names = list(signature.parameters)
+    del bound[names[0]]
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            bound |= bound.pop(name, {})
+    return {names[1]: bound.pop(names[1]), **bound}

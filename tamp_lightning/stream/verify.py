@@ -1,0 +1,106 @@
+"""Checks that running the blocks one by one is what the model does, and that statistics see its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from tamp_lightning.stream.calls import Calls
+from tamp_lightning.stream.facts import ModelFacts
+
+
+class _Reached(Exception):
+    """The last block has run: nothing behind it needs to."""
+
+
+@torch.no_grad()
+def check_walk(
+    model: PreTrainedModel, facts: ModelFacts, batch: Mapping[str, Tensor], hidden: Tensor, calls: Calls
+) -> None:
+    """Walk over all blocks with one batch and compare with the model's own forward, bit for bit.
+
+    Args:
+        model: a whole model, in eval mode.
+        facts: where its decoder blocks and their prunable linears are.
+        batch: the model's inputs.
+        hidden: [B,n,h]: what its first block was called with.
+        calls: what every block was called with, masks included.
+
+    Raises:
+        ValueError: the hidden states behind the last block differ, or a linear sees something else than the tokens.
+    """
+    blocks = model.get_submodule(facts.blocks)
+    assert isinstance(blocks, nn.ModuleList)
+    kwargs = calls.kwargs[calls.kinds[0]]
+    for index, block in enumerate(blocks):
+        if index > 0:
+            hidden, kwargs = calls.enter(index, hidden)
+        prefix = f"{facts.blocks}.{index}"
+        with token_guard(block, prefix, facts.linears[index], hidden.shape):
+            hidden = block(hidden, **kwargs)
+        if not isinstance(hidden, Tensor):
+            raise ValueError(f"{prefix} returns a {type(hidden).__name__}: expected the hidden state alone")
+    own = _behind(model, blocks[-1], batch)
+    # Weights that are not finite have an error of their own, which names the place.
+    if not torch.equal(hidden, own) and bool(own.isfinite().all()):
+        worst = float((hidden - own).abs().max())
+        raise ValueError(
+            f"running the decoder blocks of {type(model).__name__} one by one does not give what the model computes "
+            f"(off by up to {worst:.2g}): its blocks work together in a way that is not supported"
+        )
+
+
+def _behind(model: PreTrainedModel, block: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """What `block` returns in the model's own forward."""
+    seen: list[Tensor] = []
+
+    def stop(_: nn.Module, __: tuple, output: Tensor) -> None:
+        seen.append(output)
+        raise _Reached
+
+    handle = block.register_forward_hook(stop)
+    try:
+        with suppress(_Reached):
+            model(**batch, use_cache=False)
+    finally:
+        handle.remove()
+    return seen[0]
+
+
+@contextmanager
+def token_guard(block: nn.Module, prefix: str, linears: Sequence[str], shape: Sequence[int]) -> Iterator[None]:
+    """Refuse linears whose input is not the sequence's tokens, for their statistics would be of something else.
+
+    Args:
+        block: the decoder block that runs inside.
+        prefix: its full module name, for messages.
+        linears: names of its prunable linears, relative to the block.
+        shape: (B, n, ...): the shape of the hidden state.
+
+    Raises:
+        ValueError: inside: a linear is called twice, or with anything but [B,n,c].
+    """
+    called: set[str] = set()
+
+    def check(name: str, inputs: Tensor) -> None:
+        if inputs.ndim != 3 or inputs.shape[:2] != tuple(shape[:2]) or name in called:
+            what = "is called twice" if name in called else f"reads a tensor of shape {tuple(inputs.shape)}"
+            raise ValueError(
+                f"{prefix}.{name} {what} where every token of the sequence is expected once "
+                f"({shape[0]} x {shape[1]}): exclude it"
+            )
+        called.add(name)
+
+    handles = [
+        block.get_submodule(name).register_forward_pre_hook(lambda _, args, name=name: check(name, args[0]))
+        for name in linears
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,128 @@
+"""`tamp inspect` on checkpoints of which only headers are there."""
+
+import json
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import transformers as tf
+from accelerate import init_empty_weights
+from rich.console import Console
+from transformers import PreTrainedModel
+
+from tamp_lightning.engine.inspect import inspect_checkpoint, run_inspect, show
+from tamp_lightning.models.videollama2 import Videollama2Config, Videollama2Qwen2ForCausalLM
+
+from .families import FAMILIES
+
+MEDIA = ("image", "video", "audio")
+DTYPES = {torch.bfloat16: "BF16", torch.float32: "F32", torch.int64: "I64"}
+
+
+def write_hollow(model: PreTrainedModel, folder: Path) -> Path:
+    """A checkpoint with the right header and a hole of the right size where the weights would be."""
+    folder.mkdir(parents=True)
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    tied = model.all_tied_weights_keys or {}
+    for name, value in model.state_dict().items():
+        if name not in tied:
+            start, end = end, end + value.numel() * value.element_size()
+            header[name] = {"dtype": DTYPES[value.dtype], "shape": list(value.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + end)
+    return folder
+
+
+def llava_next_8b() -> PreTrainedModel:
+    text = tf.LlamaConfig(
+        vocab_size=128320, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+        num_key_value_heads=8, max_position_embeddings=8192, rope_theta=500000.0,
+    )  # fmt: skip
+    vision = tf.CLIPVisionConfig(
+        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
+        patch_size=14, projection_dim=768,
+    )  # fmt: skip
+    config = tf.LlavaNextConfig(vision_config=vision, text_config=text, image_token_index=128256)
+    with init_empty_weights(include_buffers=False):
+        return tf.LlavaNextForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
+
+
+def videollama2_7b() -> PreTrainedModel:
+    with init_empty_weights(include_buffers=False):
+        return Videollama2Qwen2ForCausalLM._from_config(Videollama2Config.av_7b(), dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("make", "blocks", "block_parameters", "modalities"),
+    [
+        (llava_next_8b, 32, 32 * (2 * 4096 * 4096 + 2 * 1024 * 4096 + 3 * 4096 * 14336), ("text", "image")),
+        (videollama2_7b, 28, 28 * (2 * 3584 * 3584 + 2 * 512 * 3584 + 3 * 3584 * 18944), ("text", *MEDIA)),
+    ],
+)  # fmt: skip
+def test_a_large_checkpoint_is_inspected_in_seconds(make, blocks, block_parameters, modalities, tmp_path):
+    folder = write_hollow(make(), tmp_path / "big")
+    start = time.process_time()
+    found = inspect_checkpoint(folder)
+    assert time.process_time() - start < 20
+    assert found.refusal is None
+    assert sum(found.kinds.values()) == blocks
+    assert sum(group.weights for group in found.groups) == block_parameters
+    assert [group.count for group in found.groups] == [blocks] * 7
+    assert found.modalities == modalities
+    # Two of the blocks, not all of them.
+    assert found.fixed_memory < 0.35 * found.disk
+    assert found.disk > 14e9
+    assert (folder / "model.safetensors").stat().st_blocks * 512 < 1e8
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "qwen2_5_omni", "mllama", "qwen2"])
+def test_what_is_shown_adds_up(name, tmp_path):
+    model = FAMILIES[name].make()
+    model.save_pretrained(tmp_path / "model")
+    found = inspect_checkpoint(tmp_path / "model")
+    assert sum(found.parts.values()) + found.block_parameters == model.num_parameters()
+    assert sum(group.count for group in found.groups) == FAMILIES[name].linears
+    console = Console(record=True, width=120)
+    show(console, found)
+    text = console.export_text()
+    for part in (type(model).__name__, "self_attn.q_proj", "prunable", "memory to prune"):
+        assert part in text
+    if name == "gemma3":
+        assert found.kinds == {"sliding_attention": 2, "full_attention": 2}
+    if name == "mllama":
+        assert found.dense == ("cross_attn.k_proj", "cross_attn.v_proj")
+
+
+def test_what_would_be_refused_is_said(tmp_path):
+    config = tf.MixtralConfig(
+        vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=2,
+    )  # fmt: skip
+    tf.MixtralForCausalLM(config).save_pretrained(tmp_path / "moe")
+    console = Console(record=True, width=200)
+    assert not run_inspect(str(tmp_path / "moe"), console)
+    assert "cannot be pruned: model.layers.0.mlp.experts.gate_up_proj stacks several matrices" in console.export_text()
+
+
+def test_the_command(tmp_path):
+    FAMILIES["llava"].make().save_pretrained(tmp_path / "model")
+    done = subprocess.run(
+        [sys.executable, "-m", "tamp_lightning", "inspect", str(tmp_path / "model")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "LlavaForConditionalGeneration" in done.stdout
+    done = subprocess.run(
+        [sys.executable, "-m", "tamp_lightning", "inspect", str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error")
+    assert done.stderr.count("\n") == 1
