@@ -12,6 +12,7 @@ usage: tamp run RECIPE [--key=value ...]   do what a recipe says; keys override 
        tamp run RECIPE --print_config      the complete recipe after overrides
        tamp evaluate --checkpoint X --benchmarks A,B [--key=value ...]
                                            score a checkpoint: `tamp run evaluate` with shorter names
+       tamp inspect CHECKPOINT             blocks, linears, modalities, memory needed: reads headers only
        tamp recipes                        names of the shipped recipes
        tamp doctor                         versions, device, test bed, owner of the `lightning` script
 RECIPE is a YAML file or the name of a shipped recipe, e.g. `tamp run llava_next_tamp --method.sparsity=0.6`."""
@@ -43,6 +44,10 @@ def _command(args: list[str]) -> None:
         from tamp_lightning.doctor import report
 
         print(report())
+    elif args[:1] == ["inspect"] and len(args) == 2 and not args[1].startswith("-"):
+        from tamp_lightning.run import inspect_checkpoint
+
+        inspect_checkpoint(args[1])
     elif args[:1] == ["evaluate"]:
         from tamp_lightning.run import run
 

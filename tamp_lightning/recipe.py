@@ -100,6 +100,8 @@ class EvaluateRecipe:
     """Benchmark -> path, or a section with path, config, split, media, skip_bad, limit; default: its own on the hub."""
     answers: Literal["generate", "likelihood"] = "generate"
     """Greedy replies, or the likeliest of each question's closed set of answers."""
+    prompt: Literal["protocol", "bare"] = "protocol"
+    """The benchmark's own wording, or the question alone, for models that do not follow requests for a letter."""
     new_tokens: int | None = None
     """Longest reply in tokens; default: the benchmark's own."""
     batch_size: int = 8

@@ -9,6 +9,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any, NoReturn
@@ -166,7 +167,7 @@ def is_refusal(error: Exception) -> bool:
 
 def run(name: str, overrides: Sequence[str]) -> None:
     """Do what a recipe says; bad input ends the program with one line and exit code 2, before anything is written."""
-    try:
+    with refusals_in_one_line():
         recipe, path, text = parse(name, [o for o in overrides if o != PRINT])
         if PRINT in overrides:
             print(text, end="")
@@ -174,6 +175,23 @@ def run(name: str, overrides: Sequence[str]) -> None:
         check_trainer(recipe.trainer)
         quieten()
         _dispatch(recipe, path.stem, text, Console())
+
+
+def inspect_checkpoint(checkpoint: str) -> None:
+    """Print what a checkpoint is and what of it would be pruned; exit code 2 if nothing would."""
+    with refusals_in_one_line():
+        from tamp_lightning.engine.inspect import run_inspect
+
+        quieten()
+        if not run_inspect(checkpoint, Console()):
+            sys.exit(2)
+
+
+@contextmanager
+def refusals_in_one_line() -> Iterator[None]:
+    """End the program with one line and exit code 2 on bad input; any other error keeps its traceback."""
+    try:
+        yield
     except Exception as error:
         if not is_refusal(error):
             raise

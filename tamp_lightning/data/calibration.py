@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import lightning as L
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from transformers import ProcessorMixin
 
 Messages = list[dict[str, Any]]
+MEDIA = ("images", "videos", "audio")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,10 @@ class Sample:
     """In the form of a chat template: roles, and contents of type text or image."""
     images: list[Image.Image]
     """One per image part of the messages, in order; empty for text alone."""
+    videos: list[Any] = field(default_factory=list)
+    """One per video part, in a form that the processor takes."""
+    audio: list[Any] = field(default_factory=list)
+    """One per audio part, in a form that the processor takes."""
 
 
 class SampleList(Dataset[Sample]):
@@ -69,7 +75,7 @@ def calibration_batch(inputs: Mapping[str, Tensor], ids: Sequence[int]) -> dict[
 
 
 class Collator:
-    """Runs samples through the chat template and the processor; text-only and picture samples may be mixed."""
+    """Runs samples through the chat template and the processor; samples with and without media may be mixed."""
 
     def __init__(self, processor: ProcessorMixin) -> None:
         self.processor = processor
@@ -77,15 +83,29 @@ class Collator:
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """One right-padded calibration batch."""
         texts = [self.processor.apply_chat_template(s.messages) for s in samples]
-        images = [image for s in samples for image in s.images]
+        media = {kind: [item for s in samples for item in getattr(s, kind)] for kind in MEDIA}
         inputs = self.processor(
             text=texts,
-            **({"images": images} if images else {}),
+            **self._accepted({kind: items for kind, items in media.items() if items}),
             padding=True,
             padding_side="right",
             return_tensors="pt",
         )
         return calibration_batch(inputs, [s.id for s in samples])
+
+    def _accepted(self, media: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """The same media, if the processor takes such.
+
+        Raises:
+            ValueError: it does not.
+        """
+        taken = inspect.signature(self.processor.__call__).parameters
+        for kind in media:
+            if kind not in taken and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+                raise ValueError(
+                    f"calibration samples have {kind}, which {type(self.processor).__name__} does not take"
+                )
+        return media
 
 
 class CalibrationData(L.LightningDataModule):

@@ -7,8 +7,12 @@ from torch import Tensor, nn
 
 from tamp_lightning.callbacks.contract import BlockPass, Walk
 from tamp_lightning.methods.method import Method
+from tamp_lightning.methods.tokens import Stage
 from tamp_lightning.stream.base import Stream
-from tamp_lightning.stream.cache import ActivationCache, CachedBatch, first_block_inputs
+from tamp_lightning.stream.cache import ActivationCache, CachedBatch
+from tamp_lightning.stream.calls import record_calls
+from tamp_lightning.stream.memory import MemoryStream
+from tamp_lightning.stream.verify import check_walk, token_guard
 
 EXTRAS = ("sample_ids", "valid")
 
@@ -22,25 +26,27 @@ class TampModule(BlockPass):
 
     In the prune walk a step first advances the cached hidden state through the finished predecessor, then runs the
     current block for the collectors; so every block sees what its pruned predecessors really produce.
+    A method may ask for several passes over a block, each for something else (`stage`); it is pruned after the last.
 
     Raises:
-        ValueError: the decoder blocks are of several kinds, so that what one is called with does not fit another.
+        ValueError: the method chooses tokens by attention, which not every block of the model has.
     """
 
     def __init__(self, stream: Stream, method: Method) -> None:
         super().__init__()
-        kinds = sorted(set(getattr(stream.model.get_decoder().config, "layer_types", None) or ()))
-        if len(kinds) > 1:
-            name = type(stream.model).__name__
-            raise ValueError(f"{name} mixes decoder blocks of kinds {', '.join(kinds)}: only one kind is supported")
+        if method.token_rule.needs_attention and not stream.facts.self_attention:
+            name, rule = type(stream.model).__name__, method.tokens
+            raise ValueError(f"tokens {rule} needs self-attention in every block, which {name} lacks: use tokens all")
         self.automatic_optimization = False
         self.strict_loading = False
         self.clock = nn.Parameter(torch.zeros(()))
         self.stream, self.method = stream, method
         self.plan = None
         self.cache = ActivationCache()
-        walks: list[Walk] = ["measure", "prune"] if method.allocation_rule.needs_measure else ["prune"]
-        self.passes = [(walk, k) for walk in walks for k in range(len(stream.facts.linears))]
+        self._checked: set[frozenset[str]] = set()
+        stages: dict[Walk, tuple[Stage, ...]] = {"measure": method.measure_stages, "prune": method.prune_stages}
+        blocks = range(len(stream.facts.linears))
+        self.passes = [(walk, k, stage) for walk in stages for k in blocks for stage in stages[walk]]
 
     @property
     def walk(self) -> Walk:
@@ -53,6 +59,22 @@ class TampModule(BlockPass):
         return self.passes[self.current_epoch][1]
 
     @property
+    def stage(self) -> Stage:
+        """What the current epoch is for."""
+        return self.passes[self.current_epoch][2]
+
+    @property
+    def is_first_stage(self) -> bool:
+        """Whether the current epoch is the first over its block in this walk."""
+        return self.current_epoch == 0 or self.passes[self.current_epoch - 1][:2] != (self.walk, self.index)
+
+    @property
+    def is_last_stage(self) -> bool:
+        """Whether the current epoch is the last over its block in this walk."""
+        following = self.passes[self.current_epoch + 1 : self.current_epoch + 2]
+        return not following or following[0][:2] != (self.walk, self.index)
+
+    @property
     def block(self) -> nn.Module:
         """The current block with real weights; the stream keeps it until it is released."""
         return self.stream.load(self.index)
@@ -60,37 +82,52 @@ class TampModule(BlockPass):
     @property
     def needs_inputs(self) -> bool:
         """Whether the current epoch starts a walk, i.e. reads samples rather than cached hidden states."""
-        return self.current_epoch < len(self.passes) and self.index == 0
+        return self.current_epoch < len(self.passes) and self.index == 0 and self.is_first_stage
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """An optimiser that moves nothing but Lightning's step counter."""
         return torch.optim.SGD([self.clock], lr=0.0)
 
+    def run(self, index: int, batch: CachedBatch) -> Tensor:
+        """What block `index` makes of a batch that stands in front of it."""
+        return self.stream.load(index)(batch.hidden, **batch.kwargs)
+
     @torch.no_grad()
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Advance one batch and show it to the current block."""
         self.current = cached = self._embed(batch) if self.needs_inputs else self.cache[batch_idx].to(self.device)
-        if self.walk == "prune" and self.index > 0:
-            previous = self.stream.load(self.index - 1)
-            self.current = cached = cached.advanced(previous(cached.hidden, **cached.kwargs))
-        output = self.block(cached.hidden, **cached.kwargs)
-        self.cache[batch_idx] = cached.advanced(output) if self.walk == "measure" else cached
+        if self.walk == "prune" and self.index > 0 and self.is_first_stage:
+            self.current = cached = cached.advanced(self.run(self.index - 1, cached))
+        prefix, linears = f"{self.stream.facts.blocks}.{self.index}", self.stream.facts.linears[self.index]
+        with token_guard(self.block, prefix, linears, cached.hidden.shape):
+            self.output = self.run(self.index, cached)
+        self.cache[batch_idx] = cached.advanced(self.output) if self.walk == "measure" else cached
         if self.trainer.is_last_batch:
             optimizer = self.optimizers()
             assert not isinstance(optimizer, list)
             optimizer.step()
 
     def _embed(self, batch: dict[str, Tensor]) -> CachedBatch:
+        """Everything in front of the blocks; in memory, also check that they can be walked with media of each kind."""
+        stream, valid = self.stream, batch["valid"]
         inputs = {k: v for k, v in batch.items() if k not in EXTRAS}
-        hidden, kwargs = first_block_inputs(self.stream.model, self.block, inputs)
-        modality = self.stream.facts.modality(inputs).to(hidden.device)
-        return CachedBatch(batch["sample_ids"], hidden, kwargs, modality, batch["valid"])
+        masked = {**inputs, "attention_mask": valid.long()}
+        hidden, calls = record_calls(stream.model, stream.facts.blocks, masked)
+        modality = stream.facts.modality(inputs).to(hidden.device)
+        lean = calls.lean(list(stream.model.get_submodule(stream.facts.blocks).children()), valid)
+        cached = CachedBatch(batch["sample_ids"], hidden, modality, valid, lean, lean.enter(0, hidden)[1])
+        kind = frozenset(inputs)
+        if self.current_epoch == 0 and kind not in self._checked and isinstance(stream, MemoryStream):
+            self._checked.add(kind)
+            self.current = cached
+            check_walk(stream.model, stream.facts, masked, hidden, calls)
+        return cached
 
     def on_train_epoch_end(self) -> None:
         """Let go of the block nobody needs any more; stop after the last pass."""
         if self.walk == "measure":
             self.stream.release(self.index)
-        elif self.index > 0:
+        elif self.index > 0 and self.is_first_stage:
             self.stream.release(self.index - 1)
         if self.current_epoch + 1 == len(self.passes):
             self.stream.release(self.index)

@@ -11,8 +11,11 @@ from torch import Tensor
 
 from tamp_lightning.callbacks.allocation import AllocationCallback
 from tamp_lightning.callbacks.attention import AttentionCollector
-from tamp_lightning.callbacks.progress import BlockProgressBar, PhaseTimer
+from tamp_lightning.callbacks.dense import DenseTwin
+from tamp_lightning.callbacks.drift import DriftCollector
+from tamp_lightning.callbacks.progress import BlockProgressBar, PhaseTimer, ScoreProgressBar
 from tamp_lightning.callbacks.pruning import PruningCallback
+from tamp_lightning.callbacks.statistics import StatisticsCollector
 from tamp_lightning.callbacks.tokens import TokenCollector
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.engine.module import TampModule
@@ -45,9 +48,10 @@ def walking_trainer(ours: list[L.Callback], **kwargs: Any) -> L.Trainer:
     return trainer
 
 
-def scoring_trainer(**kwargs: Any) -> L.Trainer:
-    """Trainer for `trainer.validate`."""
-    return L.Trainer(**{**QUIET, **kwargs})
+def scoring_trainer(name: str = "score", **kwargs: Any) -> L.Trainer:
+    """Trainer for `trainer.validate`, with a progress bar called `name` unless the arguments turn bars off."""
+    bars = [ScoreProgressBar(name)] if kwargs.get("enable_progress_bar", True) else []
+    return L.Trainer(**{**QUIET, "callbacks": bars, **kwargs})
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Pruned:
     """What the walks over the blocks found out and decided."""
 
     scores: dict[str, float]
-    """Diversity of each linear, if it was measured."""
+    """Diversity of each linear, if it was measured (what other rules measured stands in `linears`)."""
     cosines: dict[str, Tensor]
     """[4,4] mean cosines between modalities behind each score."""
     linears: dict[str, dict[str, Any]]
@@ -85,11 +89,10 @@ def prune_stream(
         RuntimeError: what was pruned is not what was planned.
     """
     progress = trainer.pop("enable_progress_bar", progress)
-    collector, timer = TokenCollector(), PhaseTimer()
-    attention = AttentionCollector() if method.token_rule.needs_attention else None
-    allocation = AllocationCallback(method, collector)
-    pruning = PruningCallback(method, collector, attention)
-    callbacks: list[L.Callback] = [timer, collector, *([attention] if attention else []), allocation, pruning]
+    method.pattern_rule.check(method.sparsity, _shapes(stream))
+    timer = PhaseTimer()
+    callbacks, allocation, pruning = _callbacks(method)
+    callbacks.insert(0, timer)
     if progress:
         callbacks.append(BlockProgressBar())
     module = TampModule(stream, method)
@@ -99,8 +102,10 @@ def prune_stream(
     if fit.interrupted or len(pruning.report) != sum(map(len, stream.facts.linears)):
         raise RuntimeError("pruning was interrupted: the output is incomplete")
     _check_plan(module.plan or {}, pruning.report)
+    for name in allocation.scores.keys() - allocation.cosines.keys():
+        pruning.report[name]["score"] = allocation.scores[name]
     return Pruned(
-        allocation.scores,
+        {name: allocation.scores[name] for name in allocation.cosines},
         allocation.cosines,
         pruning.report,
         pruning.token_share,
@@ -108,6 +113,26 @@ def prune_stream(
         timer.seconds,
         stream.finish(),
     )
+
+
+def _callbacks(method: Method) -> tuple[list[L.Callback], AllocationCallback, PruningCallback]:
+    """Those that a method needs, in the order in which they have to be called."""
+    collector = TokenCollector()
+    attention = AttentionCollector() if method.token_rule.needs_attention else None
+    drift = DriftCollector() if "drift" in method.prune_stages else None
+    dense = DenseTwin(collector, method.polish.on) if method.correction.on else None
+    allocation = AllocationCallback(method, collector)
+    statistics = StatisticsCollector(method, collector, attention, drift, dense)
+    pruning = PruningCallback(method, statistics)
+    wanted = [collector, attention, drift, dense, allocation, statistics, pruning.chooser, pruning]
+    return [callback for callback in wanted if callback is not None], allocation, pruning
+
+
+def _shapes(stream: Stream) -> dict[str, tuple[int, int]]:
+    """Shape of every prunable weight, by the linear's full name; known before a weight is read."""
+    facts = stream.facts
+    names = [facts.linear_name(k, name) for k, linears in enumerate(facts.linears) for name in linears]
+    return {name: tuple(stream.model.get_parameter(f"{name}.weight").shape) for name in names}  # type: ignore[misc]
 
 
 def _check_plan(plan: dict[str, int], report: dict[str, dict[str, Any]]) -> None:
