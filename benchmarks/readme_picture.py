@@ -1,6 +1,6 @@
 """Draw what the terminal shows at the end of a run.
 
-    python benchmarks/readme_picture.py runs/RUN docs/prune-llava.svg
+python benchmarks/readme_picture.py runs/RUN docs/prune-llava.svg
 """
 
 from __future__ import annotations

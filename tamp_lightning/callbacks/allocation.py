@@ -2,71 +2,97 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import lightning as L
 import torch
 from torch import Tensor
 
 from tamp_lightning.callbacks.contract import BlockPass
-from tamp_lightning.callbacks.tokens import TokenCollector, check_finite, unreached
-from tamp_lightning.methods.allocation import Das
+from tamp_lightning.callbacks.measuring import BlockRule, InputMeter, Meter, OutputMeter
+from tamp_lightning.callbacks.sensitivity import LossMeter
+from tamp_lightning.callbacks.tokens import TokenCollector
 from tamp_lightning.methods.method import Method
+
+
+def _no_scores(pl_module: BlockPass, rule: Any) -> dict[str, float]:
+    return {}
+
+
+def _depths(pl_module: BlockPass, rule: Any) -> dict[str, float]:
+    """Number of each linear's block."""
+    facts = pl_module.stream.facts
+    return {facts.linear_name(k, name): float(k) for k, names in enumerate(facts.linears) for name in names}
+
+
+def _weight_scores(pl_module: BlockPass, rule: BlockRule) -> dict[str, float]:
+    """Score of each block from its weights, for each of its linears; one block is in memory at a time."""
+    stream = pl_module.stream
+    scores: dict[str, float] = {}
+    for k, names in enumerate(stream.facts.linears):
+        if not names:
+            continue
+        block = stream.load(k)
+        try:
+            score = rule.block_score([block.get_parameter(f"{name}.weight").detach() for name in names])
+        except ValueError as error:
+            raise ValueError(f"{stream.facts.blocks}.{k}: {error}") from None
+        stream.release(k)
+        scores |= {stream.facts.linear_name(k, name): score for name in names}
+    return scores
+
+
+METERS: dict[str, Callable[[Any, TokenCollector], Meter]] = {
+    "outputs": OutputMeter,
+    "inputs": InputMeter,
+    "loss": LossMeter,
+}
+AT_ONCE: dict[str, Callable[[BlockPass, Any], dict[str, float]]] = {
+    "nothing": _no_scores,
+    "depth": _depths,
+    "weights": _weight_scores,
+}
 
 
 class AllocationCallback(L.Callback):
     """Scores every linear during the measure walk, then shares the budget among them (`BlockPass.plan`).
 
     Attributes:
-        scores: diversity of each linear by full name; empty if the method needs no measuring.
-        cosines: [4,4] mean cosine between modalities behind each score, NaN where a pair has no tokens.
+        scores: what the budget is shared by, for each linear by full name; empty if the method needs no measuring.
+        cosines: [4,4] mean cosine between modalities behind each score, NaN where a pair has no tokens; empty where
+            scores rest on something else.
     """
 
     def __init__(self, method: Method, collector: TokenCollector) -> None:
-        self.method, self.collector = method, collector
+        self.method = method
         self.scores: dict[str, float] = {}
         self.cosines: dict[str, Tensor] = {}
-        self._samples: dict[str, dict[int, Tensor]] = {}
+        rule = method.allocation_rule
+        self._meter = METERS[rule.basis](rule, collector) if rule.basis in METERS else None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Allocate now if no measure walk is needed."""
-        if not self.method.allocation_rule.needs_measure:
+        if self._meter is None:
+            rule = self.method.allocation_rule
+            self.scores = AT_ONCE[rule.basis](pl_module, rule)
             self._allocate(pl_module)
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: BlockPass, *_: object) -> None:
-        """Keep the cosines of each sample, by sample id, so that neither order nor padding matters.
-
-        Raises:
-            ValueError: a linear's output is NaN or infinite on a token that counts.
-        """
-        rule = self.method.allocation_rule
-        if pl_module.walk != "measure" or not isinstance(rule, Das):
-            return
-        current = pl_module.current
-        for name, tokens in self.collector.tokens.items():
-            full = pl_module.stream.facts.linear_name(pl_module.index, name)
-            finite = tokens.outputs.isfinite().all(-1) | ~current.valid
-            check_finite(full, "outputs", finite.all(-1), current.ids)
-            cosines = rule.score(tokens.outputs, current.modality, current.valid).cpu()
-            self._samples.setdefault(name, {}).update(zip(current.ids.tolist(), cosines, strict=True))
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: BlockPass, outputs: object, batch: dict[str, Tensor], batch_idx: int
+    ) -> None:
+        """Let the meter look at the batch."""
+        if pl_module.walk == "measure" and self._meter is not None:
+            self._meter.look(pl_module, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
-        """Score the block's linears; after the last block, allocate.
-
-        Raises:
-            ValueError: a linear was not reached by any token, or no sample has two tokens to compare.
-        """
-        rule = self.method.allocation_rule
-        if pl_module.walk != "measure" or not isinstance(rule, Das):
+        """Score the block's linears; after the last block, allocate."""
+        if pl_module.walk != "measure" or self._meter is None:
             return
-        facts = pl_module.stream.facts
-        for name in facts.linears[pl_module.index]:
-            full, samples = facts.linear_name(pl_module.index, name), self._samples.get(name)
-            if not samples:
-                raise unreached(full)
-            cosines = torch.stack([samples[i] for i in sorted(samples)])
-            self.scores[full] = rule.combine(cosines)
-            self.cosines[full] = cosines.double().nanmean(0)
-        self._samples.clear()
-        if pl_module.index == len(facts.linears) - 1:
+        self.scores |= self._meter.scores(pl_module)
+        self.cosines = self._meter.cosines
+        if pl_module.index == len(pl_module.stream.facts.linears) - 1:
             self._allocate(pl_module)
 
     def _allocate(self, pl_module: BlockPass) -> None:

@@ -68,7 +68,8 @@ class AttentionCollector(L.Callback):
     def _attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, None]:
-        if self._module is not None and self._module.walk == "prune":
+        # gradients are asked for only when the statistics are there already
+        if self._module is not None and self._module.walk == "prune" and not torch.is_grad_enabled():
             scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
             last = self._module.current.valid.long().cumsum(1).argmax(1)
             self.rows = last_row(query, key, last, scaling, attention_mask)

@@ -6,10 +6,11 @@ from abc import abstractmethod
 from typing import Literal
 
 import lightning as L
-from torch import nn
+from torch import Tensor, nn
 
+from tamp_lightning.methods.tokens import Stage
 from tamp_lightning.stream.base import Stream
-from tamp_lightning.stream.cache import CachedBatch
+from tamp_lightning.stream.cache import ActivationCache, CachedBatch
 
 Walk = Literal["measure", "prune"]
 
@@ -20,6 +21,10 @@ class BlockPass(L.LightningModule):
     stream: Stream
     current: CachedBatch
     """The batch that was last given to the current block."""
+    output: Tensor
+    """What the current block made of that batch [B,n,h]."""
+    cache: ActivationCache
+    """Every batch in front of the current block, in the prune walk; behind it, in the measure walk."""
     plan: dict[str, int] | None
     """Weights each linear keeps, by full module name; None until the budget is allocated."""
 
@@ -35,5 +40,19 @@ class BlockPass(L.LightningModule):
 
     @property
     @abstractmethod
+    def stage(self) -> Stage:
+        """What the current epoch is for: statistics, drift, or choosing a mix."""
+
+    @property
+    @abstractmethod
+    def is_last_stage(self) -> bool:
+        """Whether no further epoch of this walk is over the current block."""
+
+    @property
+    @abstractmethod
     def block(self) -> nn.Module:
         """The current block, with real weights."""
+
+    @abstractmethod
+    def run(self, index: int, batch: CachedBatch) -> Tensor:
+        """What block `index`, with the weights it has now, makes of a batch that stands in front of it [B,n,h]."""

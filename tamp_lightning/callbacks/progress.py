@@ -25,6 +25,19 @@ class BlockProgressBar(RichProgressBar):
             self.progress.update(self.train_progress_bar_id, description=title(pl_module))
 
 
+class ScoreProgressBar(RichProgressBar):
+    """Lightning's rich bar for `trainer.validate`, with a name of its own."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    @property
+    def validation_description(self) -> str:
+        """What is being scored."""
+        return self.name
+
+
 class PhaseTimer(L.Callback):
     """Wall-clock seconds of each walk, in `seconds`; a pass lasts until the next one starts, its masking included."""
 

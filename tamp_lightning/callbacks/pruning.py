@@ -1,4 +1,4 @@
-"""Masks at epoch end: the statistics of one pass over a block decide which of its weights go."""
+"""Masks at epoch end: the statistics of the passes over a block decide which of its weights go."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from tamp_lightning.callbacks.attention import AttentionCollector
 from tamp_lightning.callbacks.contract import BlockPass
-from tamp_lightning.callbacks.tokens import TokenCollector, check_finite, unreached
+from tamp_lightning.callbacks.mixing import MixChooser, Solved, swapped
+from tamp_lightning.callbacks.polishing import polish
+from tamp_lightning.callbacks.statistics import WHOLE, StatisticsCollector
 from tamp_lightning.methods.method import Method
-from tamp_lightning.ops.stats import squares, weighted_sum
+from tamp_lightning.methods.statistics import Statistics, mixed
+from tamp_lightning.methods.tokens import ModalityMix
+from tamp_lightning.ops.drift import TEXT
+from tamp_lightning.stream.cache import CachedBatch
 
 
 def mask_sha256(mask: Tensor) -> str:
@@ -30,79 +34,94 @@ def pack_bits(mask: Tensor) -> Tensor:
 
 
 class PruningCallback(L.Callback):
-    """Collects per-sample statistics of the current block during its pass, then masks it and commits it.
+    """Prunes the current block after the last pass over it, and commits it.
 
     Attributes:
         masks: packed bits of every mask by full linear name (`pack_bits`).
         report: per linear, weights kept, weights in all, and the mask's sha256.
         token_share: per linear, share of each modality (text, image, video, audio) among the tokens that counted,
-            and how many tokens a sample contributed on average.
+            and how many tokens a sample contributed on average; zero where no token was needed.
+        chooser: stands before this callback where a method chooses among several ways of pruning a block.
     """
 
-    def __init__(self, method: Method, collector: TokenCollector, attention: AttentionCollector | None) -> None:
-        self.method, self.collector, self.attention = method, collector, attention
+    def __init__(self, method: Method, statistics: StatisticsCollector) -> None:
+        self.method, self.statistics = method, statistics
+        rule = method.token_rule
+        self.chooser = MixChooser(rule, self.solve) if isinstance(rule, ModalityMix) else None
         self.masks: dict[str, Tensor] = {}
         self.report: dict[str, dict[str, Any]] = {}
         self.token_share: dict[str, list[float]] = {}
-        self._samples: dict[str, dict[int, Tensor]] = {}
-        self._picked: dict[str, Tensor] = {}
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: BlockPass, *_: object) -> None:
-        """Add this batch's samples to the statistics of every linear of the block.
-
-        Raises:
-            ValueError: a token that counts has a NaN or infinite activation.
-        """
-        if pl_module.walk != "prune":
-            return
-        current, rule = pl_module.current, self.method.token_rule
-        rows = self.attention.rows if self.attention else None
-        squared: dict[int, Tensor] = {}  # q, k and v read the same input: square it once
-        for name, tokens in self.collector.tokens.items():
-            key = id(tokens.inputs)
-            if key not in squared:
-                squared[key] = squares(tokens.inputs, current.valid)
-            weights = rule.weights(tokens.outputs, rows, current.modality, current.valid)
-            self._add(pl_module, name, weighted_sum(squared[key], weights))
-            self._count(name, weights, current.modality)
-
-    def _add(self, pl_module: BlockPass, name: str, statistics: Tensor) -> None:
-        ids = pl_module.current.ids
-        full = pl_module.stream.facts.linear_name(pl_module.index, name)
-        check_finite(full, "inputs", statistics.isfinite().all(1), ids)
-        self._samples.setdefault(name, {}).update(zip(ids.tolist(), statistics.cpu(), strict=True))
-
-    def _count(self, name: str, weights: Tensor, modality: Tensor) -> None:
-        mass = torch.zeros(4, dtype=torch.float64, device=weights.device)
-        mass.index_add_(0, modality.flatten(), weights.flatten().double())
-        self._picked[name] = self._picked.get(name, 0) + mass.cpu()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
-        """Mask every linear of the block as planned, zero what goes, hand the block back."""
-        if pl_module.walk != "prune":
+        """Put the pruned weights in place, polish them if wanted, hand the block back."""
+        if pl_module.walk != "prune" or not pl_module.is_last_stage:
             return
-        masks = {name: self._prune(pl_module, name) for name in pl_module.stream.facts.linears[pl_module.index]}
-        pl_module.stream.commit(pl_module.index, masks)
-        self._samples.clear()
-        self._picked.clear()
+        solved = self.chooser.solved if self.chooser else self.solve(pl_module)
+        assert solved is not None
+        for name, (_, mask) in solved.items():
+            self._report(pl_module, name, mask)
+        self._place(pl_module, solved)
+        pl_module.stream.commit(pl_module.index, {name: mask for name, (_, mask) in solved.items()})
+        self.statistics.clear()
+
+    def solve(self, pl_module: BlockPass, lam: float = 1.0) -> Solved:
+        """New weight and mask of every linear of the current block; nothing is changed.
+
+        Args:
+            pl_module: whose current block is meant.
+            lam: weight of other modalities than text, where statistics are kept by modality.
+        """
+        return {name: self._solve(pl_module, name, lam) for name in pl_module.stream.facts.linears[pl_module.index]}
 
     @torch.no_grad()
-    def _prune(self, pl_module: BlockPass, name: str) -> Tensor:
+    def _solve(self, pl_module: BlockPass, name: str, lam: float) -> tuple[Tensor, Tensor]:
         full = pl_module.stream.facts.linear_name(pl_module.index, name)
-        if name not in self._samples:
-            raise unreached(full)
-        samples = self._samples[name]
-        statistics = torch.stack([samples[i] for i in sorted(samples)]).sum(0)
         weight = pl_module.block.get_parameter(f"{name}.weight")
-        scores = self.method.solver_rule.scores(weight, statistics.to(weight.device))
-        mask = self.method.pattern_rule.mask(scores, _planned(pl_module.plan, full))
-        weight.masked_fill_(~mask, 0)
-        kept = int(mask.sum())
+        kept = _planned(pl_module.plan, full)
+        try:
+            statistics = _joined(self.statistics.of(pl_module, name), lam)
+            return self.method.solve(weight.detach(), statistics, kept)
+        except ValueError as error:
+            raise ValueError(str(error) if full in str(error) else f"{full}: {error}") from None
+
+    def _place(self, pl_module: BlockPass, solved: Solved) -> None:
+        linears = {name: pl_module.block.get_parameter(f"{name}.weight") for name in solved}
+        dense = {name: weight.detach().clone() for name, weight in linears.items()} if self.method.polish.on else {}
+        for name, (weight, mask) in solved.items():
+            linears[name].data.copy_(weight).masked_fill_(~mask, 0)
+        if self.method.polish.on and solved:
+            self._polish(pl_module, solved, dense)
+
+    def _polish(self, pl_module: BlockPass, solved: Solved, dense: Mapping[str, Tensor]) -> None:
+        twin = self.statistics.dense
+
+        def target(number: int, batch: CachedBatch) -> Tensor:
+            if twin is not None:
+                return twin.outputs[number].to(batch.hidden.device)
+            with swapped(pl_module.block, dense):
+                return pl_module.run(pl_module.index, batch)
+
+        masks = {name: mask for name, (_, mask) in solved.items()}
+        before, after = polish(pl_module, masks, target, self.method.polish)
+        for name in solved:
+            full = pl_module.stream.facts.linear_name(pl_module.index, name)
+            self.report[full]["block_error"] = {"pruned": before, "polished": after}
+
+    def _report(self, pl_module: BlockPass, name: str, mask: Tensor) -> None:
+        full = pl_module.stream.facts.linear_name(pl_module.index, name)
+        mass, samples = self.statistics.mass(name), max(len(self.statistics.samples), 1)
+        row = {"kept": int(mask.sum()), "size": mask.numel(), "shape": list(mask.shape), "sha256": mask_sha256(mask)}
+        self.report[full] = {**row, "tokens_per_sample": float(mass.sum()) / samples}
+        if self.chooser is not None:
+            self.report[full]["lambda"] = self.chooser.lam
         self.masks[full] = pack_bits(mask)
-        self.report[full] = {"kept": kept, "size": mask.numel(), "shape": list(mask.shape), "sha256": mask_sha256(mask)}
-        self.token_share[full] = [*(self._picked[name] / self._picked[name].sum()).tolist()]
-        self.report[full]["tokens_per_sample"] = float(self._picked[name].sum()) / len(samples)
-        return mask
+        self.token_share[full] = (mass / mass.sum().clamp(min=torch.finfo(mass.dtype).tiny)).tolist()
+
+
+def _joined(parts: Mapping[int, Statistics], lam: float) -> Statistics:
+    if WHOLE in parts:
+        return parts[WHOLE]
+    return mixed(parts, {modality: 1.0 if modality == TEXT else lam for modality in parts})
 
 
 def _planned(plan: Mapping[str, int] | None, name: str) -> int:

@@ -1,20 +1,27 @@
-"""How many weights each linear keeps under one global budget."""
+"""How many weights each linear keeps under one global budget, linear by linear."""
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
 
 from tamp_lightning.ops.allocation import allocate, to_counts
 from tamp_lightning.ops.diversity import diversity_score, modality_cosine
 
+Basis = Literal["nothing", "depth", "weights", "inputs", "outputs", "loss"]
+"""What scores rest on. The last three need a walk over the dense model's activations."""
+
+WALKS = ("inputs", "outputs", "loss")
+
 
 class Allocation(Protocol):
     """Shares the budget of kept weights among the linears."""
 
-    needs_measure: ClassVar[bool]
-    """The rule needs scores from a pass over the dense model."""
+    basis: ClassVar[Basis]
+    """What the rule's scores are made of."""
 
     def kept(self, sizes: dict[str, int], sparsity: float, scores: dict[str, float] | None = None) -> dict[str, int]:
         """Kept weights of each linear, summing to round(total * (1 - sparsity)).
@@ -22,7 +29,7 @@ class Allocation(Protocol):
         Args:
             sizes: number of weights of each linear.
             sparsity: fraction of all weights to remove, 0 <= sparsity < 1.
-            scores: score of each linear; None is allowed unless `needs_measure`.
+            scores: score of each linear; None is allowed if the basis is nothing.
 
         Raises:
             ValueError: a score is missing or impossible, or the budget cannot be met.
@@ -33,7 +40,7 @@ class Allocation(Protocol):
 class Uniform:
     """The same sparsity everywhere, to within a weight."""
 
-    needs_measure: ClassVar[bool] = False
+    basis: ClassVar[Basis] = "nothing"
 
     def kept(self, sizes: dict[str, int], sparsity: float, scores: dict[str, float] | None = None) -> dict[str, int]:
         """Kept weights of each linear; scores are not read."""
@@ -47,10 +54,10 @@ class Constant:
     cap_margin: float = 0.1
     """No linear is sparser than the target plus this; at least 0."""
 
-    needs_measure: ClassVar[bool] = False
+    basis: ClassVar[Basis] = "nothing"
 
     def __post_init__(self) -> None:
-        _check_margin("constant", self.cap_margin)
+        check_bounds("constant", self.cap_margin)
 
     def kept(self, sizes: dict[str, int], sparsity: float, scores: dict[str, float] | None = None) -> dict[str, int]:
         """Kept weights of each linear; scores are not read."""
@@ -70,12 +77,10 @@ class Das:
     positive_only: bool = False
     """Average only positive cosines within a modality, as the released code does; slower."""
 
-    needs_measure: ClassVar[bool] = True
+    basis: ClassVar[Basis] = "outputs"
 
     def __post_init__(self) -> None:
-        _check_margin("das", self.cap_margin)
-        if not 0 <= self.floor < 1:
-            raise ValueError(f"das.floor is {self.floor}; it has to be at least 0 and below 1.")
+        check_bounds("das", self.cap_margin, self.floor)
 
     def score(self, outputs: Tensor, modality: Tensor, valid: Tensor) -> Tensor:
         """Mean cosines of each sample, [B, 4, 4], of outputs [B, n, d] (`ops.diversity.modality_cosine`)."""
@@ -106,10 +111,8 @@ class Das:
         Raises:
             ValueError: scores are missing or impossible, or floor is above sparsity.
         """
-        if scores is None:
-            raise ValueError("the allocation das got no scores; measure first or use allocation: constant.")
         return allocate(
-            scores,
+            measured("das", scores),
             sizes,
             sparsity=sparsity,
             cap=min(sparsity + self.cap_margin, 1.0),
@@ -118,6 +121,62 @@ class Das:
         )
 
 
-def _check_margin(section: str, margin: float) -> None:
+@dataclass(frozen=True)
+class Ecoflap:
+    """Linears in which noise changes the language-model loss more keep more (ECoFLaP); forward passes only."""
+
+    samples: int = 32
+    """Calibration samples that are used, the first ones; at least 1."""
+    eps: float = 1e-3
+    """Size of the noise; above 0."""
+    seed: int = 0
+    """Seed of the noise."""
+    cap_margin: float = 0.1
+    """No linear is sparser than the target plus this; at least 0."""
+    floor: float = 0.0
+    """No linear is less sparse than this; from 0 to the target."""
+    size_weighted: bool = False
+    """Share the budget by score times size instead of by score alone."""
+
+    basis: ClassVar[Basis] = "loss"
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError(f"ecoflap.samples is {self.samples}; it has to be at least 1, such as 32.")
+        if not 0 < self.eps < math.inf:
+            raise ValueError(f"ecoflap.eps is {self.eps}; it has to be above 0, such as 1e-3.")
+        check_bounds("ecoflap", self.cap_margin, self.floor)
+
+    def kept(self, sizes: dict[str, int], sparsity: float, scores: dict[str, float] | None = None) -> dict[str, int]:
+        """Kept weights of each linear, by sensitivity above what the cap guarantees (`ops.allocation.allocate`).
+
+        Raises:
+            ValueError: scores are missing or impossible, or floor is above sparsity.
+        """
+        return allocate(
+            measured("ecoflap", scores),
+            sizes,
+            sparsity=sparsity,
+            cap=min(sparsity + self.cap_margin, 1.0),
+            floor=self.floor,
+            size_weighted=self.size_weighted,
+        )
+
+
+def measured(section: str, scores: dict[str, float] | None) -> dict[str, float]:
+    """The scores, if there are any.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if scores is None:
+        raise ValueError(f"the allocation {section} got no scores; measure first or use allocation: constant.")
+    return scores
+
+
+def check_bounds(section: str, margin: float, floor: float = 0.0) -> None:
+    """Raise ValueError unless margin >= 0 and 0 <= floor < 1."""
     if not margin >= 0:
         raise ValueError(f"{section}.cap_margin is {margin}; it has to be at least 0, such as 0.1.")
+    if not 0 <= floor < 1:
+        raise ValueError(f"{section}.floor is {floor}; it has to be at least 0 and below 1.")

@@ -1,14 +1,22 @@
 """A pruning method: one sparsity, four choices, and the constants of those that have any."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Literal, TypeVar
 
-from tamp_lightning.methods.allocation import Allocation, Constant, Das, Uniform
-from tamp_lightning.methods.patterns import Pattern, Row
-from tamp_lightning.methods.solvers import Solver, Wanda
-from tamp_lightning.methods.tokens import All, Amia, TokenRule
+from torch import Tensor
+
+from tamp_lightning.methods.allocation import WALKS, Allocation, Constant, Das, Ecoflap, Uniform
+from tamp_lightning.methods.options import Correction, Polish
+from tamp_lightning.methods.patterns import Pattern, parse_pattern
+from tamp_lightning.methods.ratios import Alpha, DepthRamp, Dlp, Owl
+from tamp_lightning.methods.solvers import Admm, Magnitude, Ria, Solver, SparseGpt, Wanda
+from tamp_lightning.methods.statistics import Statistics
+from tamp_lightning.methods.tokens import All, Amia, Atv, ModalityMix, Stage, TextOnly, TokenRule
+from tamp_lightning.ops.correction import corrected_target
 
 Member = TypeVar("Member")
 
@@ -19,52 +27,155 @@ class Method:
 
     sparsity: float = 0.5
     """Fraction of the prunable weights to remove, at least 0 and below 1."""
-    tokens: Literal["all", "amia"] = "amia"
+    tokens: Literal["all", "amia", "text_only", "atv", "modality_mix"] = "amia"
     """Which calibration tokens count in the statistics."""
-    allocation: Literal["uniform", "constant", "das"] = "das"
+    allocation: Literal["uniform", "constant", "das", "owl", "dlp", "alpha", "ecoflap", "depth_ramp"] = "das"
     """How the budget is shared among the linears."""
-    solver: Literal["wanda"] = "wanda"
-    """Which weights of a linear go."""
-    pattern: Literal["row"] = "row"
-    """Where in a linear zeros may stand."""
+    solver: Literal["magnitude", "wanda", "ria", "sparsegpt", "admm"] = "wanda"
+    """Which weights of a linear go, and whether the others move."""
+    pattern: str = "row"
+    """Where in a linear zeros may stand: row, matrix, or n:m in quotes, such as '2:4' (2 of every 4 are kept)."""
     amia: Amia = field(default_factory=Amia)
     """Constants of tokens: amia."""
+    atv: Atv = field(default_factory=Atv)
+    """Constants of tokens: atv."""
+    modality_mix: ModalityMix = field(default_factory=ModalityMix)
+    """Constants of tokens: modality_mix."""
     das: Das = field(default_factory=Das)
     """Constants of allocation: das."""
     constant: Constant = field(default_factory=Constant)
     """Constants of allocation: constant."""
+    owl: Owl = field(default_factory=Owl)
+    """Constants of allocation: owl."""
+    dlp: Dlp = field(default_factory=Dlp)
+    """Constants of allocation: dlp."""
+    alpha: Alpha = field(default_factory=Alpha)
+    """Constants of allocation: alpha."""
+    ecoflap: Ecoflap = field(default_factory=Ecoflap)
+    """Constants of allocation: ecoflap."""
+    depth_ramp: DepthRamp = field(default_factory=DepthRamp)
+    """Constants of allocation: depth_ramp."""
+    ria: Ria = field(default_factory=Ria)
+    """Constants of solver: ria."""
+    sparsegpt: SparseGpt = field(default_factory=SparseGpt)
+    """Constants of solver: sparsegpt."""
+    admm: Admm = field(default_factory=Admm)
+    """Constants of solver: admm."""
+    correction: Correction = field(default_factory=Correction)
+    """Error-corrected weights before any solver; off unless tau is above 0."""
+    polish: Polish = field(default_factory=Polish)
+    """Gradient steps after any solver; off unless steps is above 0."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
             raise ValueError(f"sparsity is {self.sparsity}; it has to be at least 0 and below 1.")
         # resolving the names refuses unknown ones
         _ = self.token_rule, self.allocation_rule, self.solver_rule, self.pattern_rule
-        if self.allocation == "das" and self.das.floor > self.sparsity:
-            raise ValueError(f"das.floor is {self.das.floor}; it has to be at most sparsity, {self.sparsity}.")
+        floor = getattr(self.allocation_rule, "floor", 0.0)
+        if floor > self.sparsity:
+            raise ValueError(f"{self.allocation}.floor is {floor}; it has to be at most sparsity, {self.sparsity}.")
+        self._refuse_senseless()
+
+    def _refuse_senseless(self) -> None:
+        if self.pattern_rule.fixes_ratio and self.allocation != "uniform":
+            raise ValueError(
+                f"allocation is {self.allocation}; pattern '{self.pattern}' fixes every linear's sparsity: "
+                "set allocation: uniform."
+            )
+        self.pattern_rule.check(self.sparsity, {})
+        if self.statistics == "nothing" and self.tokens != "all":
+            raise ValueError(
+                f"tokens is {self.tokens}; solver: {self.solver} reads no activations, so no token counts: "
+                "set tokens: all."
+            )
+        if self.correction.on and "mix" in self.token_rule.stages:
+            raise ValueError(
+                f"tokens is {self.tokens}; correction needs one set of token weights, not one per modality: "
+                "set correction.tau: 0 or other tokens."
+            )
+
+    @property
+    def statistics(self) -> Literal["nothing", "diagonal", "hessian"]:
+        """What is collected of every linear's inputs."""
+        return "hessian" if self.correction.on else self.solver_rule.needs
+
+    @property
+    def blends(self) -> bool:
+        """Whether a solver wants a share of the statistics of all tokens beside those of the chosen ones."""
+        return getattr(self.solver_rule, "share", 0.0) > 0 and "mix" not in self.token_rule.stages
+
+    def solve(self, weight: Tensor, statistics: Statistics, kept: int) -> tuple[Tensor, Tensor]:
+        """Prune one linear.
+
+        Args:
+            weight: dense weight [o, c]; not changed.
+            statistics: of its inputs, with what `statistics` names.
+            kept: how many weights stay.
+
+        Returns:
+            Weight like `weight`, zero outside the mask, and the bool mask [o, c], True = keep.
+
+        Raises:
+            ValueError: statistics are missing, not finite, or do not determine the weights.
+        """
+        if self.correction.on and statistics.cross is not None and statistics.hessian is not None:
+            moments = statistics.cross, statistics.hessian
+            weight = corrected_target(weight, *moments, tau=self.correction.tau, damp=self.correction.damp)
+        return self.solver_rule.solve(weight, statistics, kept, self.pattern_rule)
+
+    @property
+    def measure_stages(self) -> tuple[Stage, ...]:
+        """Passes over each dense block before any is pruned; none if the allocation needs no activations."""
+        return ("collect",) if self.allocation_rule.basis in WALKS else ()
+
+    @property
+    def prune_stages(self) -> tuple[Stage, ...]:
+        """Passes over each block behind its pruned predecessors; it is pruned after the last."""
+        return self.token_rule.stages
 
     @property
     def token_rule(self) -> TokenRule:
         """The choice of tokens, with its constants."""
-        members: dict[str, TokenRule] = {"all": All(), "amia": self.amia}
+        members: dict[str, TokenRule] = {
+            "all": All(),
+            "amia": self.amia,
+            "text_only": TextOnly(),
+            "atv": self.atv,
+            "modality_mix": self.modality_mix,
+        }
         return _resolve("tokens", self.tokens, members)
 
     @property
     def allocation_rule(self) -> Allocation:
         """The choice of allocation, with its constants."""
-        members: dict[str, Allocation] = {"uniform": Uniform(), "constant": self.constant, "das": self.das}
+        members: dict[str, Allocation] = {
+            "uniform": Uniform(),
+            "constant": self.constant,
+            "das": self.das,
+            "owl": self.owl,
+            "dlp": self.dlp,
+            "alpha": self.alpha,
+            "ecoflap": self.ecoflap,
+            "depth_ramp": self.depth_ramp,
+        }
         return _resolve("allocation", self.allocation, members)
 
     @property
     def solver_rule(self) -> Solver:
-        """The choice of solver."""
-        members: dict[str, Solver] = {"wanda": Wanda()}
+        """The choice of solver, with its constants."""
+        members: dict[str, Solver] = {
+            "magnitude": Magnitude(),
+            "wanda": Wanda(),
+            "ria": self.ria,
+            "sparsegpt": self.sparsegpt,
+            "admm": self.admm,
+        }
         return _resolve("solver", self.solver, members)
 
     @property
     def pattern_rule(self) -> Pattern:
         """The choice of pattern."""
-        members: dict[str, Pattern] = {"row": Row()}
-        return _resolve("pattern", self.pattern, members)
+        return parse_pattern(self.pattern)
 
 
 def _resolve(choice: str, name: str, members: Mapping[str, Member]) -> Member:

@@ -1,29 +1,168 @@
-"""Which weights of a linear go."""
+"""Which weights of a linear go, and whether the others move to make up for them."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
 
+from tamp_lightning.methods.patterns import Pattern
+from tamp_lightning.methods.statistics import Statistics
 from tamp_lightning.ops import scores
+from tamp_lightning.ops.admm import admm
+from tamp_lightning.ops.obs import sparsegpt
+
+Needs = Literal["nothing", "diagonal", "hessian"]
+"""Statistics of a linear's inputs: none, sum of w x^2, or sum of w x x^T as well."""
 
 
 class Solver(Protocol):
-    """Scores the weights of a linear."""
+    """Prunes one linear."""
 
-    needs_statistics: ClassVar[bool]
-    """The solver reads the squared norms of the input features."""
+    needs: ClassVar[Needs]
+    """What the solver reads of the inputs."""
 
-    def scores(self, weight: Tensor, sq_norm: Tensor) -> Tensor:
-        """Importance float32 [o, c] of weight [o, c], given its inputs' squared norms [c]."""
+    def solve(self, weight: Tensor, statistics: Statistics, kept: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        """New weight and mask of a linear.
+
+        Args:
+            weight: [o, c], any floating dtype; not changed.
+            statistics: of its inputs, with what `needs` asks for.
+            kept: how many weights stay.
+            pattern: where zeros may stand.
+
+        Returns:
+            Weight like `weight`, zero outside the mask, and the bool mask [o, c], True = keep.
+
+        Raises:
+            ValueError: statistics are missing, not finite, or do not determine the weights.
+        """
+
+
+@dataclass(frozen=True)
+class Magnitude:
+    """The smallest weights go; no data is read."""
+
+    needs: ClassVar[Needs] = "nothing"
+
+    def solve(self, weight: Tensor, statistics: Statistics, kept: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        """Keep the largest weights; statistics are not read."""
+        return _best(weight, scores.magnitude(weight), kept, pattern)
 
 
 @dataclass(frozen=True)
 class Wanda:
     """Weight magnitude times the norm of its input feature; the kept weights do not change."""
 
-    needs_statistics: ClassVar[bool] = True
+    needs: ClassVar[Needs] = "diagonal"
 
     def scores(self, weight: Tensor, sq_norm: Tensor) -> Tensor:
         """|W| * sqrt(sq_norm), float32 [o, c]."""
         return scores.wanda(weight, sq_norm)
+
+    def solve(self, weight: Tensor, statistics: Statistics, kept: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        """Keep the best by score as they are; see `Solver.solve`."""
+        return _best(weight, self.scores(weight, statistics.diagonal()), kept, pattern)
+
+
+@dataclass(frozen=True)
+class Ria:
+    """Magnitude relative to the weight's row and column, times a power of the input feature's norm (RIA)."""
+
+    power: float = 0.5
+    """Exponent of the feature norm, at least 0; 0 ignores activations."""
+
+    needs: ClassVar[Needs] = "diagonal"
+
+    def __post_init__(self) -> None:
+        _at_least_zero("ria", self, "power")
+
+    def scores(self, weight: Tensor, sq_norm: Tensor) -> Tensor:
+        """Relative importance, float32 [o, c] (`ops.scores.ria`)."""
+        return scores.ria(weight, sq_norm, self.power)
+
+    def solve(self, weight: Tensor, statistics: Statistics, kept: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        """Keep the best by score as they are; see `Solver.solve`."""
+        return _best(weight, self.scores(weight, statistics.diagonal()), kept, pattern)
+
+
+@dataclass(frozen=True)
+class SparseGpt:
+    """Column by column; the columns behind make up for each loss (SparseGPT, optimal brain surgeon)."""
+
+    block: int = 128
+    """Columns between two updates of the rest of the matrix; at least 1."""
+    damp: float = 0.01
+    """Share of the mean diagonal added to the Hessian's diagonal; at least 0."""
+    share: float = 0.2
+    """Share of the all-token Hessian where a token rule leaves tokens out; 0 to 1."""
+
+    needs: ClassVar[Needs] = "hessian"
+
+    def __post_init__(self) -> None:
+        if self.block < 1:
+            raise ValueError(f"sparsegpt.block is {self.block}; it has to be at least 1, such as 128.")
+        _at_least_zero("sparsegpt", self, "damp")
+        _check_share("sparsegpt", self.share)
+
+    def solve(self, weight: Tensor, statistics: Statistics, kept: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        """Prune and move (`ops.obs.sparsegpt`); see `Solver.solve`."""
+        hessian = statistics.blended(self.share)
+        return sparsegpt(weight, hessian, **pattern.choice(kept), block=self.block, damp=self.damp)
+
+
+@dataclass(frozen=True)
+class Admm:
+    """Weights and mask found in turn by alternating directions; one factorisation per linear (ADMM-Grad)."""
+
+    iterations: int = 20
+    """How often the weights are solved for; at least 0."""
+    mask_iterations: int = 15
+    """In how many first iterations the mask is chosen anew; 0 fixes Wanda's mask."""
+    schedule: Literal["cubic", "constant"] = "cubic"
+    """cubic: the mask reaches its sparsity step by step; constant: it has it from the start."""
+    rho: float = 1.0
+    """Pull of the weights towards their masked values; above 0."""
+    damp: float = 0.1
+    """Share of the mean diagonal added to the scaled Hessian's diagonal; at least 0."""
+    share: float = 0.2
+    """Share of the all-token Hessian where a token rule leaves tokens out; 0 to 1."""
+
+    needs: ClassVar[Needs] = "hessian"
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "mask_iterations", "damp"):
+            _at_least_zero("admm", self, name)
+        if not self.rho > 0:
+            raise ValueError(f"admm.rho is {self.rho}; it has to be above 0, such as 1.0.")
+        _check_share("admm", self.share)
+
+    def solve(self, weight: Tensor, statistics: Statistics, kept: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        """Prune and move (`ops.admm.admm`); see `Solver.solve`."""
+        return admm(
+            weight,
+            statistics.blended(self.share),
+            **pattern.choice(kept),
+            iterations=self.iterations,
+            mask_iterations=self.mask_iterations,
+            schedule=self.schedule,
+            rho=self.rho,
+            damp=self.damp,
+        )
+
+
+def _best(weight: Tensor, importance: Tensor, kept: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
+    mask = pattern.mask(importance, kept)
+    return weight.masked_fill(~mask, 0), mask
+
+
+def _at_least_zero(section: str, rule: object, name: str) -> None:
+    value = getattr(rule, name)
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{section}.{name} is {value}; it has to be a finite number, at least 0.")
+
+
+def _check_share(section: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ValueError(f"{section}.share is {share}; it has to be from 0 to 1, such as 0.2.")

@@ -1,11 +1,36 @@
 """Which calibration tokens count in a linear's statistics, and how much."""
 
+from __future__ import annotations
+
+import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
 
+from tamp_lightning.ops.drift import TEXT, select_drifted
 from tamp_lightning.ops.tokens import select_representative
+
+Stage = Literal["collect", "drift", "mix"]
+"""What a pass over a block is for: statistics, the block's drift before them, choosing a mix of them after."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a rule may look at: one linear's tokens of one batch. What a rule does not need may be missing."""
+
+    modality: Tensor
+    """[B, n], 0 text, 1 image, 2 video, 3 audio."""
+    valid: Tensor
+    """[B, n] bool, False on padding."""
+    outputs: Tensor | None = None
+    """[B, n, d], outputs of the linear."""
+    attention: Tensor | None = None
+    """[B, n], attention that each token receives."""
+    drift: Tensor | None = None
+    """[B, n], how far the block turns each token."""
+    mean_drift: float | None = None
+    """Mean drift of the block's non-text tokens over all samples."""
 
 
 class TokenRule(Protocol):
@@ -15,18 +40,17 @@ class TokenRule(Protocol):
     """The rule reads the attention each token receives."""
     needs_outputs: ClassVar[bool]
     """The rule reads the linear's outputs, so weights differ from linear to linear."""
+    stages: ClassVar[tuple[Stage, ...]]
+    """The passes over a block that the rule asks for, in order."""
 
-    def weights(self, outputs: Tensor | None, attention: Tensor | None, modality: Tensor, valid: Tensor) -> Tensor:
+    def weights(self, seen: Seen) -> Tensor:
         """Weight of each token in the statistics of one linear.
-
-        Args:
-            outputs: outputs of the linear [B, n, d]; None is allowed unless `needs_outputs`.
-            attention: attention each token receives [B, n]; None is allowed unless `needs_attention`.
-            modality: [B, n], 0 text, 1 image, 2 video, 3 audio.
-            valid: [B, n] bool, False on padding.
 
         Returns:
             [B, n], bool or float32, >= 0 and zero on padding.
+
+        Raises:
+            ValueError: something the rule needs is missing.
         """
 
 
@@ -36,10 +60,24 @@ class All:
 
     needs_attention: ClassVar[bool] = False
     needs_outputs: ClassVar[bool] = False
+    stages: ClassVar[tuple[Stage, ...]] = ("collect",)
 
-    def weights(self, outputs: Tensor | None, attention: Tensor | None, modality: Tensor, valid: Tensor) -> Tensor:
+    def weights(self, seen: Seen) -> Tensor:
         """True on every token that is not padding, bool [B, n]."""
-        return valid
+        return seen.valid
+
+
+@dataclass(frozen=True)
+class TextOnly:
+    """Text tokens alone count."""
+
+    needs_attention: ClassVar[bool] = False
+    needs_outputs: ClassVar[bool] = False
+    stages: ClassVar[tuple[Stage, ...]] = ("collect",)
+
+    def weights(self, seen: Seen) -> Tensor:
+        """True on every text token, bool [B, n]."""
+        return seen.valid & (seen.modality == TEXT)
 
 
 @dataclass(frozen=True)
@@ -61,6 +99,7 @@ class Amia:
 
     needs_attention: ClassVar[bool] = True
     needs_outputs: ClassVar[bool] = True
+    stages: ClassVar[tuple[Stage, ...]] = ("collect",)
 
     def __post_init__(self) -> None:
         for name in ("neighbors", "forward_decay", "reverse_decay", "threshold"):
@@ -69,20 +108,20 @@ class Amia:
         if not self.bandwidth > 0:
             raise ValueError(f"amia.bandwidth is {self.bandwidth}; it has to be above 0, such as 1.0.")
 
-    def weights(self, outputs: Tensor | None, attention: Tensor | None, modality: Tensor, valid: Tensor) -> Tensor:
+    def weights(self, seen: Seen) -> Tensor:
         """True on the picked tokens, bool [B, n]; see `ops.tokens.select_representative`.
 
         Raises:
             ValueError: outputs or attention are missing, or the shapes do not agree.
         """
-        if outputs is None or attention is None:
-            missing = "outputs" if outputs is None else "attention"
+        if seen.outputs is None or seen.attention is None:
+            missing = "outputs" if seen.outputs is None else "attention"
             raise ValueError(f"the token rule amia got no {missing}; collect them or use tokens: all.")
         return select_representative(
-            outputs,
-            attention,
-            modality,
-            valid=valid,
+            seen.outputs,
+            seen.attention,
+            seen.modality,
+            valid=seen.valid,
             neighbors=self.neighbors,
             forward_decay=self.forward_decay,
             reverse_decay=self.reverse_decay,
@@ -90,3 +129,58 @@ class Amia:
             threshold=self.threshold,
             positive_only=self.positive_only,
         )
+
+
+@dataclass(frozen=True)
+class Atv:
+    """All text tokens, and per sample the other tokens that the block changes most (ATV, arXiv 2603.16001)."""
+
+    alpha: float = 1.0
+    """Other tokens per text token and unit of mean drift, at least 0; 0 is text alone."""
+
+    needs_attention: ClassVar[bool] = False
+    needs_outputs: ClassVar[bool] = False
+    stages: ClassVar[tuple[Stage, ...]] = ("drift", "collect")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha < math.inf:
+            raise ValueError(f"atv.alpha is {self.alpha}; it has to be a finite number, at least 0, such as 1.0.")
+
+    def weights(self, seen: Seen) -> Tensor:
+        """True on text and on the most drifted others, bool [B, n]; see `ops.drift.select_drifted`.
+
+        Raises:
+            ValueError: the drift was not measured.
+        """
+        if seen.drift is None or seen.mean_drift is None:
+            raise ValueError("the token rule atv got no drift; measure it or use tokens: text_only.")
+        return select_drifted(seen.drift, seen.modality, seen.valid, seen.mean_drift, self.alpha)
+
+
+@dataclass(frozen=True)
+class ModalityMix:
+    """Statistics kept apart by modality, then mixed so that text loses least in the block's output."""
+
+    lambdas: tuple[float, ...] = (0.0, 0.1, 0.3, 1.0)
+    """Weights of the other modalities' mean statistics to try, text having 1; each at least 0."""
+    held_out: float = 0.25
+    """Share of the samples that judge the mixes and do not enter the statistics; above 0, at most 0.5."""
+
+    needs_attention: ClassVar[bool] = False
+    needs_outputs: ClassVar[bool] = False
+    stages: ClassVar[tuple[Stage, ...]] = ("collect", "mix")
+
+    def __post_init__(self) -> None:
+        if not self.lambdas or not all(0 <= value < math.inf for value in self.lambdas):
+            raise ValueError(f"modality_mix.lambdas is {self.lambdas}; each has to be a finite number, at least 0.")
+        if not 0 < self.held_out <= 0.5:
+            raise ValueError(f"modality_mix.held_out is {self.held_out}; it has to be above 0 and at most 0.5.")
+
+    def judges(self, sample: int) -> bool:
+        """Whether a sample is held out, by its number alone: neither order nor batches matter."""
+        period = round(1 / self.held_out)
+        return sample % period == period - 1
+
+    def weights(self, seen: Seen) -> Tensor:
+        """True on every token that is not padding; the callback keeps modalities and held-out samples apart."""
+        return seen.valid

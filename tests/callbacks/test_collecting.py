@@ -97,11 +97,12 @@ def test_masks_by_hand():
 
 def test_pruning_without_a_budget_is_an_error():
     from tamp_lightning.callbacks.pruning import PruningCallback
+    from tamp_lightning.callbacks.statistics import StatisticsCollector
 
     collector = TokenCollector()
-    trainer = walking_trainer(
-        [collector, PruningCallback(WANDA, collector, None)], accelerator="cpu", enable_progress_bar=False
-    )
+    statistics = StatisticsCollector(WANDA, collector)
+    callbacks = [collector, statistics, PruningCallback(WANDA, statistics)]
+    trainer = walking_trainer(callbacks, accelerator="cpu", enable_progress_bar=False)
     with pytest.raises(RuntimeError, match="AllocationCallback has to stand before"):
         trainer.fit(TampModule(MemoryStream(make_llama()), WANDA), datamodule=calibration(toys("t"), 1))
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlavaNextForConditionalGeneration
+from transformers import LlavaNextForConditionalGeneration
 
-from tamp_lightning.engine.module import TampModule
 from tamp_lightning.engine.trainer import prune_stream, walking_trainer
 from tamp_lightning.methods.solvers import Wanda
 from tamp_lightning.stream import DiskStream, MemoryStream
@@ -176,16 +175,6 @@ def test_no_hook_and_no_foreign_attention_is_left(breaks):
     assert hooks_of(model) == hooks
     for part in (model, model.get_decoder(), model.model.vision_tower):
         assert part.config._attn_implementation == "sdpa"
-
-
-def test_blocks_of_several_kinds_are_refused():
-    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
-    sizes = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "head_dim": 8, "sliding_window": 8}
-    config = Gemma3TextConfig(
-        **sizes, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, layer_types=kinds
-    )
-    with pytest.raises(ValueError, match="mixes decoder blocks of kinds full_attention, sliding_attention"):
-        TampModule(MemoryStream(Gemma3ForCausalLM(config)), TAMP)
 
 
 def test_arguments_the_walk_fixes_and_several_processes_are_refused():

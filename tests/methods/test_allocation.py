@@ -60,4 +60,4 @@ def test_das_needs_scores_and_sensible_constants():
 
 
 def test_what_each_needs():
-    assert [rule.needs_measure for rule in (Uniform, Constant, Das)] == [False, False, True]
+    assert [rule.basis for rule in (Uniform, Constant, Das)] == ["nothing", "nothing", "outputs"]

@@ -1,0 +1,197 @@
+"""Sums over calibration tokens of what every linear of the current block reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from tamp_lightning.callbacks.attention import AttentionCollector
+from tamp_lightning.callbacks.contract import BlockPass
+from tamp_lightning.callbacks.dense import DenseTwin
+from tamp_lightning.callbacks.drift import DriftCollector
+from tamp_lightning.callbacks.tokens import TokenCollector, Tokens, check_finite, unreached
+from tamp_lightning.methods.method import Method
+from tamp_lightning.methods.statistics import Statistics
+from tamp_lightning.methods.tokens import ModalityMix, Seen
+from tamp_lightning.ops.diversity import MODALITIES
+from tamp_lightning.ops.hessian import weighted_cross, weighted_gram
+from tamp_lightning.ops.stats import squares, weighted_sum
+
+WHOLE = -1
+"""The part of the tokens that is not one modality but all of them."""
+
+
+@dataclass
+class Sums:
+    """Of one part of one linear's tokens."""
+
+    samples: dict[int, Tensor] = field(default_factory=dict)
+    """Sample id -> float64 [c], sum of w x^2; added up in the order of ids, whatever the batches were."""
+    mass: Tensor = field(default_factory=lambda: torch.zeros(len(MODALITIES), dtype=torch.float64))
+    """Sum of w per modality."""
+
+
+@dataclass
+class Matrices:
+    """Second moments, shared by the linears that read the same tokens with the same weights."""
+
+    leader: dict[str, str] = field(default_factory=dict)
+    """Linear -> the first of those it shares with."""
+    grams: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    """(leader, part) -> float32 [c, c]."""
+    crosses: dict[str, Tensor] = field(default_factory=dict)
+    """Leader -> float32 [c, c]."""
+
+    def share(self, name: str, leader: str) -> bool:
+        """Note who leads `name`; True if it leads itself, so that there is something to add up."""
+        if self.leader.setdefault(name, leader) != leader:
+            raise RuntimeError(f"{name} shares its input with {leader} in one batch and not in another")
+        return name == leader
+
+
+class StatisticsCollector(L.Callback):
+    """Collects what the solver needs during a block's "collect" pass of the prune walk (`of` gives it back)."""
+
+    def __init__(
+        self,
+        method: Method,
+        collector: TokenCollector,
+        attention: AttentionCollector | None = None,
+        drift: DriftCollector | None = None,
+        dense: DenseTwin | None = None,
+    ) -> None:
+        self.method, self.collector = method, collector
+        self.attention, self.drift, self.dense = attention, drift, dense
+        self.samples: set[int] = set()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the block."""
+        self._sums: dict[str, dict[int, Sums]] = {}
+        self._own, self._all = Matrices(), Matrices()
+        self._count = 0
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: BlockPass, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Add this batch's samples to the statistics of every linear of the block.
+
+        Raises:
+            ValueError: a token that counts has a NaN or infinite activation.
+        """
+        if pl_module.walk != "prune" or pl_module.stage != "collect" or self.method.statistics == "nothing":
+            return
+        seen, tokens = self._seen(pl_module), dict(self.collector.tokens)
+        twins = self.dense.tokens(pl_module, batch_idx) if self.dense else {}
+        self._count += int(seen.valid.sum())
+        self.samples.update(pl_module.current.ids.tolist())
+        step = _Step(pl_module, seen, {}, {})
+        # all at once, so that no two share an id because one is gone already
+        for name, weights in list(self._weights(seen, tokens)):
+            self._add_diagonal(step, name, tokens[name], weights)
+            if self.method.statistics == "hessian":
+                self._add_matrices(step, name, tokens[name], weights, twins.get(name))
+
+    def _seen(self, pl_module: BlockPass) -> Seen:
+        current = pl_module.current
+        return Seen(
+            current.modality,
+            current.valid,
+            attention=self.attention.rows if self.attention else None,
+            drift=self.drift.rows(pl_module) if self.drift else None,
+            mean_drift=self.drift.mean if self.drift else None,
+        )
+
+    def _weights(self, seen: Seen, tokens: dict[str, Tokens]) -> Iterator[tuple[str, Tensor]]:
+        """Token weights of each linear; one object for all where they do not depend on the linear."""
+        rule = self.method.token_rule
+        common = None if rule.needs_outputs else rule.weights(seen)
+        for name, own in tokens.items():
+            yield name, rule.weights(replace(seen, outputs=own.outputs)) if common is None else common
+
+    def _parts(self, step: _Step, weights: Tensor) -> dict[int, Tensor]:
+        """Token weights of each part that is summed up by itself."""
+        rule = self.method.token_rule
+        if not isinstance(rule, ModalityMix):
+            return {WHOLE: weights}
+        learns = torch.tensor([not rule.judges(i) for i in step.module.current.ids.tolist()], device=weights.device)
+        modality = step.seen.modality
+        return {m: weights & (modality == m) & learns[:, None] for m in range(len(MODALITIES))}
+
+    def _add_diagonal(self, step: _Step, name: str, tokens: Tokens, weights: Tensor) -> None:
+        key, ids = id(tokens.inputs), step.module.current.ids
+        if key not in step.squared:  # q, k and v read the same input: square it once
+            step.squared[key] = squares(tokens.inputs, step.seen.valid)
+        parts = step.parts.setdefault(id(weights), self._parts(step, weights))
+        for part, own in parts.items():
+            rows = weighted_sum(step.squared[key], own)
+            full = step.module.stream.facts.linear_name(step.module.index, name)
+            check_finite(full, "inputs", rows.isfinite().all(1), ids)
+            sums = self._sums.setdefault(name, {}).setdefault(part, Sums())
+            sums.samples.update(zip(ids.tolist(), rows.cpu(), strict=True))
+            mass = torch.zeros_like(sums.mass, device=own.device)
+            sums.mass += mass.index_add_(0, step.seen.modality.flatten(), own.flatten().double()).cpu()
+
+    def _add_matrices(self, step: _Step, name: str, tokens: Tokens, weights: Tensor, twin: Tokens | None) -> None:
+        inputs = tokens.inputs
+        if self._own.share(name, step.leaders.setdefault((id(inputs), id(weights)), name)):
+            for part, own in step.parts[id(weights)].items():
+                _accumulate(self._own.grams, (name, part), weighted_gram(inputs, own))
+            if twin is not None:
+                _accumulate(self._own.crosses, name, weighted_cross(twin.inputs, inputs, weights))
+        if not self.method.blends or weights is step.seen.valid:
+            return
+        if self._all.share(name, step.leaders.setdefault((id(inputs), 0), name)):
+            _accumulate(self._all.grams, (name, WHOLE), weighted_gram(inputs, step.seen.valid))
+
+    def of(self, pl_module: BlockPass, name: str) -> dict[int, Statistics]:
+        """Statistics of a linear's inputs, by part: everything under `WHOLE`, or one entry per modality.
+
+        Args:
+            pl_module: whose current block is meant.
+            name: of the linear, relative to the block.
+
+        Raises:
+            ValueError: the linear was not reached by any token.
+        """
+        if self.method.statistics == "nothing":
+            return {WHOLE: Statistics()}
+        if name not in self._sums:
+            raise unreached(pl_module.stream.facts.linear_name(pl_module.index, name))
+        leader, everything = self._own.leader.get(name, name), self._all.leader.get(name, name)
+        return {
+            part: Statistics(
+                sq_norm=torch.stack([sums.samples[i] for i in sorted(sums.samples)]).sum(0),
+                mass=float(sums.mass.sum()),
+                hessian=self._own.grams.get((leader, part)),
+                everything=self._all.grams.get((everything, part)),
+                count=self._count,
+                cross=self._own.crosses.get(leader),
+            )
+            for part, sums in self._sums[name].items()
+        }
+
+    def mass(self, name: str) -> Tensor:
+        """Sum of a linear's token weights per modality, float64 [4]; zero if no token was needed."""
+        parts = self._sums.get(name, {}).values()
+        return torch.stack([sums.mass for sums in parts]).sum(0) if parts else Sums().mass
+
+
+@dataclass
+class _Step:
+    """What the linears of one batch share."""
+
+    module: BlockPass
+    seen: Seen
+    squared: dict[int, Tensor]
+    parts: dict[int, dict[int, Tensor]]
+    leaders: dict[tuple[int, int], str] = field(default_factory=dict)
+
+
+def _accumulate(store: dict, key: object, value: Tensor) -> None:
+    store[key] = store[key].add_(value) if key in store else value

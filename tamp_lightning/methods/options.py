@@ -1,0 +1,47 @@
+"""Steps around a solver that any method can add; both are off by default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Prune weights that make up for the pruned blocks before: dense outputs from the pruned model's inputs."""
+
+    tau: float = 0.0
+    """How far to move to the corrected weights, 0 (off) to 1; less guards against overfitting few tokens."""
+    damp: float = 0.01
+    """Pull towards the dense weights, as a share of the Hessian's mean diagonal; above 0."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tau <= 1:
+            raise ValueError(f"correction.tau is {self.tau}; it has to be from 0 (off) to 1.")
+        if not 0 < self.damp < float("inf"):
+            raise ValueError(f"correction.damp is {self.damp}; it has to be above 0, such as 0.01.")
+
+    @property
+    def on(self) -> bool:
+        """Whether a dense copy of the activations has to run along."""
+        return self.tau > 0
+
+
+@dataclass(frozen=True)
+class Polish:
+    """Gradient steps on each block's output error once it is pruned; masks stay as they are."""
+
+    steps: int = 0
+    """Steps per block, a batch each, in the order of the batches; 0 is off."""
+    lr: float = 1e-4
+    """Learning rate of Adam; above 0."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise ValueError(f"polish.steps is {self.steps}; it has to be at least 0 (off).")
+        if not 0 < self.lr < float("inf"):
+            raise ValueError(f"polish.lr is {self.lr}; it has to be above 0, such as 1e-4.")
+
+    @property
+    def on(self) -> bool:
+        """Whether there is anything to do."""
+        return self.steps > 0

@@ -1,0 +1,98 @@
+"""Error correction, polish and the choice of a mix against slow, literal implementations, through the engine."""
+
+import numpy as np
+import pytest
+import torch
+
+from tamp_lightning.methods.method import Method
+from tamp_lightning.methods.options import Correction, Polish
+
+from ..conftest import WANDA, as_batch, calibration, run, toys
+from ..stream.conftest import make_llama, make_llava
+from .test_literal import LINEARS, keep_rows, model_path, observe, unpack
+
+
+def test_correction_fits_the_dense_outputs_from_the_pruned_inputs():
+    samples, tau = toys("ptpptpp"), 0.7
+    model, dense = make_llava(), make_llava()
+    correction = Correction(tau=tau, damp=0.01)
+    pruned = run(model, calibration(samples, 3), Method(tokens="all", allocation="uniform", correction=correction))
+    before = make_llava()  # block 0 as it was pruned, block 1 dense
+    before.get_decoder().layers[0].load_state_dict(model.get_decoder().layers[0].state_dict())
+    pairs = [(observe(dense, s)[0], observe(before, s)[0]) for s in samples]
+    for name in LINEARS:
+        full = f"{model_path(dense)}.1.{name}"
+        x_dense, x_pruned = (np.concatenate([pair[side][1, name][0] for pair in pairs]) for side in (0, 1))
+        if "proj" in name and name.split(".")[1] not in ("q_proj", "k_proj", "v_proj"):
+            continue  # inside a block both inputs depend on weights that are not final yet
+        gram, weight = x_pruned.T @ x_pruned, dense.get_submodule(full).weight.detach().double().numpy()
+        pull = 0.01 * np.diag(gram).mean() * np.eye(len(gram))
+        wanted = weight + tau * (weight @ (x_dense.T @ x_pruned - gram) @ np.linalg.inv(gram + pull))
+        mask = keep_rows(np.abs(wanted) * np.sqrt(np.diag(gram)), pruned.linears[full]["kept"])
+        agree = unpack(pruned, full) == mask
+        assert agree.mean() > 0.99
+        got = model.get_submodule(full).weight.detach().double().numpy()
+        np.testing.assert_allclose(got[agree], (wanted * mask)[agree], rtol=2e-2, atol=1e-4)
+        assert np.abs(got - weight * mask).max() > 1e-3
+
+
+def test_polish_lowers_the_error_and_touches_no_zero():
+    plain, polished = make_llava(), make_llava()
+    first = run(plain, calibration(toys("ptp"), 2), WANDA)
+    second = run(
+        polished, calibration(toys("ptp"), 2), Method(tokens="all", allocation="uniform", polish=Polish(8, 1e-3))
+    )
+    for name in LINEARS:
+        full = f"{model_path(plain)}.0.{name}"
+        assert first.linears[full]["sha256"] == second.linears[full]["sha256"]
+        assert not torch.equal(plain.get_submodule(full).weight, polished.get_submodule(full).weight)
+    for row in second.linears.values():
+        assert row["block_error"]["polished"] < row["block_error"]["pruned"]
+
+
+def test_polish_that_does_not_help_changes_nothing():
+    plain, wild = make_llava(), make_llava()
+    run(plain, calibration(toys("ptp"), 2), WANDA)
+    pruned = run(wild, calibration(toys("ptp"), 2), Method(tokens="all", allocation="uniform", polish=Polish(2, 50.0)))
+    for name, row in pruned.linears.items():
+        assert row["block_error"]["polished"] == row["block_error"]["pruned"]
+        assert torch.equal(plain.get_submodule(name).weight, wild.get_submodule(name).weight)
+
+
+def test_modality_mix_keeps_the_mix_that_text_likes_best():
+    samples, lambdas = toys("ptppptpp"), (0.0, 0.1, 0.3, 1.0)
+    pruned = run(make_llava(), calibration(samples, 3), Method(tokens="modality_mix", allocation="uniform"))
+    judges, learners = [samples[3], samples[7]], [s for i, s in enumerate(samples) if i % 4 != 3]
+    dense, errors, masks = make_llava(), {}, {}
+    seen = [observe(dense, s) for s in learners]
+    for lam in lambdas:
+        model = make_llava()
+        masks[lam] = {}
+        for name in LINEARS:
+            full, norm = f"{model_path(model)}.0.{name}", 0.0
+            for modality, weight in ((False, 1.0), (True, lam)):
+                rows = np.concatenate([s[0, name][0][image == modality] for s, _, image in seen])
+                norm = norm + weight * (rows**2).mean(0)
+            weights = model.get_submodule(full).weight.data
+            masks[lam][full] = keep_rows(np.abs(weights.double().numpy()) * np.sqrt(norm), pruned.linears[full]["kept"])
+            weights[~torch.from_numpy(masks[lam][full])] = 0
+        errors[lam] = sum(text_error(model, dense, s) for s in judges)
+    best = min(errors, key=errors.get)
+    for full, mask in masks[best].items():
+        assert pruned.linears[full]["lambda"] == best
+        np.testing.assert_array_equal(unpack(pruned, full), mask, err_msg=full)
+
+
+@torch.no_grad()
+def text_error(model, dense, sample):
+    outputs = []
+    for m in (model, dense):
+        handle = m.get_decoder().layers[0].register_forward_hook(lambda _m, _a, out: outputs.append(out[0].double()))
+        m(**as_batch([sample]), use_cache=False)
+        handle.remove()
+    return float(((outputs[0] - outputs[1])[sample.ids != 90] ** 2).sum())
+
+
+def test_modality_mix_with_nobody_to_judge():
+    with pytest.raises(ValueError, match="held_out leaves no calibration sample to judge by"):
+        run(make_llama(), calibration(toys("tt"), 1), Method(tokens="modality_mix", allocation="uniform"))
