@@ -27,11 +27,11 @@ class CalibrationChoice:
     """The samples that statistics are taken from."""
 
     source: Literal["easy_vqa", "llava_json", "llava_next_data"] = "easy_vqa"
-    """easy_vqa (its calibration split), a LLaVA json or jsonl file, or LLaVA-NeXT-Data's parquet."""
+    """easy_vqa (its calibration split), a LLaVA json or jsonl file with its media, or LLaVA-NeXT-Data's parquet."""
     path: str | None = None
     """llava_json: the file. llava_next_data: hub id or folder of parquet files."""
     media: str | None = None
-    """llava_json: folder of the pictures; default: the file's own."""
+    """llava_json: folder of the pictures, videos and sounds; default: the file's own."""
     subset: str | None = None
     """llava_next_data: the data_source to take, such as sharegpt4v; default: all."""
     samples: int = 128

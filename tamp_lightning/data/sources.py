@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import numpy as np
+from transformers import ProcessorMixin
 
 from tamp_lightning.data import easy_vqa
 from tamp_lightning.data.calibration import Messages, Sample, SampleList
+from tamp_lightning.data.media import read_frames, read_picture, read_sound
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-PLACEHOLDER = "<image>"
+KINDS = {"image": "pictures", "video": "videos", "audio": "sounds"}
+FRAMES = 16  # of a video that is decoded here; as many as VideoLLaMA2.1 looks at
 
 
 def choose(total: int, count: int, seed: int, name: str) -> list[int]:
@@ -52,52 +57,54 @@ def from_easy_vqa(count: int, seed: int, turns: int) -> SampleList:
     return SampleList(len(chosen), make)
 
 
-def llava_messages(conversations: Iterable[Mapping[str, str]]) -> Messages:
-    """LLaVA turns ({from, value}) in chat form; `<image>` becomes an image part in front of its turn's text.
+def llava_messages(conversations: Iterable[Mapping[str, str]], kinds: Collection[str] = tuple(KINDS)) -> Messages:
+    """LLaVA turns ({from, value}) in chat form; placeholders of `kinds` become parts in front of their turn's text.
 
     Raises:
         ValueError: a turn has an unknown speaker or no text.
     """
+    placeholder = re.compile(f"<({'|'.join(kinds)})>")
     messages: Messages = []
     for turn in conversations:
         speaker, text = turn.get("from"), turn.get("value")
         if speaker not in ROLES or not isinstance(text, str):
             raise ValueError(f"conversation turn from {speaker!r} says {text!r}: expected text from {', '.join(ROLES)}")
-        content: list[dict[str, str]] = [{"type": "image"}] * text.count(PLACEHOLDER)
-        content.append({"type": "text", "text": text.replace(PLACEHOLDER, "").strip()})
+        content: list[dict[str, str]] = [{"type": kind} for kind in placeholder.findall(text)]
+        content.append({"type": "text", "text": placeholder.sub("", text).strip()})
         messages.append({"role": ROLES[speaker], "content": content})
     return messages
 
 
-def llava_sample(number: int, conversations: Iterable[Mapping[str, str]], pictures: list[Image.Image]) -> Sample:
-    """A sample of LLaVA turns and their pictures.
+def checked_messages(number: int, conversations: Iterable[Mapping[str, str]], counts: Mapping[str, int]) -> Messages:
+    """Turns of a sample in chat form, which have as many placeholders of each kind as `counts` says.
 
     Raises:
-        ValueError: a turn is not in LLaVA's form, or the turns do not name as many pictures as there are.
+        ValueError: a turn is not in LLaVA's form, or the turns name another number.
     """
-    messages = llava_messages(conversations)
-    named = sum(part["type"] == "image" for message in messages for part in message["content"])
-    if named != len(pictures):
-        raise ValueError(
-            f"calibration sample {number} has {len(pictures)} pictures but its turns have {named} {PLACEHOLDER}"
-        )
-    return Sample(number, messages, pictures)
+    messages = llava_messages(conversations, counts)
+    parts = [part["type"] for message in messages for part in message["content"]]
+    for kind, count in counts.items():
+        if parts.count(kind) != count:
+            named = f"{parts.count(kind)} <{kind}>"
+            raise ValueError(f"calibration sample {number} has {count} {KINDS[kind]} but its turns have {named}")
+    return messages
 
 
-def open_picture(path: Path) -> Image.Image:
-    """A picture as RGB, fully read.
+def from_llava_json(
+    path: Path, media: Path | None, count: int, seed: int, processor: ProcessorMixin | None = None
+) -> SampleList:
+    """Samples of a LLaVA json or jsonl file, with the pictures, videos and sounds that its rows name.
 
-    Raises:
-        ValueError: the file is missing or no picture.
-    """
-    try:
-        return Image.open(path).convert("RGB")
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"cannot read picture {path}: {error}") from None
+    Videos and sounds are decoded here for a processor with a `video_processor` or `feature_extractor`; a video's own
+    sound then comes behind it, unless the row names sounds. Any other processor opens the files itself, as
+    VideoLLaMA2's does, a video's own sound included; beside sounds that the row names it gets frames alone.
 
-
-def from_llava_json(path: Path, media: Path | None, count: int, seed: int) -> SampleList:
-    """Samples of a LLaVA json or jsonl file; pictures are looked up in the `media` folder (default: beside it).
+    Args:
+        path: the file; its rows have `conversations` and, as needed, `image`, `video` and `audio`, each one or a list.
+        media: folder of the files named in the rows; default: beside `path`.
+        count: how many samples.
+        seed: seed of the draw.
+        processor: what the samples are made for; None = one that opens videos and sounds itself.
 
     Raises:
         ValueError: the file is missing or not in LLaVA's form, or it has too few samples.
@@ -107,12 +114,63 @@ def from_llava_json(path: Path, media: Path | None, count: int, seed: int) -> Sa
     folder = media or path.parent
 
     def make(index: int) -> Sample:
-        row = rows[chosen[index]]
-        names = row.get("image") or []
-        names = [names] if isinstance(names, str) else names
-        return llava_sample(chosen[index], row["conversations"], [open_picture(folder / n) for n in names])
+        number, row = chosen[index], rows[chosen[index]]
+        files = {kind: _files(number, row, kind, folder) for kind in KINDS}
+        counts = {kind: len(named) for kind, named in files.items()}
+        messages = checked_messages(number, row["conversations"], counts)
+        return _with_media(Sample(number, messages, []), files, processor)
 
     return SampleList(len(chosen), make)
+
+
+def _files(number: int, row: Mapping[str, Any], kind: str, folder: Path) -> list[Path]:
+    """Files of one kind that a row names.
+
+    Raises:
+        ValueError: it names something that is no path.
+    """
+    names = row.get(kind) or []
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"calibration sample {number} has {kind} {names!r}: expected a path or a list of paths")
+    return [folder / name for name in names]
+
+
+def _with_media(sample: Sample, files: Mapping[str, list[Path]], processor: ProcessorMixin | None) -> Sample:
+    """The sample with its media read, or, where the processor reads them, found.
+
+    Raises:
+        ValueError: a file is missing or cannot be read.
+    """
+    pictures = [read_picture(file) for file in files["image"]]
+    listener = getattr(processor, "feature_extractor", None)
+    frames_only = hasattr(processor, "video_processor") or bool(files["audio"])
+    videos = [_frames(file) if frames_only else _found(file, "video") for file in files["video"]]
+    if listener is None:
+        return replace(sample, images=pictures, videos=videos, audio=[_found(f, "sound") for f in files["audio"]])
+    messages = sample.messages if files["audio"] else _heard(sample.messages)
+    sounds = [read_sound(file, listener.sampling_rate) for file in files["audio"] or files["video"]]
+    return replace(sample, messages=messages, images=pictures, videos=videos, audio=sounds)
+
+
+def _frames(file: Path) -> np.ndarray:
+    """Frames of a video, uint8 [frames,h,w,3]."""
+    return np.stack([np.asarray(picture) for picture in read_frames(file, FRAMES).pictures])
+
+
+def _found(file: Path, kind: str) -> str:
+    if not file.exists():
+        raise ValueError(f"cannot read {kind} {file}: there is no such file")
+    return str(file)
+
+
+def _heard(messages: Messages) -> Messages:
+    """The same turns with a sound behind every video."""
+    behind = {"video": [{"type": "audio"}]}
+    return [
+        {**message, "content": [p for part in message["content"] for p in (part, *behind.get(part["type"], []))]}
+        for message in messages
+    ]
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
@@ -147,6 +205,6 @@ def from_llava_next_data(path: str, subset: str | None, count: int, seed: int, b
     def make(index: int) -> Sample:
         row = rows[index]
         pictures = [] if row.get("image") is None else [row["image"].convert("RGB")]
-        return llava_sample(index, row["conversations"], pictures)
+        return Sample(index, checked_messages(index, row["conversations"], {"image": len(pictures)}), pictures)
 
     return SampleList(count, make)

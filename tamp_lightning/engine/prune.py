@@ -14,7 +14,7 @@ from typing import Any
 import lightning as L
 import torch
 from rich.console import Console
-from transformers import AutoConfig, AutoProcessor, LlavaNextProcessor, PreTrainedModel
+from transformers import AutoConfig, AutoProcessor, LlavaNextProcessor, PreTrainedModel, ProcessorMixin
 
 from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite
 from tamp_lightning.data import sources
@@ -22,7 +22,7 @@ from tamp_lightning.data.calibration import CalibrationData, SampleList
 from tamp_lightning.engine import run_folder
 from tamp_lightning.engine.environment import compute_dtype, environment, peak_memory_bytes
 from tamp_lightning.engine.scoring import Scores, score
-from tamp_lightning.engine.trainer import Pruned, prune_stream, scoring_trainer
+from tamp_lightning.engine.trainer import Pruned, linear_shapes, prune_stream, scoring_trainer
 from tamp_lightning.models.checkpoints import resolve
 from tamp_lightning.recipe import CalibrationChoice, PruneRecipe, ScoreChoice
 from tamp_lightning.reporting.table import show_outcome
@@ -49,7 +49,7 @@ def load_whole(folder: Path, dtype: torch.dtype | None) -> PreTrainedModel:
     return model_class(AutoConfig.from_pretrained(folder)).from_pretrained(folder, dtype=dtype or "auto").eval()
 
 
-def calibration_samples(choice: CalibrationChoice) -> SampleList:
+def calibration_samples(choice: CalibrationChoice, processor: ProcessorMixin) -> SampleList:
     """The samples a recipe asks for.
 
     Raises:
@@ -61,7 +61,7 @@ def calibration_samples(choice: CalibrationChoice) -> SampleList:
     path = str(choice.path)
     if choice.source == "llava_json":
         media = Path(choice.media) if choice.media else None
-        return sources.from_llava_json(Path(path), media, choice.samples, choice.seed)
+        return sources.from_llava_json(Path(path), media, choice.samples, choice.seed, processor)
     return sources.from_llava_next_data(path, choice.subset, choice.samples, choice.seed)
 
 
@@ -109,11 +109,12 @@ class Job:
         with clock.phase("prepare"):
             source = resolve(recipe.model.checkpoint)
             processor = AutoProcessor.from_pretrained(source)
-            samples = calibration_samples(recipe.calibration)
+            samples = calibration_samples(recipe.calibration, processor)
             data = CalibrationData.from_samples(samples, processor, recipe.calibration.batch_size)
             suite = build_suite(recipe.scores, processor)
             patterns = {"include": recipe.model.include, "exclude": recipe.model.exclude}
             stream = DiskStream(source, out / "model", dtype=dtype, device=device, **patterns)
+            recipe.method.pattern_rule.check(recipe.method.sparsity, linear_shapes(stream))
         return cls(recipe, name, out, source, dtype, data, suite, stream, clock)
 
     def score(self, folder: Path, phase: str, dense: Scores | None = None) -> Scores | None:

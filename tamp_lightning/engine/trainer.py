@@ -89,7 +89,7 @@ def prune_stream(
         RuntimeError: what was pruned is not what was planned.
     """
     progress = trainer.pop("enable_progress_bar", progress)
-    method.pattern_rule.check(method.sparsity, _shapes(stream))
+    method.pattern_rule.check(method.sparsity, linear_shapes(stream))
     timer = PhaseTimer()
     callbacks, allocation, pruning = _callbacks(method)
     callbacks.insert(0, timer)
@@ -128,7 +128,7 @@ def _callbacks(method: Method) -> tuple[list[L.Callback], AllocationCallback, Pr
     return [callback for callback in wanted if callback is not None], allocation, pruning
 
 
-def _shapes(stream: Stream) -> dict[str, tuple[int, int]]:
+def linear_shapes(stream: Stream) -> dict[str, tuple[int, int]]:
     """Shape of every prunable weight, by the linear's full name; known before a weight is read."""
     facts = stream.facts
     names = [facts.linear_name(k, name) for k, linears in enumerate(facts.linears) for name in linears]

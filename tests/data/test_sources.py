@@ -1,6 +1,7 @@
 """Where calibration samples come from."""
 
 import json
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -10,8 +11,13 @@ from datasets import List as ListOf
 from datasets.packaged_modules.parquet.parquet import Parquet
 from PIL import Image as Pictures
 
+from tamp_lightning import prune
 from tamp_lightning.data import easy_vqa, sources
 from tamp_lightning.data.calibration import CalibrationData, Collator
+from tamp_lightning.models.videollama2 import Videollama2Processor
+
+from ..fixtures.media import save_clip, save_sound
+from ..models.videollama2.conftest import SECONDS, assemble, make_tokenizer, tiny_config
 
 
 @pytest.fixture(autouse=True)
@@ -182,3 +188,127 @@ def test_calibration_data_keeps_the_order_given(tmp_path, rows, processor):
     samples = sources.from_llava_json(llava_file(tmp_path, rows), tmp_path / "media", 4, 0)
     loader = CalibrationData.from_samples(samples, processor, 3).train_dataloader()
     assert [batch["sample_ids"].tolist() for batch in loader] == [[0, 1, 2], [3]]
+
+
+ANSWER = {"from": "gpt", "value": "a flute"}
+
+
+def asked(value, **media):
+    return {**media, "conversations": [{"from": "human", "value": value}, ANSWER]}
+
+
+@pytest.fixture
+def films(tmp_path):
+    """A folder with a clip that has sound, one that has none, a sound and a picture."""
+    pytest.importorskip("av")
+    folder = tmp_path / "films"
+    save_clip(folder / "loud.mp4", sound=True)
+    save_clip(folder / "mute.mp4")
+    save_sound(folder / "tone.wav")
+    paint(9).save(folder / "9.png")
+    return folder
+
+
+@pytest.fixture
+def hearing():
+    """VideoLLaMA2's processor, sized for its tiny checkpoint."""
+    return Videollama2Processor(make_tokenizer(), **Videollama2Processor.sizes(tiny_config(), SECONDS))
+
+
+def runs(batch, row):
+    """Kinds of a row's tokens, each with how many follow one another: 0 text, 1 image, 2 video, 3 audio."""
+    kinds, counts = torch.unique_consecutive(batch["mm_token_type_ids"][row][batch["valid"][row]], return_counts=True)
+    return [(kind, count) for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True) if kind]
+
+
+def pruned(films, rows, hearing, tmp_path, size):
+    samples = sources.from_llava_json(llava_file(tmp_path, rows), films, len(rows), 42)
+    data = CalibrationData.from_samples(samples, hearing, size)
+    folder = assemble(tmp_path / "tiny")
+    result = prune(folder, data, out=tmp_path / "run", progress=False, accelerator="cpu")
+    assert result.sparsity == pytest.approx(0.5, abs=1e-3)
+    assert len(result.plan) == 14
+    return samples
+
+
+def test_videos_and_sounds_calibrate_videollama2(tmp_path, films, hearing):
+    rows = [
+        asked("<video>\nwhat plays?", video="loud.mp4"),
+        asked("<audio>\nwhat sounds?", audio=["tone.wav"]),
+        asked("<video>\n<audio>\nwhat plays?", video="loud.mp4", audio="tone.wav"),
+        asked("<video>\nwhat is seen?", video=["mute.mp4"]),
+    ]
+    samples = pruned(films, rows, hearing, tmp_path, 2)
+    assert samples[0].messages[0]["content"] == [{"type": "video"}, {"type": "text", "text": "what plays?"}]
+    batch = Collator(hearing)([samples[k] for k in range(4)])
+    seen, heard = (2, hearing.video_tokens), (3, hearing.audio_tokens)
+    assert [runs(batch, row) for row in range(4)] == [[seen, heard], [heard], [seen, heard], [seen, heard]]
+    direct = hearing("<video>", videos=str(films / "loud.mp4"))
+    assert torch.equal(batch["pixel_values_videos"][0], direct["pixel_values_videos"][0])
+    assert torch.equal(batch["input_features"][0], direct["input_features"][0])
+    tone = hearing("<audio>", audio=str(films / "tone.wav"))["input_features"][0]
+    assert all(torch.equal(batch["input_features"][k], tone) for k in (1, 2))
+    colours = batch["pixel_values_videos"][2].mean((2, 3)).argmax(1).tolist()
+    assert colours == [0, 1, 1, 2]  # red, green and blue, a second each
+
+
+def test_videos_pictures_and_text_share_a_file(tmp_path, films, hearing):
+    rows = [
+        asked("what is a flute?"),
+        asked("see\n<image>", image="9.png"),
+        asked("<video>\nwhat plays?", video="loud.mp4"),
+    ]
+    samples = pruned(films, rows, hearing, tmp_path, 3)
+    batch = Collator(hearing)([samples[k] for k in range(3)])
+    tokens = hearing.video_tokens
+    assert [runs(batch, row) for row in range(3)] == [[], [(1, tokens)], [(2, tokens), (3, hearing.audio_tokens)]]
+    assert [len(batch[key]) for key in ("pixel_values", "pixel_values_videos", "input_features")] == [1, 1, 1]
+
+
+def test_videos_are_decoded_for_processors_of_arrays(tmp_path, films):
+    rows = [
+        asked("<video>\nwhat plays?", video="loud.mp4"),
+        asked("<audio>\n<video>\nwhat?", video="mute.mp4", audio="tone.wav"),
+    ]
+    path = llava_file(tmp_path, rows)
+    both = SimpleNamespace(video_processor=object(), feature_extractor=SimpleNamespace(sampling_rate=8000))
+    own, named = sources.from_llava_json(path, films, 2, 0, both)
+    assert [part["type"] for part in own.messages[0]["content"]] == ["video", "audio", "text"]
+    assert [part["type"] for part in named.messages[0]["content"]] == ["audio", "video", "text"]
+    assert own.videos[0].shape == (sources.FRAMES, 32, 32, 3)
+    assert len(own.audio[0]) == pytest.approx(3 * 8000, abs=1100)  # the codec pads
+    assert len(named.audio[0]) == 8000
+    deaf = sources.from_llava_json(path, films, 2, 0, SimpleNamespace(video_processor=object()))[0]
+    assert (len(deaf.videos), deaf.audio) == (1, [])
+    assert [part["type"] for part in deaf.messages[0]["content"]] == ["video", "text"]
+
+
+@pytest.mark.parametrize("kind", ["video", "audio"])
+def test_missing_and_damaged_videos_and_sounds_are_named(tmp_path, films, hearing, kind):
+    (films / "bad.mp4").write_bytes(bytes(range(256)) * 40)
+    arrays = SimpleNamespace(video_processor=object(), feature_extractor=SimpleNamespace(sampling_rate=8000))
+    for name in ("none.mp4", "bad.mp4"):
+        path = llava_file(tmp_path, [asked(f"<{kind}>\nwhat?", **{kind: name})])
+        for processor, use in ((None, Collator(hearing)), (arrays, list)):
+            with pytest.raises(ValueError, match=name) as caught:
+                use([sources.from_llava_json(path, films, 1, 0, processor)[0]])
+            assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (asked("<video>\nwhat?"), "sample 0 has 0 videos but its turns have 1 <video>"),
+        (asked("what?", video="loud.mp4"), "sample 0 has 1 videos but its turns have 0 <video>"),
+        (
+            asked("<video>\nwhat?", video="loud.mp4", audio="a.wav"),
+            "sample 0 has 1 sounds but its turns have 0 <audio>",
+        ),
+        (asked("<audio>\nwhat?", audio=[3]), r"sample 0 has audio \[3\]: expected a path or a list of paths"),
+        (asked("<video>\nwhat?", video={"a": 1}), "sample 0 has video {'a': 1}: expected a path"),
+    ],
+)
+def test_media_and_placeholders_that_do_not_match_name_the_sample(tmp_path, row, message):
+    data = sources.from_llava_json(llava_file(tmp_path, [row]), None, 1, 0)
+    with pytest.raises(ValueError, match=message):
+        data[0]
