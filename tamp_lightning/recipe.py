@@ -125,6 +125,10 @@ class EvaluateRecipe:
                 raise ValueError(f"{name} is {value}; it has to be at least 1")
 
 
+SHORTEST_CYCLE = 20
+"""Fewest steps of a one-cycle schedule whose first tenth is a warm-up."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """Length and speed of one training stage."""
@@ -143,6 +147,14 @@ class Stage:
     """Peak learning rate of the projector and the newline embedding."""
     log_every: int = 20
     """Steps between log lines."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "pictures", "questions", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} of a training stage is {getattr(self, name)}; it has to be at least 1")
+        length = self.steps if self.cycle is None else self.cycle
+        if length < max(self.steps, SHORTEST_CYCLE):
+            raise ValueError(f"cycle of a training stage is {length}; it has to be at least {SHORTEST_CYCLE} and steps")
 
 
 @dataclass(frozen=True)
