@@ -19,11 +19,12 @@ from transformers import AutoProcessor
 
 import tamp_lightning
 from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite, Pictures
+from tamp_lightning.benchmarks.predictions import write_json
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.data.sources import from_easy_vqa
 from tamp_lightning.engine.environment import environment, peak_memory_bytes
 from tamp_lightning.engine.prune import load_whole
-from tamp_lightning.engine.run_folder import summarise, write_json
+from tamp_lightning.engine.run_folder import summarise
 from tamp_lightning.engine.scoring import score
 from tamp_lightning.engine.trainer import scoring_trainer
 from tamp_lightning.models.checkpoints import resolve

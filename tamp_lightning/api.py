@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tamp_lightning.benchmarks.predictions import write_json
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.engine import run_folder
 from tamp_lightning.engine.trainer import Pruned, prune_stream, scoring_trainer
 from tamp_lightning.methods.method import Method
 from tamp_lightning.stream import DiskStream, MemoryStream
+from tamp_lightning.stream.writer import is_taken
 
 Choice = TypeVar("Choice")
 
@@ -113,7 +115,7 @@ def prune(
 def _result(model: PreTrainedModel | None, folder: Path | None, pruned: Pruned) -> PruneResult:
     content = run_folder.plan_content(pruned)
     if folder is not None:
-        run_folder.write_json(folder / "plan.json", content)
+        write_json(folder / "plan.json", content)
         run_folder.write_masks(folder / "masks.safetensors", pruned)
     checkpoint = folder and folder / "model"
     return PruneResult(model, checkpoint, pruned.sparsity, content["linears"], pruned.seconds, pruned.masks)
@@ -123,7 +125,7 @@ def _new_folder(out: str | Path | None) -> Path | None:
     if out is None:
         return None
     folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if is_taken(folder):
         raise ValueError(f"out {folder} exists: nothing is overwritten, name a new folder")
     return folder
 

@@ -34,12 +34,10 @@ class Packed:
     pixels: dict[str, Tensor]
 
 
-def conversation(question: str, answer: str, *, picture: bool = True) -> list[dict]:
-    """One user turn, with a picture first unless told otherwise, and the assistant's answer."""
-    content: list[dict] = [{"type": "image"}] if picture else []
-    content.append({"type": "text", "text": question})
+def conversation(question: str, answer: str) -> list[dict]:
+    """One user turn, a picture and then the question, and the assistant's answer."""
     return [
-        {"role": "user", "content": content},
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]},
         {"role": "assistant", "content": [{"type": "text", "text": answer}]},
     ]
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from transformers import AutoConfig, AutoProcessor, LlavaNextProcessor, PreTrainedModel, ProcessorMixin
 
 from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite
+from tamp_lightning.benchmarks.predictions import write_json
 from tamp_lightning.data import sources
 from tamp_lightning.data.calibration import CalibrationData, SampleList
 from tamp_lightning.engine import run_folder
@@ -28,6 +29,7 @@ from tamp_lightning.recipe import CalibrationChoice, PruneRecipe, ScoreChoice
 from tamp_lightning.reporting.table import show_outcome
 from tamp_lightning.stream.disk import DiskStream
 from tamp_lightning.stream.skeleton import model_class
+from tamp_lightning.stream.writer import is_taken
 
 
 @dataclass
@@ -77,7 +79,7 @@ def run_path(recipe: PruneRecipe, name: str) -> Path:
         ValueError: it exists and is not empty.
     """
     path = Path(recipe.out or f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}")
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if is_taken(path):
         raise ValueError(f"run folder {path} exists: nothing is overwritten, choose another with --out")
     return path
 
@@ -173,8 +175,8 @@ def _describe(job: Job, pruned: Pruned) -> dict[str, Any]:
 
 def _write(out: Path, recipe_text: str, pruned: Pruned, run: dict[str, Any], metrics: dict[str, Any] | None) -> None:
     (out / "recipe.yaml").write_text(recipe_text)
-    run_folder.write_json(out / "plan.json", run_folder.plan_content(pruned))
+    write_json(out / "plan.json", run_folder.plan_content(pruned))
     run_folder.write_masks(out / "masks.safetensors", pruned)
     if metrics is not None:
-        run_folder.write_json(out / "metrics.json", metrics)
-    run_folder.write_json(out / "run.json", run)
+        write_json(out / "metrics.json", metrics)
+    write_json(out / "run.json", run)

@@ -15,15 +15,7 @@ from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite, headline
 from tamp_lightning.engine.scoring import Scores
 from tamp_lightning.engine.trainer import Pruned
 from tamp_lightning.metrics import corrected_retention, flips, retention
-
-MODALITIES = ("text", "image", "video", "audio")
-
-
-def write_json(path: Path, content: Any) -> None:
-    """JSON under its name only when complete; NaN is refused."""
-    scratch = path.with_name(f".{path.name}.tmp")
-    scratch.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    scratch.replace(path)
+from tamp_lightning.ops.diversity import MODALITIES
 
 
 def summarise(suite: EasyVqaSuite, dense: Scores, pruned: Scores) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from torch.utils.data import DataLoader
 from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
 from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite, Pictures, headline
+from tamp_lightning.benchmarks.predictions import write_json
 from tamp_lightning.data.easy_vqa import COLOURS, SHAPES
 from tamp_lightning.data.packing import collate
 from tamp_lightning.data.tower_training import UNKNOWN, LabelledPictures, PackedQuestions, crops
 from tamp_lightning.engine.environment import environment
-from tamp_lightning.engine.run_folder import write_json
 from tamp_lightning.engine.scoring import answer_logits, score
 from tamp_lightning.engine.trainer import QUIET, scoring_trainer
 from tamp_lightning.models.smol_llava_next import build_untrained, trainable_state, vision_config

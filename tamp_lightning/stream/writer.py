@@ -128,13 +128,18 @@ class ShardWriter:
             raise ValueError(f"{self.out} needs {needed / 1e9:.1f} GB, but {existing} has {free / 1e9:.1f} GB free")
 
 
+def is_taken(out: Path) -> bool:
+    """Whether an output folder cannot be used: it is a file, or has content."""
+    return out.exists() and (not out.is_dir() or any(out.iterdir()))
+
+
 def refuse_existing(out: Path) -> None:
     """Refuse an output folder with content.
 
     Raises:
         ValueError: naming the folder and the remedy.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if is_taken(out):
         raise ValueError(f"{out} exists and is not empty. Nothing is overwritten: remove it or name another folder")
 
 

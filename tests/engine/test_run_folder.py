@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from tamp_lightning.engine.run_folder import plan_content, write_json, write_masks
+from tamp_lightning.benchmarks.predictions import write_json
+from tamp_lightning.engine.run_folder import plan_content, write_masks
 
 from ..conftest import TAMP, WANDA, calibration, run, toys
 from ..stream.conftest import make_llava
