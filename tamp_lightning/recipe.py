@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from tamp_lightning.methods.method import Method
@@ -85,6 +86,61 @@ class PruneRecipe:
     """Run folder; must be new. Default: runs/<recipe>-<date>-<time>."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """Arguments of lightning.Trainer, such as {accelerator: gpu}."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Methods x sparsities x calibration seeds."""
+
+    methods: list[str] = field(default_factory=list)
+    """Names out of the recipe's `methods`."""
+    sparsities: list[float] = field(default_factory=lambda: [0.5])
+    """Instead of the methods' own."""
+    seeds: list[int] = field(default_factory=lambda: [42])
+    """Seeds of the calibration draw, instead of calibration.seed."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """What to compute in; auto = model.dtype."""
+
+    def __post_init__(self) -> None:
+        for name in ("methods", "sparsities", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} of a grid is empty; it has to name at least one")
+
+
+@dataclass(frozen=True)
+class CompareRecipe:
+    """Prune one checkpoint in many ways and score all on the same questions. A stopped comparison goes on."""
+
+    task: Literal["compare"] = "compare"
+    """What the recipe does."""
+    model: ModelChoice = field(default_factory=ModelChoice)
+    methods: dict[str, Method] = field(default_factory=dict)
+    """Name -> a section as `method` in a prune recipe."""
+    grids: list[Grid] = field(default_factory=list)
+    """What to run; earlier ones first, and in each the first seed of everything first."""
+    reference: str = "wanda"
+    """The method that all others are compared with, question by question."""
+    calibration: CalibrationChoice = field(default_factory=CalibrationChoice)
+    scores: ScoreChoice = field(default_factory=ScoreChoice)
+    seed: int = 0
+    """Seed of everything but the draw of calibration samples."""
+    keep_models: bool = False
+    """Keep the pruned checkpoints, not only what is said about them."""
+    out: str | None = None
+    """Folder, shared by stopped and later runs. Default: runs/compare."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Arguments of lightning.Trainer."""
+
+    def __post_init__(self) -> None:
+        if not self.grids:
+            raise ValueError("grids is empty; it has to hold at least one")
+        if self.scores.benchmarks == "none":
+            raise ValueError("scores.benchmarks is none; a comparison needs scores")
+        for name in [self.reference, *(name for grid in self.grids for name in grid.methods)]:
+            if name not in self.methods:
+                near = get_close_matches(name, self.methods, n=1)
+                hint = f" (did you mean {near[0]!r}?)" if near else ""
+                raise ValueError(f"method {name!r} is not among methods, which has {', '.join(self.methods)}{hint}")
 
 
 @dataclass(frozen=True)
@@ -175,4 +231,4 @@ class TrainBedRecipe:
     """Arguments of lightning.Trainer for both stages."""
 
 
-RECIPES = {"prune": PruneRecipe, "evaluate": EvaluateRecipe, "train_bed": TrainBedRecipe}
+RECIPES = {"prune": PruneRecipe, "compare": CompareRecipe, "evaluate": EvaluateRecipe, "train_bed": TrainBedRecipe}

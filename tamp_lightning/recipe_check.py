@@ -139,8 +139,15 @@ class Checker:
             self._value(known[key], value, f"{prefix}{key}")
 
     def _value(self, hint: Any, value: Any, key: str) -> None:
+        inner = get_args(hint)
         if is_dataclass(hint) and isinstance(value, dict):
             self._section(typing.cast(type, hint), value, f"{key}.")
+        elif get_origin(hint) is list and is_dataclass(inner[0]) and isinstance(value, list):
+            for position, item in enumerate(value):
+                self._value(inner[0], item, f"{key}.{position}")
+        elif get_origin(hint) is dict and is_dataclass(inner[1]) and isinstance(value, dict):
+            for name, item in value.items():
+                self._value(inner[1], item, f"{key}.{name}")
         elif not fits(hint, value):
             raise UsageError(f"{self.place}: {self.dashes}{key} is {value!r}{_remedy(hint, value, key)}")
 

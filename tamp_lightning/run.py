@@ -205,6 +205,10 @@ def _dispatch(recipe: Any, name: str, text: str, console: Console) -> None:
         from tamp_lightning.engine.prune import run_prune
 
         run_prune(recipe, name, text, console)
+    elif recipe.task == "compare":
+        from tamp_lightning.engine.compare import run_compare
+
+        run_compare(recipe, console)
     elif recipe.task == "evaluate":
         from tamp_lightning.engine.evaluate import run_evaluate
 

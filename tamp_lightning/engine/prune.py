@@ -138,10 +138,26 @@ def run_prune(recipe: PruneRecipe, name: str, recipe_text: str, console: Console
     Raises:
         ValueError, FileNotFoundError: bad input, before anything is written.
     """
-    L.seed_everything(recipe.seed, verbose=False)
     job = Job.prepare(recipe, name)
     dense = job.score(job.source, "score dense")
-    pruned = prune_stream(job.stream, job.data, recipe.method, **recipe.trainer)
+    run, metrics = prune_job(job, dense, recipe_text)
+    show_outcome(console, metrics, run)
+    return job.out
+
+
+def prune_job(job: Job, dense: Scores | None, recipe_text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Prune, score what was written, and leave the run folder.
+
+    Args:
+        job: everything the recipe names.
+        dense: what the dense model scored on the job's benchmarks; None if there are none.
+        recipe_text: content of the folder's recipe.yaml.
+
+    Returns:
+        Contents of run.json and metrics.json, None for the latter if nothing was scored.
+    """
+    L.seed_everything(job.recipe.seed, verbose=False)
+    pruned = prune_stream(job.stream, job.data, job.recipe.method, **job.recipe.trainer)
     job.clock.seconds |= pruned.seconds
     after = job.score(job.out / "model", "score pruned", dense)
     run, metrics = _describe(job, pruned), None
@@ -149,8 +165,7 @@ def run_prune(recipe: PruneRecipe, name: str, recipe_text: str, console: Console
         metrics = run_folder.summarise(job.suite, dense, after)
         run_folder.write_predictions(job.out / "predictions.parquet", job.suite, dense, after)
     _write(job.out, recipe_text, pruned, run, metrics)
-    show_outcome(console, metrics, run)
-    return job.out
+    return run, metrics
 
 
 def _describe(job: Job, pruned: Pruned) -> dict[str, Any]:

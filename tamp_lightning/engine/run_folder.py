@@ -41,7 +41,7 @@ def summarise(suite: EasyVqaSuite, dense: Scores, pruned: Scores) -> dict[str, A
 
 
 def write_predictions(path: Path, suite: EasyVqaSuite, dense: Scores, pruned: Scores) -> None:
-    """One row per question: what was asked, the right answer, and what both models said."""
+    """One row per question: what was asked, the right answer, what both models said, and the KL between them."""
     rows = [
         {
             "benchmark": q.kind,
@@ -51,6 +51,7 @@ def write_predictions(path: Path, suite: EasyVqaSuite, dense: Scores, pruned: Sc
             "answer": q.answer,
             "dense": dense.predictions[i],
             "pruned": pruned.predictions[i],
+            "kl": pruned.divergence[i],
         }
         for i, q in enumerate(suite.items)
     ]

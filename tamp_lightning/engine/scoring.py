@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite
 from tamp_lightning.data.packing import IGNORE
 from tamp_lightning.metrics import DenseFidelity, SampleTable
+from tamp_lightning.metrics.fidelity import kl_divergence
 
 EXTRAS = ("labels", "segments", "answers", "items")
 
@@ -27,6 +28,8 @@ class Scores:
     """Answer to each question, by its position in the slice."""
     values: dict[str, list[float]] = field(default_factory=dict)
     """Benchmark -> score of every position of the slice, NaN where it belongs to another benchmark."""
+    divergence: dict[int, float] = field(default_factory=dict)
+    """KL to the dense model, mean over the tokens of each question's answer, by its position in the slice."""
     log_probs: list[Tensor] = field(default_factory=list)
     """Per batch, float32 [answer tokens, vocab]: kept from the dense model for the distance to it."""
 
@@ -50,6 +53,14 @@ def answer_logits(model: PreTrainedModel, batch: dict[str, Tensor]) -> tuple[Ten
     return logits, batch["labels"][wanted], order[rows, positions]
 
 
+def answer_means(values: Tensor, first: Tensor) -> Tensor:
+    """Mean of [tokens] over each answer, answers standing one behind another and beginning at `first` [questions]."""
+    starts, order = first.sort()
+    lengths = torch.cat([starts[1:], starts.new_tensor([len(values)])]) - starts
+    means = torch.segment_reduce(values, "mean", lengths=lengths)
+    return torch.empty_like(means).index_copy_(0, order, means)
+
+
 class ScoreModule(L.LightningModule):
     """Validation loop over one suite; with the dense model's log-probabilities it also measures the distance to it."""
 
@@ -64,11 +75,14 @@ class ScoreModule(L.LightningModule):
         """Score one batch of pictures."""
         logits, labels, first = answer_logits(self.model, batch)
         log_probs = logits.float().log_softmax(-1)
+        items = batch["items"]
         if self.dense is None:
             self.scores.log_probs.append(log_probs.cpu())
         else:
-            self.fidelity.update(self.dense.log_probs[batch_idx].to(log_probs.device), log_probs, labels)
-        items = batch["items"]
+            dense = self.dense.log_probs[batch_idx].to(log_probs.device)
+            self.fidelity.update(dense, log_probs, labels)
+            means = answer_means(kl_divergence(dense, log_probs), first).tolist()
+            self.scores.divergence.update(zip(items.tolist(), means, strict=True))
         predictions = self.suite.predict(items, log_probs[first])
         self.scores.predictions.update(zip(items.tolist(), predictions, strict=True))
         for kind, metric in self.metrics.items():

@@ -1,0 +1,98 @@
+"""A comparison: many ways to prune one checkpoint, scored on the same questions; one run folder per cell."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from tamp_lightning.engine.prune import Job, prune_job
+from tamp_lightning.engine.scoring import Scores
+from tamp_lightning.recipe import CompareRecipe, PruneRecipe
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one sparsity on one draw of calibration samples."""
+
+    method: str
+    sparsity: float
+    seed: int
+    recipe: PruneRecipe
+
+    @property
+    def name(self) -> str:
+        """Name of its run folder."""
+        return f"{self.method}-{100 * self.sparsity:g}-{self.seed}"
+
+    @property
+    def text(self) -> str:
+        """Content of its recipe.yaml; without `out`, so that a comparison may be moved."""
+        return yaml.safe_dump(asdict(replace(self.recipe, out=None)), sort_keys=False)
+
+
+def grid_cells(recipe: CompareRecipe, out: Path) -> list[Cell]:
+    """The cells of all grids, each once: in a grid the first seed of everything first, then the sparsities in order.
+
+    Raises:
+        ValueError: a cell's method is impossible at its sparsity.
+    """
+    return list({cell.name: cell for cell in _cells(recipe, out)}.values())
+
+
+def _cells(recipe: CompareRecipe, out: Path) -> Iterator[Cell]:
+    for grid in recipe.grids:
+        dtype = recipe.model.dtype if grid.dtype == "auto" else grid.dtype
+        for seed in grid.seeds:
+            for sparsity in grid.sparsities:
+                for name in grid.methods:
+                    prune = PruneRecipe(
+                        model=replace(recipe.model, dtype=dtype),
+                        method=replace(recipe.methods[name], sparsity=sparsity),
+                        calibration=replace(recipe.calibration, seed=seed),
+                        scores=recipe.scores,
+                        seed=recipe.seed,
+                        trainer=recipe.trainer,
+                    )
+                    cell = Cell(name, sparsity, seed, prune)
+                    yield replace(cell, recipe=replace(prune, out=str(out / "cells" / cell.name)))
+
+
+def run_compare(recipe: CompareRecipe, console: Console) -> Path:
+    """Run every cell that is not there yet, then say what all of them show.
+
+    Raises:
+        ValueError, FileNotFoundError: bad input, or a cell of the same name was made by another recipe.
+    """
+    out = Path(recipe.out or "runs/compare")
+    cells = grid_cells(recipe, out)
+    left = [cell for cell in cells if not _is_done(cell)]
+    console.print(f"{len(cells)} cells, {len(cells) - len(left)} of them there already: {out}", soft_wrap=True)
+    dense: dict[str, Scores | None] = {}
+    for number, cell in enumerate(left, len(cells) - len(left) + 1):
+        job = Job.prepare(cell.recipe, cell.name)
+        dtype = cell.recipe.model.dtype
+        if dtype not in dense:
+            dense[dtype] = job.score(job.source, "score dense")
+        run, metrics = prune_job(job, dense[dtype], cell.text)
+        if not recipe.keep_models:
+            shutil.rmtree(job.out / "model")
+        assert metrics is not None
+        console.print(
+            f"{number}/{len(cells)} {cell.name}: retention {metrics['retention']:.1f} %, "
+            f"KL {metrics['fidelity']['kl']:.3f}, {sum(run['seconds'].values()):.0f} s"
+        )
+    return out
+
+
+def _is_done(cell: Cell) -> bool:
+    folder = Path(str(cell.recipe.out))
+    if not (folder / "run.json").is_file():
+        return False
+    if (folder / "recipe.yaml").read_text() != cell.text:
+        raise ValueError(f"{folder} was made by another recipe: remove it, or name another folder with --out")
+    return True
