@@ -70,7 +70,7 @@ def run_compare(recipe: CompareRecipe, console: Console) -> Path:
     """
     out = Path(recipe.out or "runs/compare")
     cells = grid_cells(recipe, out)
-    left = [cell for cell in cells if not _is_done(cell)]
+    left = [cell for cell in cells if not is_done(cell)]
     console.print(f"{len(cells)} cells, {len(cells) - len(left)} of them there already: {out}", soft_wrap=True)
     dense: dict[str, Scores | None] = {}
     for number, cell in enumerate(left, len(cells) - len(left) + 1):
@@ -89,7 +89,12 @@ def run_compare(recipe: CompareRecipe, console: Console) -> Path:
     return out
 
 
-def _is_done(cell: Cell) -> bool:
+def is_done(cell: Cell) -> bool:
+    """Whether the cell's run folder is finished.
+
+    Raises:
+        ValueError: it was made by another recipe.
+    """
     folder = Path(str(cell.recipe.out))
     if not (folder / "run.json").is_file():
         return False

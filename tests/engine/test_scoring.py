@@ -9,7 +9,7 @@ from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite
 from tamp_lightning.data.easy_vqa import CANDIDATES, load_picture
 from tamp_lightning.data.packing import conversation
 from tamp_lightning.engine.run_folder import summarise, write_predictions
-from tamp_lightning.engine.scoring import score
+from tamp_lightning.engine.scoring import answer_means, score
 from tamp_lightning.engine.trainer import scoring_trainer
 
 pytestmark = [
@@ -80,15 +80,22 @@ def test_results_are_those_of_a_loop_over_questions(bed, suite, processor):
 
 def test_distance_to_dense_is_that_of_a_loop_over_answer_tokens(bed, other, suite, processor):
     dense = scored(bed, suite)
-    found = scored(other, suite, dense).results["fidelity"]
-    kl, surprise = [], []
-    for question in suite.items:
+    scores = scored(other, suite, dense)
+    found, kl, surprise = scores.results["fidelity"], [], []
+    for position, question in enumerate(suite.items):
         (p, answer), (q, _) = ask(bed, processor, question), ask(other, processor, question)
-        kl += (p.exp() * (p - q)).sum(-1).tolist()
+        own = (p.exp() * (p - q)).sum(-1)
+        assert scores.divergence[position] == pytest.approx(float(own.mean()), rel=1e-3, abs=1e-6)
+        kl += own.tolist()
         surprise += [-float(q[k, token]) for k, token in enumerate(answer)]
     assert len(kl) == 2 * len(suite.items)
     assert found["kl"] == pytest.approx(sum(kl) / len(kl), rel=1e-4)
     assert found["kl"] > 1e-3
+
+
+def test_answer_means_by_hand():
+    values, first = torch.tensor([1.0, 3, 10, 4, 5, 6]), torch.tensor([2, 0, 3])
+    assert answer_means(values, first).tolist() == [10, 2, 5]
 
 
 def test_a_model_is_at_no_distance_from_itself(bed, suite):
