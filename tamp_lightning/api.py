@@ -19,6 +19,7 @@ from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.engine import run_folder
 from tamp_lightning.engine.trainer import Pruned, prune_stream, scoring_trainer
 from tamp_lightning.methods.method import Method
+from tamp_lightning.methods.towers import Towers
 from tamp_lightning.stream import DiskStream, MemoryStream
 from tamp_lightning.stream.writer import is_taken
 
@@ -34,9 +35,13 @@ class PruneResult:
     checkpoint: Path | None
     """Folder of the pruned checkpoint; None if nothing was written."""
     sparsity: float
-    """Share of the prunable weights that are masked, counted from the masks."""
+    """Share of the decoder blocks' prunable weights that are masked, counted from the masks."""
     plan: dict[str, dict[str, Any]]
     """Per linear: weights kept, size, sparsity, tokens that counted, mask's sha256 (as in plan.json)."""
+    towers_sparsity: float | None
+    """The same share of the linears of towers and projector that were pruned; None where they stay dense."""
+    towers: dict[str, dict[str, Any]]
+    """Like `plan`, for the linears of towers and projector; empty where they stay dense."""
     seconds: dict[str, float]
     """Wall-clock seconds of the measure and prune walks."""
     _masks: dict[str, Tensor] = field(repr=False)
@@ -47,7 +52,7 @@ class PruneResult:
         Raises:
             KeyError: no such linear was pruned.
         """
-        return unpack_bits(self._masks[name], self.plan[name]["shape"])
+        return unpack_bits(self._masks[name], (self.plan | self.towers)[name]["shape"])
 
 
 def unpack_bits(bits: Tensor, shape: Sequence[int]) -> Tensor:
@@ -61,6 +66,7 @@ def prune(
     calibration: CalibrationData | Sequence[Mapping[str, Tensor]],
     *,
     method: Method | Mapping[str, Any] | None = None,
+    towers: Towers | Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -75,6 +81,8 @@ def prune(
         calibration: batches a processor made (dicts of tensors, padded on the right), or a `CalibrationData`.
         method: a `Method`, or its fields as in a recipe, such as `{"sparsity": 0.6, "amia": {"neighbors": 5}}`;
             TAMP at 50 % by default.
+        towers: what of towers and projector is pruned too, such as `{"sparsity": 0.3, "exclude": ["projector"]}`;
+            they stay dense by default.
         out: new folder for `model/`, `plan.json` and `masks.safetensors`; a checkpoint folder needs it.
         include: regular expressions on full linear names; empty = every linear of the decoder blocks.
         exclude: regular expressions on full linear names that stay dense.
@@ -89,13 +97,14 @@ def prune(
         ValueError: bad input, in one line. A model in memory may then have some blocks pruned already.
     """
     chosen = method if isinstance(method, Method) else _build(Method, method or {}, "method")
+    extra = towers if isinstance(towers, Towers) else _build(Towers, towers or {}, "towers")
     folder = _new_folder(out)
     data = calibration if isinstance(calibration, CalibrationData) else _from_batches(calibration)
     with _without_known_warnings():
         if isinstance(model_or_path, PreTrainedModel):
             if dtype is not None:
                 raise ValueError("dtype is for checkpoint folders: a model in memory computes in its own")
-            stream = MemoryStream(model_or_path, include, exclude)
+            stream = MemoryStream(model_or_path, include, exclude, extra)
             with _as_it_was(model_or_path):
                 options = _device_of(model_or_path) | trainer
                 pruned = prune_stream(stream, data, chosen, progress=progress, **options)
@@ -106,7 +115,8 @@ def prune(
                 raise ValueError("out is missing: name a new folder for the pruned checkpoint")
             device = scoring_trainer(**trainer).strategy.root_device
             source, target = Path(model_or_path), folder / "model"
-            disk = DiskStream(source, target, dtype=dtype, device=device, include=include, exclude=exclude)
+            patterns = {"include": include, "exclude": exclude}
+            disk = DiskStream(source, target, dtype=dtype, device=device, towers=extra, **patterns)
             pruned = prune_stream(disk, data, chosen, progress=progress, **trainer)
     model = model_or_path if isinstance(model_or_path, PreTrainedModel) else None
     return _result(model, folder, pruned)
@@ -118,7 +128,8 @@ def _result(model: PreTrainedModel | None, folder: Path | None, pruned: Pruned) 
         write_json(folder / "plan.json", content)
         run_folder.write_masks(folder / "masks.safetensors", pruned)
     checkpoint = folder and folder / "model"
-    return PruneResult(model, checkpoint, pruned.sparsity, content["linears"], pruned.seconds, pruned.masks)
+    towers = pruned.towers_sparsity, content.get("towers", {})
+    return PruneResult(model, checkpoint, pruned.sparsity, content["linears"], *towers, pruned.seconds, pruned.masks)
 
 
 def _new_folder(out: str | Path | None) -> Path | None:

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from tamp_lightning.methods.method import Method
+from tamp_lightning.methods.towers import Towers
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class PruneRecipe:
     """What the recipe does."""
     model: ModelChoice = field(default_factory=ModelChoice)
     method: Method = field(default_factory=Method)
+    towers: Towers = field(default_factory=Towers)
     calibration: CalibrationChoice = field(default_factory=CalibrationChoice)
     scores: ScoreChoice = field(default_factory=ScoreChoice)
     seed: int = 0
@@ -86,6 +88,10 @@ class PruneRecipe:
     """Run folder; must be new. Default: runs/<recipe>-<date>-<time>."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """Arguments of lightning.Trainer, such as {accelerator: gpu}."""
+
+    def __post_init__(self) -> None:
+        if self.towers.on:
+            self.towers.method(self.method)
 
 
 @dataclass(frozen=True)

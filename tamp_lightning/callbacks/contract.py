@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import lightning as L
@@ -52,6 +53,15 @@ class BlockPass(L.LightningModule):
     @abstractmethod
     def block(self) -> nn.Module:
         """The current block, with real weights."""
+
+    @property
+    @abstractmethod
+    def needs_inputs(self) -> bool:
+        """Whether the current epoch starts a walk, i.e. reads samples rather than cached hidden states."""
+
+    @abstractmethod
+    def embed(self, batch: dict[str, Tensor], watch: AbstractContextManager[None] | None = None) -> CachedBatch:
+        """Run everything in front of the blocks on a calibration batch, once inside of `watch`."""
 
     @abstractmethod
     def run(self, index: int, batch: CachedBatch) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tamp_lightning.callbacks.contract import BlockPass
 from tamp_lightning.callbacks.tokens import TokenCollector, Tokens
-from tamp_lightning.stream.cache import ActivationCache
+from tamp_lightning.stream.cache import ActivationCache, CachedBatch
 
 
 class DenseTwin(L.Callback):
@@ -23,6 +23,12 @@ class DenseTwin(L.Callback):
         self.collector, self.keep_outputs = collector, keep_outputs
         self.outputs: dict[int, Tensor] = {}
         self._cache = ActivationCache()
+        self._begun = False
+
+    def begin(self, batch_idx: int, batch: CachedBatch) -> None:
+        """Start from what the dense towers give, where the prune walk starts from pruned ones."""
+        self._begun = True
+        self._cache[batch_idx] = batch
 
     @torch.no_grad()
     def tokens(self, pl_module: BlockPass, batch_idx: int) -> dict[str, Tokens]:
@@ -36,7 +42,8 @@ class DenseTwin(L.Callback):
             Tokens by linear name, in the order and shapes of the collector's own.
         """
         device = pl_module.current.hidden.device
-        batch = pl_module.current if pl_module.index == 0 else self._cache[batch_idx].to(device)
+        first = pl_module.index == 0 and not self._begun
+        batch = pl_module.current if first else self._cache[batch_idx].to(device)
         output = pl_module.run(pl_module.index, batch)
         self._cache[batch_idx] = batch.advanced(output)
         if self.keep_outputs:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -95,7 +97,7 @@ class TampModule(BlockPass):
     @torch.no_grad()
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Advance one batch and show it to the current block."""
-        self.current = cached = self._embed(batch) if self.needs_inputs else self.cache[batch_idx].to(self.device)
+        self.current = cached = self.embed(batch) if self.needs_inputs else self.cache[batch_idx].to(self.device)
         if self.walk == "prune" and self.index > 0 and self.is_first_stage:
             self.current = cached = cached.advanced(self.run(self.index - 1, cached))
         prefix, linears = f"{self.stream.facts.blocks}.{self.index}", self.stream.facts.linears[self.index]
@@ -107,12 +109,14 @@ class TampModule(BlockPass):
             assert not isinstance(optimizer, list)
             optimizer.step()
 
-    def _embed(self, batch: dict[str, Tensor]) -> CachedBatch:
+    @torch.no_grad()
+    def embed(self, batch: dict[str, Tensor], watch: AbstractContextManager[None] | None = None) -> CachedBatch:
         """Everything in front of the blocks; in memory, also check that they can be walked with media of each kind."""
         stream, valid = self.stream, batch["valid"]
         inputs = {k: v for k, v in batch.items() if k not in EXTRAS}
         masked = {**inputs, "attention_mask": valid.long()}
-        hidden, calls = record_calls(stream.model, stream.facts.blocks, masked)
+        with watch or nullcontext():
+            hidden, calls = record_calls(stream.model, stream.facts.blocks, masked)
         modality = stream.facts.modality(inputs).to(hidden.device)
         lean = calls.lean(list(stream.model.get_submodule(stream.facts.blocks).children()), valid)
         cached = CachedBatch(batch["sample_ids"], hidden, modality, valid, lean, lean.enter(0, hidden)[1])

@@ -23,7 +23,7 @@ from tamp_lightning.data.calibration import CalibrationData, SampleList
 from tamp_lightning.engine import run_folder
 from tamp_lightning.engine.environment import compute_dtype, environment, peak_memory_bytes
 from tamp_lightning.engine.scoring import Scores, score
-from tamp_lightning.engine.trainer import Pruned, linear_shapes, prune_stream, scoring_trainer
+from tamp_lightning.engine.trainer import Pruned, check_pattern, prune_stream, scoring_trainer
 from tamp_lightning.models.checkpoints import resolve
 from tamp_lightning.recipe import CalibrationChoice, PruneRecipe, ScoreChoice
 from tamp_lightning.reporting.table import show_outcome
@@ -115,8 +115,9 @@ class Job:
             data = CalibrationData.from_samples(samples, processor, recipe.calibration.batch_size)
             suite = build_suite(recipe.scores, processor)
             patterns = {"include": recipe.model.include, "exclude": recipe.model.exclude}
-            stream = DiskStream(source, out / "model", dtype=dtype, device=device, **patterns)
-            recipe.method.pattern_rule.check(recipe.method.sparsity, linear_shapes(stream))
+            target, towers = out / "model", recipe.towers
+            stream = DiskStream(source, target, dtype=dtype, device=device, towers=towers, **patterns)
+            check_pattern(stream, recipe.method)
         return cls(recipe, name, out, source, dtype, data, suite, stream, clock)
 
     def score(self, folder: Path, phase: str, dense: Scores | None = None) -> Scores | None:
@@ -181,10 +182,21 @@ def _describe(job: Job, pruned: Pruned) -> dict[str, Any]:
         "prunable_weights": size,
         "zeroed_weights": size - kept,
         "linears": len(pruned.linears),
+        **_describe_towers(pruned),
         "seconds": job.clock.seconds,
         "peak_memory_bytes": peak_memory_bytes(),
         **environment(),
         "files": pruned.files,
+    }
+
+
+def _describe_towers(pruned: Pruned) -> dict[str, Any]:
+    if not pruned.towers:
+        return {}
+    size = sum(row["size"] for row in pruned.towers.values())
+    return {
+        "towers": {"sparsity": pruned.towers_sparsity, "prunable_weights": size, "linears": len(pruned.towers)},
+        "towers_unreached": pruned.unreached,
     }
 
 

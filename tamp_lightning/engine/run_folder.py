@@ -75,10 +75,17 @@ def plan_content(pruned: Pruned) -> dict[str, Any]:
         linears[name]["token_share"] = dict(zip(MODALITIES, pruned.token_share[name], strict=True))
         if name in pruned.scores:
             linears[name] |= {"diversity": pruned.scores[name], "cosine": pairs(pruned.cosines[name])}
-    return {"sparsity": pruned.sparsity, "linears": linears}
+    return {"sparsity": pruned.sparsity, "linears": linears, **_towers(pruned)}
+
+
+def _towers(pruned: Pruned) -> dict[str, Any]:
+    if not pruned.towers:
+        return {}
+    rows = {name: {**row, "sparsity": 1 - row["kept"] / row["size"]} for name, row in pruned.towers.items()}
+    return {"towers_sparsity": pruned.towers_sparsity, "towers": rows}
 
 
 def write_masks(path: Path, pruned: Pruned) -> None:
     """masks.safetensors: per linear the mask's bits (eight to a byte, row order), shapes in the metadata."""
-    shapes = {name: json.dumps(row["shape"]) for name, row in pruned.linears.items()}
+    shapes = {name: json.dumps(row["shape"]) for name, row in (pruned.linears | pruned.towers).items()}
     save_file({name: bits.contiguous() for name, bits in pruned.masks.items()}, path, metadata=shapes)

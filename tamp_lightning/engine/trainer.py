@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import lightning as L
@@ -17,6 +18,7 @@ from tamp_lightning.callbacks.progress import BlockProgressBar, PhaseTimer, Scor
 from tamp_lightning.callbacks.pruning import PruningCallback
 from tamp_lightning.callbacks.statistics import StatisticsCollector
 from tamp_lightning.callbacks.tokens import TokenCollector
+from tamp_lightning.callbacks.towers import TowerPruning
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.engine.module import TampModule
 from tamp_lightning.methods.method import Method
@@ -72,11 +74,24 @@ class Pruned:
     """Wall-clock seconds of the measure and prune walks."""
     files: dict[str, str]
     """sha256 of every file the stream wrote."""
+    towers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Per linear of towers and projector, as `linears`; empty where they stay dense."""
+    unreached: list[str] = field(default_factory=list)
+    """Linears of towers that were to be pruned, but that no calibration sample reached: they stay dense."""
 
     @property
     def sparsity(self) -> float:
-        """Share of the prunable weights whose mask bit is off."""
-        return 1 - sum(v["kept"] for v in self.linears.values()) / sum(v["size"] for v in self.linears.values())
+        """Share of the decoder blocks' prunable weights whose mask bit is off."""
+        return _off(self.linears)
+
+    @property
+    def towers_sparsity(self) -> float | None:
+        """Share of the weights of `towers` whose mask bit is off; None where they stay dense."""
+        return _off(self.towers) if self.towers else None
+
+
+def _off(report: dict[str, dict[str, Any]]) -> float:
+    return 1 - sum(v["kept"] for v in report.values()) / sum(v["size"] for v in report.values())
 
 
 def prune_stream(
@@ -89,10 +104,12 @@ def prune_stream(
         RuntimeError: what was pruned is not what was planned.
     """
     progress = trainer.pop("enable_progress_bar", progress)
-    method.pattern_rule.check(method.sparsity, linear_shapes(stream))
+    check_pattern(stream, method)
     timer = PhaseTimer()
     callbacks, allocation, pruning = _callbacks(method)
-    callbacks.insert(0, timer)
+    dense = next((callback for callback in callbacks if isinstance(callback, DenseTwin)), None)
+    towers = [TowerPruning(stream.towers, method, dense)] if stream.facts.towers else []
+    callbacks[:0] = [timer, *towers]
     if progress:
         callbacks.append(BlockProgressBar())
     module = TampModule(stream, method)
@@ -104,6 +121,8 @@ def prune_stream(
     _check_plan(module.plan or {}, pruning.report)
     for name in allocation.scores.keys() - allocation.cosines.keys():
         pruning.report[name]["score"] = allocation.scores[name]
+    for done in towers:
+        pruning.masks |= done.masks
     return Pruned(
         {name: allocation.scores[name] for name in allocation.cosines},
         allocation.cosines,
@@ -112,6 +131,8 @@ def prune_stream(
         pruning.masks,
         timer.seconds,
         stream.finish(),
+        {name: row for done in towers for name, row in done.report.items()},
+        [name for done in towers for name in done.unreached],
     )
 
 
@@ -132,6 +153,22 @@ def linear_shapes(stream: Stream) -> dict[str, tuple[int, int]]:
     """Shape of every prunable weight, by the linear's full name; known before a weight is read."""
     facts = stream.facts
     names = [facts.linear_name(k, name) for k, linears in enumerate(facts.linears) for name in linears]
+    return _shapes(stream, names)
+
+
+def check_pattern(stream: Stream, method: Method) -> None:
+    """Refuse a pattern that does not fit the sparsity or the width of a linear, of towers too if they are pruned.
+
+    Raises:
+        ValueError: naming the linear.
+    """
+    method.pattern_rule.check(method.sparsity, linear_shapes(stream))
+    if stream.facts.towers:
+        towers = stream.towers.method(method)
+        towers.pattern_rule.check(towers.sparsity, _shapes(stream, stream.facts.towers))
+
+
+def _shapes(stream: Stream, names: Sequence[str]) -> dict[str, tuple[int, int]]:
     return {name: tuple(stream.model.get_parameter(f"{name}.weight").shape) for name in names}  # type: ignore[misc]
 
 

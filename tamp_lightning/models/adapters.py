@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from tamp_lightning.stream.adapter import AUDIO, IMAGE, TEXT, VIDEO, Adapter, register
@@ -20,5 +22,55 @@ class MllamaAdapter(Adapter):
         """Keys and values of cross-attention are made of picture tiles."""
         return (r"^cross_attn\.[kv]_proj$",)
 
+    def tower_tokens(self, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        """Not known.
+
+        Raises:
+            ValueError: always: the tower pads tiles, and the patches of each tile to a multiple of eight.
+        """
+        raise ValueError(
+            f"the tower of {type(model).__name__} pads tiles and patches, which its linears read like any other: "
+            "leave towers.sparsity 0"
+        )
+
+
+class Qwen2AudioAdapter(Adapter):
+    """Qwen2-Audio: every sound is padded to 30 seconds, and tower and projector run on all of them."""
+
+    def tower_tokens(self, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        """Steps behind the convolutions, and pairs of them behind the pooling, of what is not padding."""
+        if "feature_attention_mask" not in batch:
+            return ()
+        mask = batch["feature_attention_mask"]
+        # the encoder's own arithmetic: convolutions halve the frames, a pool halves the steps
+        steps = ((mask.sum(-1) - 1) // 2 + 1, (mask.shape[-1] - 1) // 2 + 1)
+        pairs = ((steps[0] - 2) // 2 + 1, (steps[1] - 2) // 2 + 1)
+        return [torch.arange(length, device=mask.device) < real[:, None] for real, length in (steps, pairs)]
+
+
+class PackedAdapter(Adapter):
+    """Families that drop padding before any linear of a tower, or behind all of them."""
+
+    def tower_tokens(self, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        """Every token that a linear reads is real, whatever the masks."""
+        return ()
+
+
+class Idefics3Adapter(Adapter):
+    """Idefics3 and SmolVLM: pictures that only fill up a row of the batch are all zero, and dropped."""
+
+    def tower_tokens(self, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        """Every token of the pictures that are left is real, if none of them is padded itself."""
+        mask, pixels = batch.get("pixel_attention_mask"), batch.get("pixel_values")
+        if mask is None or pixels is None:
+            return ()
+        shown = pixels.flatten(2).any(-1)
+        return super().tower_tokens(model, {**batch, "pixel_attention_mask": mask[shown]})
+
 
 register("mllama", MllamaAdapter())
+register("qwen2_audio", Qwen2AudioAdapter())
+register("qwen2_5_omni_thinker", PackedAdapter())
+register("video_llama_3", PackedAdapter())
+for _family in ("idefics3", "smolvlm"):
+    register(_family, Idefics3Adapter())

@@ -53,6 +53,13 @@ def show_outcome(console: Console, metrics: Mapping[str, Any] | None, run: Mappi
         f"sparsity {percent(run['sparsity'])} of {run['prunable_weights']:,} prunable weights "
         f"({run['zeroed_weights']:,} zeroed) in {run['linears']} linears, {run['dtype']}"
     )
+    if "towers" in run:
+        towers, dense = run["towers"], len(run["towers_unreached"])
+        left = f"; {dense} more that no calibration sample reached stay dense" if dense else ""
+        console.print(
+            f"towers: sparsity {percent(towers['sparsity'])} of {towers['prunable_weights']:,} weights "
+            f"in {towers['linears']} linears{left}"
+        )
     console.print(f"{seconds}; peak memory {memory}")
     console.print(f"pruned checkpoint: [bold]{run['checkpoint']}[/bold]", soft_wrap=True)
 

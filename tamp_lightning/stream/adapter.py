@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 TEXT, IMAGE, VIDEO, AUDIO = 0, 1, 2, 3
@@ -14,6 +14,8 @@ _PLACEHOLDERS = {"image": IMAGE, "video": VIDEO, "audio": AUDIO}
 # Native ports, by the model type in config.json: importing one makes transformers' auto classes know it.
 _PORTS = {"videollama2_qwen2": "tamp_lightning.models.videollama2"}
 _BUILT_IN = "tamp_lightning.models.adapters"
+# Masks over the tokens of the sequence; all others are over pixels or sound.
+_TOKEN_MASKS = ("attention_mask", "cross_attention_mask")
 
 
 class Adapter:
@@ -40,6 +42,8 @@ class Adapter:
             decoder = inner
         lists = {n: child for n, child in decoder.named_children() if isinstance(child, nn.ModuleList) and len(child)}
         name = "layers" if "layers" in lists else next(iter(lists), None)
+        if name is None and decoder is model:
+            _refuse_several(model)
         if name is None or (name != "layers" and len(lists) > 1):
             raise ValueError(
                 f"cannot tell the decoder blocks of {type(model).__name__}: {type(decoder).__name__} has the "
@@ -63,6 +67,38 @@ class Adapter:
                 if isinstance(value, int):
                     ids.setdefault(value, modality)
         return ids
+
+    def tower_tokens(self, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        """Which tokens that linears of towers and projector read are real, where a family runs them on padding too.
+
+        Args:
+            model: the model.
+            batch: its inputs.
+
+        Returns:
+            Bool masks [items, tokens], one per shape in which linears read them; none where every token is real.
+
+        Raises:
+            ValueError: a mask among the inputs says that something is padding, and what towers make of it is not known.
+        """
+        for key, value in batch.items():
+            if "mask" in key and key not in _TOKEN_MASKS and not bool(value.all()):
+                raise ValueError(
+                    f"{key} marks padding, and which tokens it becomes in the towers of {type(model).__name__} is not "
+                    "known: leave towers.sparsity 0, or let an adapter's tower_tokens say"
+                )
+        return ()
+
+
+def _refuse_several(model: PreTrainedModel) -> None:
+    """Refuse whole models side by side, of which transformers says of none that it is the language model."""
+    wholes = {n: type(c).__name__ for n, c in model.named_children() if isinstance(c, PreTrainedModel)}
+    if len(wholes) > 1:
+        name, kind = next(iter(wholes.items()))
+        raise ValueError(
+            f"{type(model).__name__} is {len(wholes)} models side by side ({', '.join(wholes)}): prune one saved on its "
+            f"own, such as its {name} with {kind}.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
+        )
 
 
 _registered: dict[str, Adapter] = {}

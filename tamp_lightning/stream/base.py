@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tamp_lightning.methods.towers import Towers
 from tamp_lightning.stream.facts import ModelFacts
 
 
@@ -17,10 +18,12 @@ class Stream(Protocol):
         model: the skeleton. Everything but the decoder blocks is real, so a forward may run up to block 0;
             the caller stops it there with a hook that raises.
         facts: where the blocks and linears are, and which token is of which modality.
+        towers: what of towers and projector is pruned.
     """
 
     model: PreTrainedModel
     facts: ModelFacts
+    towers: Towers
 
     def load(self, index: int) -> nn.Module:
         """Return block ``index`` with real weights, in eval mode and without gradients."""
@@ -39,6 +42,16 @@ class Stream(Protocol):
             ValueError: a mask fits no linear, or a weight is not zero where its mask is False or not finite.
         """
 
+    def commit_towers(self, masks: Mapping[str, Tensor]) -> None:
+        """Take towers and projector, which the caller has pruned in place in `model`, as final.
+
+        Args:
+            masks: full linear name -> BoolTensor shaped like its weight, True = kept; linears without one are dense.
+
+        Raises:
+            ValueError: a mask fits no linear, or a weight is not zero where its mask is False or not finite.
+        """
+
     def finish(self) -> dict[str, str]:
         """Complete the output after the last commit; return the sha256 of every written file by name."""
 
@@ -47,9 +60,9 @@ def check_pruned(block: nn.Module, prefix: str, linears: Sequence[str], masks: M
     """Check that ``block`` really is pruned as ``masks`` say.
 
     Args:
-        block: the decoder block.
-        prefix: its full module name, for messages.
-        linears: names of its prunable linears, relative to the block.
+        block: the decoder block, or the model.
+        prefix: its full module name, for messages; empty for the model.
+        linears: names of its prunable linears, relative to it.
         masks: linear name -> BoolTensor[out, in], True = kept.
 
     Raises:
@@ -57,16 +70,17 @@ def check_pruned(block: nn.Module, prefix: str, linears: Sequence[str], masks: M
     """
     unknown = sorted(set(masks) - set(linears))
     if unknown:
-        raise ValueError(f"mask for '{unknown[0]}' fits no prunable linear of {prefix}: it has {', '.join(linears)}")
+        place = prefix or "towers and projector"
+        raise ValueError(f"mask for '{unknown[0]}' fits no prunable linear of {place}: it has {', '.join(linears)}")
     for name, mask in masks.items():
-        weight = block.get_parameter(f"{name}.weight")
+        weight, full = block.get_parameter(f"{name}.weight"), f"{prefix}.{name}" if prefix else name
         if mask.dtype != torch.bool or mask.shape != weight.shape:
             raise ValueError(
-                f"mask of {prefix}.{name} must be bool of shape {tuple(weight.shape)}, "
+                f"mask of {full} must be bool of shape {tuple(weight.shape)}, "
                 f"got {mask.dtype} of shape {tuple(mask.shape)}"
             )
         left = int(torch.count_nonzero(weight.detach().masked_fill(mask.to(weight.device), 0)))
         if left:
-            raise ValueError(f"{prefix}.{name} is not pruned as its mask says: {left} masked weights are not zero")
+            raise ValueError(f"{full} is not pruned as its mask says: {left} masked weights are not zero")
         if not bool(torch.isfinite(weight).all()):
-            raise ValueError(f"{prefix}.{name} holds NaN or infinite weights after pruning")
+            raise ValueError(f"{full} holds NaN or infinite weights after pruning")

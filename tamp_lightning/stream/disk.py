@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from tamp_lightning.methods.towers import Towers
 from tamp_lightning.stream.base import check_pruned
 from tamp_lightning.stream.facts import find_facts
-from tamp_lightning.stream.names import check_dtypes, map_keys
+from tamp_lightning.stream.names import check_dtypes, map_keys, tower_keys
 from tamp_lightning.stream.reader import CheckpointReader
 from tamp_lightning.stream.skeleton import build_skeleton, compute_dtypes, load_skeleton
-from tamp_lightning.stream.writer import ShardWriter, refuse_existing
+from tamp_lightning.stream.writer import TOWERS, ShardWriter, refuse_existing
 
 
 class DiskStream:
@@ -27,6 +28,7 @@ class DiskStream:
         device: where the skeleton and the loaded blocks live.
         include: regular expressions; only linears whose full name one of them finds are prunable.
         exclude: regular expressions; linears whose full name one of them finds are not.
+        towers: what of towers and projector is pruned; None = nothing.
 
     Raises:
         ValueError: anything wrong with source, out or patterns, in one line; found before a weight is read.
@@ -41,23 +43,23 @@ class DiskStream:
         device: torch.device | str = "cpu",
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
+        towers: Towers | None = None,
     ) -> None:
         source, out = Path(source), Path(out)
         refuse_existing(out)
         self.device = torch.device(device)
         self.reader = CheckpointReader(source)
         self.model = build_skeleton(self.reader, dtype)
-        self.facts = find_facts(self.model, include, exclude)
+        self.towers = towers or Towers()
+        self.facts = find_facts(self.model, include, exclude, self.towers)
         self._keys = map_keys(self.model, self.reader, self.facts.blocks)
         check_dtypes(self._keys, self.facts.linears, self.reader)
-        self._writer = ShardWriter(
-            self.reader,
-            out,
-            {
-                index: [self._keys.blocks[index][f"{name}.weight"] for name in linears]
-                for index, linears in enumerate(self.facts.linears)
-            },
-        )
+        self._tower_keys = tower_keys(self._keys, self.facts.towers, self.reader)
+        pruned = {
+            index: [self._keys.blocks[index][f"{name}.weight"] for name in linears]
+            for index, linears in enumerate(self.facts.linears)
+        }
+        self._writer = ShardWriter(self.reader, out, {TOWERS: list(self._tower_keys.values()), **pruned})
         self._dtypes = compute_dtypes(self.model)
         self._loaded: set[int] = set()
         self._committed: set[int] = set()
@@ -108,6 +110,22 @@ class DiskStream:
         self._writer.put(index, changed)
         self._committed.add(index)
 
+    @torch.no_grad()
+    def commit_towers(self, masks: Mapping[str, Tensor]) -> None:
+        """Take towers and projector as final and write them (see :class:`tamp_lightning.stream.base.Stream`).
+
+        As in blocks, weights in memory become what was written.
+
+        Raises:
+            ValueError: a weight is not pruned as its mask says.
+        """
+        check_pruned(self.model, "", self.facts.towers, masks)
+        final: dict[str, Tensor] = {}
+        for name, mask in masks.items():
+            key, weight = self._tower_keys[name], self.model.get_parameter(f"{name}.weight")
+            final[key] = self._final(key, weight.data, mask).cpu()
+        self._writer.put(TOWERS, final)
+
     def finish(self) -> dict[str, str]:
         """Complete the output folder; return the sha256 of every file by its path in it.
 
@@ -143,15 +161,23 @@ class DiskStream:
         state = block.state_dict()
         for name, key in self._keys.blocks[index].items():
             computed = state[name]
-            source = self.reader.read([key])[key].to(self.device)
             if name in masks:
-                final[key] = merge(source, computed, masks[name].to(self.device))
-                if not bool(torch.isfinite(final[key]).all()):
-                    raise ValueError(f"{key} does not fit {source.dtype}, its dtype on disk, after pruning")
-                computed.copy_(final[key])
-            elif not torch.equal(computed, source.to(computed.dtype)):
+                final[key] = self._final(key, computed, masks[name])
+            elif not torch.equal(computed, self._source(key).to(computed.dtype)):
                 raise ValueError(f"{self.facts.blocks}.{index}.{name} was changed but has no mask: it would be lost")
         return {key: tensor.cpu() for key, tensor in final.items()}
+
+    def _final(self, key: str, computed: Tensor, mask: Tensor) -> Tensor:
+        """What is written under ``key`` for a pruned weight, which is set to it."""
+        source = self._source(key)
+        final = merge(source, computed, mask.to(self.device))
+        if not bool(torch.isfinite(final).all()):
+            raise ValueError(f"{key} does not fit {source.dtype}, its dtype on disk, after pruning")
+        computed.copy_(final)
+        return final
+
+    def _source(self, key: str) -> Tensor:
+        return self.reader.read([key])[key].to(self.device)
 
 
 def merge(source: Tensor, computed: Tensor, mask: Tensor) -> Tensor:

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tamp_lightning.methods.towers import Towers
 from tamp_lightning.stream.adapter import AUDIO, IMAGE, TEXT, VIDEO, adapter_of
 
 # How inputs of towers are called; masks and grids beside them are not media.
 _MEDIA = ("pixel_values", "input_features", "input_values")
 
-__all__ = ["AUDIO", "IMAGE", "TEXT", "VIDEO", "ModelFacts", "find_facts"]
+__all__ = ["AUDIO", "IMAGE", "TEXT", "VIDEO", "ModelFacts", "find_facts", "find_towers", "media_of"]
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,14 @@ class ModelFacts:
         linears: per block, names of its prunable linears relative to the block, in module order.
         modality_ids: placeholder token id -> IMAGE, VIDEO or AUDIO.
         self_attention: whether every block attends from the sequence's tokens to the sequence's tokens.
+        towers: full names of the linears of towers and projector that may be pruned; empty where they stay dense.
     """
 
     blocks: str
     linears: tuple[tuple[str, ...], ...]
     modality_ids: dict[int, int]
     self_attention: bool = True
+    towers: tuple[str, ...] = ()
 
     def linear_name(self, block: int, linear: str) -> str:
         """Full module name of ``linear`` (relative to its block) of block number ``block``."""
@@ -52,7 +55,7 @@ class ModelFacts:
             ValueError: the batch has neither, or pictures, videos or sounds without a token that stands for them.
         """
         modality = self._modality(batch)
-        media = [key for key in batch if key.startswith(_MEDIA)]
+        media = media_of(batch)
         if media and not bool((modality != TEXT).any()):
             raise ValueError(
                 f"the batch has {media[0]}, but every token in it counts as text: its placeholders are not among "
@@ -73,16 +76,24 @@ class ModelFacts:
         return given.long() if given is not None and _agree(given, by_placeholder) else by_placeholder
 
 
-def find_facts(model: PreTrainedModel, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> ModelFacts:
+def media_of(batch: Mapping[str, Tensor]) -> list[str]:
+    """Names of a batch's inputs that hold pictures, videos or sounds."""
+    return [key for key in batch if key.startswith(_MEDIA)]
+
+
+def find_facts(
+    model: PreTrainedModel, include: Sequence[str] = (), exclude: Sequence[str] = (), towers: Towers | None = None
+) -> ModelFacts:
     """Find the decoder blocks, prunable linears and modality placeholders of ``model``.
 
-    Only ``nn.Linear`` inside the decoder blocks is ever prunable; towers, projector, embeddings and head are
-    not. Works on parameters on the meta device.
+    Only ``nn.Linear`` is ever prunable: those inside the decoder blocks and, on request, those of towers and
+    projector; embeddings and head are not. Works on parameters on the meta device.
 
     Args:
         model: any transformers model with a decoder (``get_decoder()``).
         include: regular expressions, searched in full module names; empty = every linear of the blocks.
         exclude: regular expressions, searched in full module names; what they find is left out.
+        towers: what of towers and projector is pruned; None = nothing.
 
     Raises:
         ValueError: no decoder blocks, an architecture that cannot be pruned block by block, a pattern that is
@@ -101,18 +112,52 @@ def find_facts(model: PreTrainedModel, include: Sequence[str] = (), exclude: Seq
         for name, module in block.named_modules()
         if isinstance(module, nn.Linear) and not any(pattern.search(name) for pattern in dense)
     ]
-    chosen = set(_choose(found, include, exclude))
+    chosen = set(_choose(found, include, exclude, "the decoder blocks"))
     if not chosen:
         raise ValueError(
             f"no linear left to prune in {path} ({len(found)} found, include={list(include)}, "
             f"exclude={list(exclude)}): relax the patterns"
         )
-    _refuse_shared(model, chosen)
+    outside = find_towers(model, path, towers) if towers is not None and towers.on else ()
+    _refuse_shared(model, chosen | set(outside))
     linears = tuple(
         tuple(name for name, _ in block.named_modules() if name and f"{path}.{index}.{name}" in chosen)
         for index, block in enumerate(blocks)
     )
-    return ModelFacts(path, linears, adapter.placeholders(model.config), adapter.self_attention)
+    return ModelFacts(path, linears, adapter.placeholders(model.config), adapter.self_attention, outside)
+
+
+def find_towers(model: PreTrainedModel, blocks: str, towers: Towers) -> tuple[str, ...]:
+    """Full names of the linears of towers and projector, in module order.
+
+    These are all linears outside of the decoder but the head. Which of them media really reach shows in calibration.
+
+    Args:
+        model: the model; parameters may be on the meta device.
+        blocks: dotted path of its decoder blocks.
+        towers: which of them are wanted.
+
+    Raises:
+        ValueError: there are none, or a pattern is no regular expression or finds none of them.
+    """
+    decoder, head = blocks.rpartition(".")[0], model.get_output_embeddings()
+    found = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head and not name.startswith(f"{decoder}.")
+    ]
+    if not found:
+        raise ValueError(
+            f"towers.sparsity is {towers.sparsity}, but {type(model).__name__} has no linear outside of its decoder, "
+            f"{decoder}: leave it 0"
+        )
+    chosen = tuple(_choose(found, towers.include, towers.exclude, "towers and projector", "towers."))
+    if not chosen:
+        raise ValueError(
+            f"no linear of towers and projector left to prune ({len(found)} found, include={towers.include}, "
+            f"exclude={towers.exclude}): relax the patterns"
+        )
+    return chosen
 
 
 def _agree(given: Tensor, by_placeholder: Tensor) -> bool:
@@ -133,15 +178,17 @@ def _refuse_stacked(path: str, blocks: nn.ModuleList) -> None:
             )
 
 
-def _choose(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> Iterator[str]:
-    wanted = [_compile(pattern, "include", names) for pattern in include]
-    unwanted = [_compile(pattern, "exclude", names) for pattern in exclude]
+def _choose(
+    names: Sequence[str], include: Sequence[str], exclude: Sequence[str], place: str, section: str = ""
+) -> Iterator[str]:
+    wanted = [_compile(pattern, f"{section}include", names, place) for pattern in include]
+    unwanted = [_compile(pattern, f"{section}exclude", names, place) for pattern in exclude]
     for name in names:
         if (not wanted or any(w.search(name) for w in wanted)) and not any(u.search(name) for u in unwanted):
             yield name
 
 
-def _compile(pattern: str, role: str, names: Sequence[str]) -> re.Pattern[str]:
+def _compile(pattern: str, role: str, names: Sequence[str], place: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -149,7 +196,7 @@ def _compile(pattern: str, role: str, names: Sequence[str]) -> re.Pattern[str]:
     if not any(compiled.search(name) for name in names):
         kinds = sorted({name.rpartition(".")[2] for name in names})
         raise ValueError(
-            f"{role} pattern '{pattern}' finds no linear of the decoder blocks ({', '.join(kinds)}); "
+            f"{role} pattern '{pattern}' finds no linear of {place} ({', '.join(kinds)}); "
             f"it is searched in full names such as '{names[0] if names else ''}', so correct or drop it"
         )
     return compiled

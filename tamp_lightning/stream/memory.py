@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tamp_lightning.methods.towers import Towers
 from tamp_lightning.stream.base import check_pruned
 from tamp_lightning.stream.facts import find_facts
 
@@ -16,14 +17,22 @@ class MemoryStream:
         model: a model with real weights. A block that was loaded is left in eval mode and without gradients.
         include: regular expressions; only linears whose full name one of them finds are prunable.
         exclude: regular expressions; linears whose full name one of them finds are not.
+        towers: what of towers and projector is pruned; None = nothing.
 
     Raises:
         ValueError: see :func:`tamp_lightning.stream.facts.find_facts`.
     """
 
-    def __init__(self, model: PreTrainedModel, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        towers: Towers | None = None,
+    ) -> None:
         self.model = model
-        self.facts = find_facts(model, include, exclude)
+        self.towers = towers or Towers()
+        self.facts = find_facts(model, include, exclude, self.towers)
 
     def load(self, index: int) -> nn.Module:
         """Return the model's block ``index``, in eval mode and without gradients."""
@@ -36,6 +45,10 @@ class MemoryStream:
         """Check that block ``index`` is pruned as ``masks`` say (see :class:`.Stream`)."""
         prefix = f"{self.facts.blocks}.{index}"
         check_pruned(self.model.get_submodule(prefix), prefix, self.facts.linears[index], masks)
+
+    def commit_towers(self, masks: Mapping[str, Tensor]) -> None:
+        """Check that towers and projector are pruned as ``masks`` say (see :class:`.Stream`)."""
+        check_pruned(self.model, "", self.facts.towers, masks)
 
     def finish(self) -> dict[str, str]:
         """Return an empty mapping: nothing is written."""

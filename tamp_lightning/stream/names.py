@@ -24,11 +24,13 @@ class KeyMap:
     Attributes:
         blocks: per decoder block, tensor name relative to the block -> key on disk.
         others: keys on disk of everything else the model uses.
+        outside: tensor name -> key on disk for those of `others` that are stored as they are used.
         missing: names of tensors that no key gives (tied ones, or ones transformers knows how to do without).
     """
 
     blocks: tuple[dict[str, str], ...]
     others: tuple[str, ...]
+    outside: dict[str, str]
     missing: frozenset[str]
 
 
@@ -46,7 +48,8 @@ def map_keys(model: PreTrainedModel, reader: CheckpointReader, blocks: str) -> K
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     count = len(model.get_submodule(blocks))  # type: ignore[arg-type]
     by_block: tuple[dict[str, str], ...] = tuple({} for _ in range(count))
-    others = []
+    others: list[str] = []
+    outside: dict[str, str] = {}
     pattern = re.compile(re.escape(blocks) + r"\.(\d+)\.(.+)")
     for key, name in names.items():
         if name not in shapes:
@@ -57,7 +60,28 @@ def map_keys(model: PreTrainedModel, reader: CheckpointReader, blocks: str) -> K
             by_block[int(match[1])][match[2]] = key
         else:
             others.append(key)
-    return KeyMap(by_block, tuple(others), frozenset(missing))
+            outside |= {} if key in converted else {name: key}
+    return KeyMap(by_block, tuple(others), outside, frozenset(missing))
+
+
+def tower_keys(keys: KeyMap, towers: Sequence[str], reader: CheckpointReader) -> dict[str, str]:
+    """Full name of each linear of towers and projector -> key of its weight on disk.
+
+    Raises:
+        ValueError: a weight is not stored as one tensor of its own, or not as plain floating point.
+    """
+    found = {}
+    for name in towers:
+        key = keys.outside.get(f"{name}.weight")
+        if key is None:
+            raise ValueError(
+                f"{name}.weight is not stored as it is used (but merged, split or stacked on loading), which cannot "
+                "be written back: exclude it with towers.exclude"
+            )
+        if reader.info(key).dtype not in FLOATS:
+            raise ValueError(f"{key} is stored as {reader.info(key).dtype}; only {', '.join(FLOATS)} can be pruned")
+        found[name] = key
+    return found
 
 
 def check_dtypes(keys: KeyMap, linears: Sequence[Sequence[str]], reader: CheckpointReader) -> None:

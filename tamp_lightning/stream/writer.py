@@ -17,6 +17,9 @@ _COPIED = {".json", ".jinja", ".txt", ".model", ".md", ".tiktoken", ".vocab", ".
 _CHAT_TEMPLATES = "additional_chat_templates"
 _CHUNK = 8 << 20
 
+TOWERS = -1
+"""Number of towers and projector, which are written like a block."""
+
 
 class ShardWriter:
     """Collects pruned blocks and writes each file as soon as its last block is there.
@@ -28,7 +31,7 @@ class ShardWriter:
     Args:
         reader: the source checkpoint.
         out: folder to write; it must not exist or be empty.
-        pruned: block -> keys on disk of its prunable weights.
+        pruned: block (or `TOWERS`) -> keys on disk of its prunable weights.
 
     Attributes:
         files: sha256 of every file written so far, by its path relative to ``out``.
