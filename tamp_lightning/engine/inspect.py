@@ -14,7 +14,7 @@ from rich.table import Table
 from transformers import PreTrainedModel
 
 from tamp_lightning.models.checkpoints import resolve
-from tamp_lightning.stream.facts import AUDIO, IMAGE, VIDEO, ModelFacts, find_facts
+from tamp_lightning.stream.facts import AUDIO, IMAGE, VIDEO, ModelFacts, find_facts, tower_linears
 from tamp_lightning.stream.names import check_dtypes, map_keys
 from tamp_lightning.stream.reader import CheckpointReader
 from tamp_lightning.stream.skeleton import build_skeleton
@@ -66,6 +66,10 @@ class Inspection:
     """Bytes of embeddings, towers, head and two blocks: the current one and its predecessor."""
     token_memory: int = 0
     """Bytes that a calibration token takes between two blocks."""
+    towers: int = 0
+    """Linears of towers and projector, which are pruned on request."""
+    tower_weights: int = 0
+    """Weights of all of them."""
 
 
 def inspect_checkpoint(folder: Path, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Inspection:
@@ -107,7 +111,13 @@ def _described(model: PreTrainedModel, facts: ModelFacts) -> dict:
         "modalities": ("text", *(name for name in NAMES.values() if name in modalities)),
         "fixed_memory": width * (rest + sum(sorted(sizes)[-2:])),
         "token_memory": width * model.config.get_text_config().hidden_size,
+        **_towers(model, facts),
     }
+
+
+def _towers(model: PreTrainedModel, facts: ModelFacts) -> dict[str, int]:
+    names = tower_linears(model, facts.blocks)
+    return {"towers": len(names), "tower_weights": sum(model.get_parameter(f"{n}.weight").numel() for n in names)}
 
 
 def _kinds(model: PreTrainedModel, facts: ModelFacts) -> dict[str, int]:
@@ -165,6 +175,12 @@ def show(console: Console, found: Inspection) -> None:
         f"modalities: {', '.join(found.modalities)}; decoder blocks: {found.blocks} ({kinds})", highlight=False
     )
     console.print(_table(found))
+    if found.towers:
+        console.print(
+            f"towers and projector: {found.towers} linears of {found.tower_weights:,} weights, dense unless "
+            "towers.sparsity says otherwise, and then those that calibration samples reach",
+            highlight=False,
+        )
     samples, tokens = TYPICAL
     console.print(
         f"memory to prune: {_size(found.fixed_memory)} for what is not a block and two blocks, plus "

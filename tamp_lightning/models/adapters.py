@@ -17,21 +17,11 @@ class MllamaAdapter(Adapter):
     """Llama 3.2 Vision: pictures enter through cross-attention, not as tokens of the sequence."""
 
     self_attention = False
+    towers = False  # tiles are padded, and in each the patches to a multiple of eight
 
     def dense(self, model: PreTrainedModel) -> Sequence[str]:
         """Keys and values of cross-attention are made of picture tiles."""
         return (r"^cross_attn\.[kv]_proj$",)
-
-    def tower_tokens(self, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Sequence[Tensor]:
-        """Not known.
-
-        Raises:
-            ValueError: always: the tower pads tiles, and the patches of each tile to a multiple of eight.
-        """
-        raise ValueError(
-            f"the tower of {type(model).__name__} pads tiles and patches, which its linears read like any other: "
-            "leave towers.sparsity 0"
-        )
 
 
 class Qwen2AudioAdapter(Adapter):

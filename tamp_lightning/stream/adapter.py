@@ -27,9 +27,12 @@ class Adapter:
     Attributes:
         self_attention: whether every block attends from the sequence's tokens to the sequence's tokens; token rules
             that choose by attention need it.
+        towers: whether linears of towers and projector may be pruned on request: it has to be known which of the tokens
+            that they read are padding (`tower_tokens`).
     """
 
     self_attention: bool = True
+    towers: bool = True
 
     def blocks(self, model: PreTrainedModel) -> nn.ModuleList:
         """The decoder blocks in the order in which they are called: `layers` of the innermost `get_decoder()`.
@@ -96,8 +99,8 @@ def _refuse_several(model: PreTrainedModel) -> None:
     if len(wholes) > 1:
         name, kind = next(iter(wholes.items()))
         raise ValueError(
-            f"{type(model).__name__} is {len(wholes)} models side by side ({', '.join(wholes)}): prune one saved on its "
-            f"own, such as its {name} with {kind}.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
+            f"{type(model).__name__} is {len(wholes)} models side by side ({', '.join(wholes)}): prune one saved by "
+            f"itself, such as its {name} with {kind}.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
         )
 
 

@@ -14,7 +14,7 @@ from tamp_lightning.stream.adapter import AUDIO, IMAGE, TEXT, VIDEO, adapter_of
 # How inputs of towers are called; masks and grids beside them are not media.
 _MEDIA = ("pixel_values", "input_features", "input_values")
 
-__all__ = ["AUDIO", "IMAGE", "TEXT", "VIDEO", "ModelFacts", "find_facts", "find_towers", "media_of"]
+__all__ = ["AUDIO", "IMAGE", "TEXT", "VIDEO", "ModelFacts", "find_facts", "media_of", "tower_linears"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def find_facts(
             f"no linear left to prune in {path} ({len(found)} found, include={list(include)}, "
             f"exclude={list(exclude)}): relax the patterns"
         )
-    outside = find_towers(model, path, towers) if towers is not None and towers.on else ()
+    outside = _find_towers(model, path, towers) if towers is not None and towers.on else ()
     _refuse_shared(model, chosen | set(outside))
     linears = tuple(
         tuple(name for name, _ in block.named_modules() if name and f"{path}.{index}.{name}" in chosen)
@@ -127,10 +127,20 @@ def find_facts(
     return ModelFacts(path, linears, adapter.placeholders(model.config), adapter.self_attention, outside)
 
 
-def find_towers(model: PreTrainedModel, blocks: str, towers: Towers) -> tuple[str, ...]:
-    """Full names of the linears of towers and projector, in module order.
+def tower_linears(model: PreTrainedModel, blocks: str) -> list[str]:
+    """Full names of all linears outside of the decoder but the head; which of them media reach shows in calibration."""
+    decoder, head = blocks.rpartition(".")[0], model.get_output_embeddings()
+    if not adapter_of(model.config).towers:
+        return []
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head and not name.startswith(f"{decoder}.")
+    ]
 
-    These are all linears outside of the decoder but the head. Which of them media really reach shows in calibration.
+
+def _find_towers(model: PreTrainedModel, blocks: str, towers: Towers) -> tuple[str, ...]:
+    """Full names of the linears of towers and projector, in module order.
 
     Args:
         model: the model; parameters may be on the meta device.
@@ -140,16 +150,11 @@ def find_towers(model: PreTrainedModel, blocks: str, towers: Towers) -> tuple[st
     Raises:
         ValueError: there are none, or a pattern is no regular expression or finds none of them.
     """
-    decoder, head = blocks.rpartition(".")[0], model.get_output_embeddings()
-    found = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head and not name.startswith(f"{decoder}.")
-    ]
+    found = tower_linears(model, blocks)
     if not found:
         raise ValueError(
-            f"towers.sparsity is {towers.sparsity}, but {type(model).__name__} has no linear outside of its decoder, "
-            f"{decoder}: leave it 0"
+            f"towers.sparsity is {towers.sparsity}, but {type(model).__name__} has no linear outside of its decoder "
+            "of which it is known what in its input is padding: leave it 0"
         )
     chosen = tuple(_choose(found, towers.include, towers.exclude, "towers and projector", "towers."))
     if not chosen:

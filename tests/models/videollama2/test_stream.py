@@ -42,3 +42,34 @@ def test_pruned_and_saved_in_the_official_layout(golden_folder: Path, processor,
     assert all(torch.equal(after[key][after[key] != 0], before[key][after[key] != 0]) for key in changed)
     _, info = AutoModelForCausalLM.from_pretrained(result.checkpoint, output_loading_info=True)
     assert not any(info.values())
+
+
+def test_towers_and_connectors_pruned_and_saved_in_the_official_layout(golden_folder: Path, processor, tmp_path: Path):
+    noise = np.random.default_rng(0)
+    videos = [
+        {"video": noise.integers(0, 256, (4, 20, 20, 3), dtype=np.uint8), "audio": noise.uniform(-1, 1, 48000)}
+        for _ in range(2)
+    ]
+    batches = [processor(["<video>ab", "cdefg"], videos=videos[:1]), processor("hi<video>", videos=videos[1])]
+    options = {"method": {"tokens": "all", "allocation": "uniform"}, "towers": {"sparsity": 0.4}, "progress": False}
+    result = prune(golden_folder, batches, out=tmp_path / "run", accelerator="cpu", **options)
+    assert result.towers_sparsity == pytest.approx(0.4, abs=1e-3)
+    # the classifier of BEATs is kept only because checkpoints hold it: nothing reaches it
+    assert {name.split(".")[1] for name in result.towers} == {
+        "vision_tower",
+        "mm_projector",
+        "audio_tower",
+        "mm_projector_a",
+    }
+    assert not any("predictor" in name for name in result.towers)
+    before, after = (load_file(f / "model.safetensors") for f in (golden_folder, result.checkpoint))
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert set(before) == set(after)
+    assert len(changed) == 14 + len(result.towers)
+    here = AutoModelForCausalLM.from_pretrained(golden_folder).eval()
+    same = prune(here, batches, accelerator="cpu", **options)
+    assert same.towers == result.towers
+    loaded = AutoModelForCausalLM.from_pretrained(result.checkpoint).eval()
+    with torch.no_grad():
+        for batch in batches:
+            assert torch.equal(loaded(**batch, use_cache=False).logits, here(**batch, use_cache=False).logits)
