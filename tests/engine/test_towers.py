@@ -247,6 +247,14 @@ def test_bad_input_is_refused_before_anything_changes(towers, message):
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
+def test_a_weight_that_two_linears_share_is_refused():
+    model = make_llava()
+    layers = model.model.vision_tower.encoder.layers
+    layers[1].mlp.fc1.weight = layers[0].mlp.fc1.weight
+    with pytest.raises(ValueError, match=r"layers\.[01]\.mlp\.fc1\.weight is shared with .* exclude it"):
+        prune(model, batches(toys("p")), method=WANDA, towers={"sparsity": 0.3}, **OPTIONS)
+
+
 def test_a_text_model_has_no_towers():
     with pytest.raises(ValueError, match="LlamaForCausalLM has no linear outside of its decoder"):
         prune(make_llama(), batches(toys("t")), method=WANDA, towers={"sparsity": 0.3}, **OPTIONS)

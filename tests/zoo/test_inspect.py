@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from tamp_lightning.engine.inspect import inspect_checkpoint, run_inspect, show
 from tamp_lightning.models.videollama2 import Videollama2Config, Videollama2Qwen2ForCausalLM
 
-from .families import FAMILIES
+from .families import FAMILIES, MROPE, TEXT, omni
 
 MEDIA = ("image", "video", "audio")
 DTYPES = {torch.bfloat16: "BF16", torch.float32: "F32", torch.int64: "I64"}
@@ -111,6 +111,41 @@ def test_what_would_be_refused_is_said(tmp_path):
     console = Console(record=True, width=200)
     assert not run_inspect(str(tmp_path / "moe"), console)
     assert "cannot be pruned: model.layers.0.mlp.experts.gate_up_proj stacks several matrices" in console.export_text()
+
+
+def test_tower_linears_are_named_as_prunable_on_request(tmp_path):
+    model = FAMILIES["qwen2_5_omni"].make()
+    model.save_pretrained(tmp_path / "thinker")
+    console = Console(record=True, width=200)
+    assert run_inspect(str(tmp_path / "thinker"), console)
+    decoder = "model.language_model."
+    sizes = [
+        module.weight.numel()
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and not name.startswith(decoder) and name != "lm_head"
+    ]
+    text = console.export_text()
+    assert f"towers and projector: {len(sizes)} linears of {sum(sizes):,} weights, dense unless towers.sparsity" in text
+    for name in ("llama", "mllama"):
+        FAMILIES[name].make().save_pretrained(tmp_path / name)
+        show(console, inspect_checkpoint(tmp_path / name))
+        assert "towers" not in console.export_text()
+
+
+def test_of_a_whole_omni_the_thinker_can_be_pruned(tmp_path):
+    talker = {**TEXT, "embedding_size": 32, "rope_parameters": MROPE}
+    config = tf.Qwen2_5OmniConfig(thinker_config=omni().to_dict(), talker_config=talker)
+    with init_empty_weights(include_buffers=False):
+        whole = tf.Qwen2_5OmniForConditionalGeneration._from_config(config, dtype=torch.float32)
+    folder = write_hollow(whole, tmp_path / "omni")
+    console = Console(record=True, width=400)
+    assert not run_inspect(str(folder), console)
+    kind = "Qwen2_5OmniThinkerForConditionalGeneration"
+    text = console.export_text()
+    assert "Qwen2_5OmniForConditionalGeneration is 3 models side by side (thinker, talker, token2wav)" in text
+    assert f"such as its thinker with {kind}.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)" in text
+    getattr(tf, kind).from_pretrained(folder).save_pretrained(tmp_path / "thinker")
+    assert run_inspect(str(tmp_path / "thinker"), console)
 
 
 def test_the_command(tmp_path):

@@ -104,7 +104,7 @@ def test_what_the_padding_of_a_sound_holds_does_not_matter() -> None:
     assert plans[0] == plans[1]
 
 
-def test_a_tower_that_no_sample_reaches_stays_dense() -> None:
+def test_a_tower_that_no_sample_reaches_stays_dense(tmp_path: Path) -> None:
     family = FAMILIES["qwen2_5_omni"]
     model, dense = family.make(), family.make()
     batches = [family.sample(("audio",), 14, 3)]
@@ -112,6 +112,11 @@ def test_a_tower_that_no_sample_reaches_stays_dense() -> None:
     assert {name.split(".")[1] for name in result.towers} == {"audio_tower"}
     sees = [name for name, _ in dense.named_parameters() if name.startswith("model.visual.")]
     assert all(torch.equal(model.get_parameter(name), dense.get_parameter(name)) for name in sees)
+    dense.save_pretrained(tmp_path / "dense")
+    there = prune(tmp_path / "dense", batches, towers=TOWERS, method=WANDA, out=tmp_path / "out", **OPTIONS)
+    assert there.towers == result.towers
+    again = getattr(transformers, family.model).from_pretrained(tmp_path / "out" / "model").eval()
+    assert all(torch.equal(a, b) for a, b in zip(logits(again, family), logits(model, family), strict=True))
     with pytest.raises(
         ValueError, match=r"towers\.include 'visual' asks for linears that no .* such as model\.visual\."
     ):
