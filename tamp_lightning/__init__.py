@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tamp_lightning.export.register import register
+
 if TYPE_CHECKING:
     from tamp_lightning.api import PruneResult, prune
     from tamp_lightning.methods.method import Method
@@ -16,6 +18,9 @@ _HOMES = {
     "PruneResult": "tamp_lightning.api",
     "prune": "tamp_lightning.api",
 }
+
+
+register()
 
 
 def __getattr__(name: str) -> Any:

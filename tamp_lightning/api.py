@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from tamp_lightning.engine import run_folder
 from tamp_lightning.engine.trainer import Pruned, prune_stream, scoring_trainer
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
+from tamp_lightning.reporting.card import Base, prune_card, write_cards
 from tamp_lightning.stream import DiskStream, MemoryStream
 from tamp_lightning.stream.writer import is_taken
 
@@ -119,6 +120,10 @@ def prune(
             disk = DiskStream(source, target, dtype=dtype, device=device, towers=extra, **patterns)
             pruned = prune_stream(disk, data, chosen, progress=progress, **trainer)
     model = model_or_path if isinstance(model_or_path, PreTrainedModel) else None
+    if folder is not None:
+        base = Base(type(model).__name__) if model is not None else Base.find(Path(str(model_or_path)))
+        card = prune_card(base, run_folder.plan_content(pruned), asdict(chosen))
+        write_cards(folder / "model", card, base)
     return _result(model, folder, pruned)
 
 

@@ -187,6 +187,20 @@ def inspect_checkpoint(checkpoint: str) -> None:
             sys.exit(2)
 
 
+def export_checkpoint(args: Sequence[str]) -> None:
+    """Write a checkpoint in another form, as `tamp export` is told to."""
+    with refusals_in_one_line():
+        parser = RecipeParser(prog="tamp export", description="Store a pruned checkpoint without its zeros, and back.")
+        parser.add_argument("checkpoint", help="run folder, checkpoint folder or hub id")
+        parser.add_argument("--format", required=True, help="bitmask, or dense to turn that back")
+        parser.add_argument("--out", required=True, help="new folder; a killed export goes on there")
+        options = parser.parse_args(list(args))
+        from tamp_lightning.engine.export import run_export
+
+        quieten()
+        run_export(options.checkpoint, options.format, Path(options.out), Console())
+
+
 @contextmanager
 def refusals_in_one_line() -> Iterator[None]:
     """End the program with one line and exit code 2 on bad input; any other error keeps its traceback."""

@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from tamp_lightning.engine.scoring import Scores, score
 from tamp_lightning.engine.trainer import Pruned, check_pattern, prune_stream, scoring_trainer
 from tamp_lightning.models.checkpoints import resolve
 from tamp_lightning.recipe import CalibrationChoice, PruneRecipe, ScoreChoice
+from tamp_lightning.reporting.card import Base, prune_card, write_cards
 from tamp_lightning.reporting.table import show_outcome
 from tamp_lightning.stream.disk import DiskStream
 from tamp_lightning.stream.skeleton import model_class
@@ -165,7 +166,7 @@ def prune_job(job: Job, dense: Scores | None, recipe_text: str) -> tuple[dict[st
     if job.suite and dense and after:
         metrics = run_folder.summarise(job.suite, dense, after)
         run_folder.write_predictions(job.out / "predictions.parquet", job.suite, dense, after)
-    _write(job.out, recipe_text, pruned, run, metrics)
+    _write(job, recipe_text, pruned, run, metrics)
     return run, metrics
 
 
@@ -200,10 +201,15 @@ def _describe_towers(pruned: Pruned) -> dict[str, Any]:
     }
 
 
-def _write(out: Path, recipe_text: str, pruned: Pruned, run: dict[str, Any], metrics: dict[str, Any] | None) -> None:
+def _write(job: Job, recipe_text: str, pruned: Pruned, run: dict[str, Any], metrics: dict[str, Any] | None) -> None:
+    out, recipe, plan = job.out, job.recipe, run_folder.plan_content(pruned)
     (out / "recipe.yaml").write_text(recipe_text)
-    write_json(out / "plan.json", run_folder.plan_content(pruned))
+    write_json(out / "plan.json", plan)
     run_folder.write_masks(out / "masks.safetensors", pruned)
     if metrics is not None:
         write_json(out / "metrics.json", metrics)
+    base = Base.find(job.source, recipe.model.checkpoint)
+    versions = {"python": run["python"], **run["packages"]}
+    card = prune_card(base, plan, asdict(recipe.method), asdict(recipe.calibration), metrics, versions)
+    run["files"] |= write_cards(out / "model", card, base)
     write_json(out / "run.json", run)

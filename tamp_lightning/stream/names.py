@@ -84,6 +84,13 @@ def tower_keys(keys: KeyMap, towers: Sequence[str], reader: CheckpointReader) ->
     return found
 
 
+def stored_as_used(model: PreTrainedModel, keys: Iterable[str]) -> dict[str, str]:
+    """Name of a tensor of ``model`` -> its key on disk, unless tensors are merged, split or stacked on loading."""
+    names, converted = _rename(model, keys)
+    expected = model.state_dict().keys()
+    return {name: key for key, name in names.items() if key not in converted and name in expected}
+
+
 def check_dtypes(keys: KeyMap, linears: Sequence[Sequence[str]], reader: CheckpointReader) -> None:
     """Refuse linears stored in a dtype that is not plain floating point (an undeclared quantisation).
 

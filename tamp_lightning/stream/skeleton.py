@@ -111,6 +111,11 @@ def _read_config(folder: Path) -> PreTrainedConfig:
     for part in (raw, *(value for value in raw.values() if isinstance(value, dict))):
         for key in ("quantization_config", "compression_config"):
             if part.get(key):
+                if "tamp_bitmask" in str(part[key]):
+                    raise ValueError(
+                        f"{folder} is in the bitmask form, which is loaded but not pruned: "
+                        f"turn it back with `tamp export {folder} --format dense --out NEW`"
+                    )
                 raise ValueError(f"{folder} is quantised (config.json has {key}): prune the unquantised checkpoint")
     load_port(raw.get("model_type"))
     try:

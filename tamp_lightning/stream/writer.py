@@ -83,7 +83,7 @@ class ShardWriter:
         self.partial.mkdir(exist_ok=True)
         for name in self._untouched - set(self.files):
             self._write_shard(name)
-        for path in _side_files(self.reader.folder):  # config.json last: with it, the folder is a checkpoint
+        for path in side_files(self.reader.folder):  # config.json last: with it, the folder is a checkpoint
             name = path.relative_to(self.reader.folder).as_posix()
             self._write(name, _read_range(path, 0, path.stat().st_size))
         shutil.rmtree(self.partial)
@@ -180,7 +180,7 @@ def _publish(temporary: Path, final: Path) -> None:
     temporary.replace(final)
 
 
-def _side_files(folder: Path) -> list[Path]:
+def side_files(folder: Path) -> list[Path]:
     """Files to copy beside the weights, ``config.json`` last."""
     found = [*folder.iterdir(), *(folder / _CHAT_TEMPLATES).glob("*.jinja")]
     copied = [path for path in found if path.is_file() and not path.name.startswith(".") and path.suffix in _COPIED]

@@ -1,0 +1,149 @@
+"""A checkpoint folder to its bitmask form and back: same files, same keys, bit for bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+
+from tamp_lightning.export.form import METHOD, VERSION, verify
+from tamp_lightning.export.layout import listed_files
+from tamp_lightning.export.masks import MASKS, RunMasks, ZeroMasks, linear_weights
+from tamp_lightning.export.shards import KeptOf, Sizes, compress, expand
+from tamp_lightning.export.target import Target
+from tamp_lightning.stream.reader import CheckpointReader, read_header, read_json
+from tamp_lightning.stream.skeleton import build_skeleton
+from tamp_lightning.stream.writer import side_files
+
+CARD = "README.md"
+Cards = Callable[[Path, Sizes | None], dict[str, str]]
+"""Source folder and sizes -> the model cards to write, by file name."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is exported.
+
+    Attributes:
+        folder: the checkpoint.
+        run: the run folder it lies in, if that was named.
+        reader: its files.
+        files: their sha256, if it is in the bitmask form.
+    """
+
+    folder: Path
+    run: Path | None
+    reader: CheckpointReader = field(compare=False)
+    files: dict[str, str] | None
+
+    @classmethod
+    def find(cls, path: Path) -> Source:
+        """A checkpoint folder, or a run folder with `model/` and its masks.
+
+        Raises:
+            ValueError: it is neither, or damaged.
+        """
+        run = path if (path / "model").is_dir() and not (path / "config.json").exists() else None
+        folder = path / "model" if run else path
+        if not folder.is_dir():
+            raise ValueError(f"{path} is neither a run folder nor a checkpoint folder")
+        return cls(folder, run, CheckpointReader(folder), listed_files(folder))
+
+
+def to_bitmask(source: Source, out: Path, cards: Cards) -> Sizes:
+    """Write `source` in the bitmask form to the new folder `out`.
+
+    Raises:
+        ValueError: it is in that form already, nothing of it is sparse, or its masks are of another model; nothing
+            is left behind.
+    """
+    if source.files is not None:
+        raise ValueError(f"{source.folder} is in the bitmask form already: --format dense turns it back")
+    linears = linear_weights(build_skeleton(source.reader, None), source.reader)
+    masks = source.run and source.run / MASKS
+    kept_of: KeptOf = ZeroMasks()
+    if masks and masks.is_file():
+        kept_of = RunMasks(masks, linears, source.reader)
+    target = Target(out, _job(source, "bitmask", masks))
+    total = Sizes()
+    with target.nothing_left_behind():
+        for name, shard in source.reader.shards.items():
+            if name not in target.files:
+                sizes = compress(shard, target.path(name), set(linears.values()), kept_of)
+                target.note(name, **vars(sizes))
+            total.add(Sizes(**target.facts[name]))
+        if not total.linears:
+            raise ValueError(f"{source.folder} is dense: no linear has enough zeros for a bitmask to be smaller")
+        _finish(source, target, cards(source.folder, total), _with_section(source, target.files))
+    target.publish()
+    return total
+
+
+def to_dense(source: Source, out: Path, cards: Cards) -> None:
+    """Write the plain checkpoint that `source` was made of to the new folder `out`, its weight files byte for byte.
+
+    Raises:
+        ValueError: it is plain already, or a file is damaged; nothing is left behind.
+    """
+    if source.files is None:
+        raise ValueError(f"{source.folder} is a plain checkpoint already: --format bitmask makes it smaller")
+    target = Target(out, _job(source, "dense", None))
+    with target.nothing_left_behind():
+        for name in source.reader.shards:
+            if name in target.files:
+                continue
+            verify(source.folder / name, source.files.get(name))
+            expand(source.folder / name, target.path(name))
+            target.note(name)
+        config = read_json(source.folder / "config.json")
+        del config["quantization_config"]
+        _finish(source, target, cards(source.folder, None), config)
+    target.publish()
+
+
+def _job(source: Source, form: str, masks: Path | None) -> dict[str, Any]:
+    """What has to be equal for an export to be taken up again: a changed source file has another size or time."""
+    paths = [source.folder / name for name in source.reader.shards]
+    if masks and masks.is_file():
+        paths.append(masks)
+    stamps = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    return {"format": form, "version": VERSION, "source": str(source.folder.resolve()), "files of the source": stamps}
+
+
+def _with_section(source: Source, files: dict[str, str]) -> dict[str, Any]:
+    listed = {name: files[name] for name in source.reader.shards}
+    section = {"quant_method": METHOD, "version": VERSION, "files": listed}
+    return {**read_json(source.folder / "config.json"), "quantization_config": section}
+
+
+def _finish(source: Source, target: Target, cards: dict[str, str], config: dict[str, Any]) -> None:
+    """Everything beside the weights; config.json last: with it, the folder is a checkpoint."""
+    for path in side_files(source.folder):
+        name = path.relative_to(source.folder).as_posix()
+        if name not in ("config.json", SAFE_WEIGHTS_INDEX_NAME, CARD):
+            target.write(name, path.read_bytes())
+    for name, text in cards.items():
+        target.write(name, text.encode())
+    index = source.folder / SAFE_WEIGHTS_INDEX_NAME
+    if list(source.reader.shards) != ["model.safetensors"] and index.is_file():
+        target.write(SAFE_WEIGHTS_INDEX_NAME, _json(_index(read_json(index), target, source)))
+    target.write("config.json", _json(config))
+
+
+def _index(index: dict[str, Any], target: Target, source: Source) -> dict[str, Any]:
+    """The index for the files that were written; what else it says stays."""
+    shards = {name: read_header(target.path(name)) for name in source.reader.shards}
+    places = {key: name for name, shard in shards.items() for key in shard.tensors}
+    metadata = dict(index.get("metadata") or {})
+    if "total_size" in metadata:
+        metadata["total_size"] = sum(i.end - i.start for s in shards.values() for i in s.tensors.values())
+    return {**index, "metadata": metadata, "weight_map": dict(sorted(places.items()))}
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    """As transformers writes it."""
+    return (json.dumps(content, indent=2) + "\n").encode()

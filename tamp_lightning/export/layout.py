@@ -1,0 +1,63 @@
+"""Reads config.json and file headers of the bitmask form; what they mean byte by byte stands in docs/export.md."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tamp_lightning.export.form import DENSE_HEADER, LAYOUT_VERSION, METHOD, VERSION, check_section
+from tamp_lightning.stream.reader import Shard, TensorInfo, read_header, read_json
+
+
+def listed_files(folder: Path) -> dict[str, str] | None:
+    """The sha256 of every weight file of a folder in the bitmask form; None if it is a plain checkpoint.
+
+    Raises:
+        ValueError: config.json is missing or damaged, or the layout is of another version.
+    """
+    section = read_json(folder / "config.json").get("quantization_config")
+    if not isinstance(section, dict) or section.get("quant_method") != METHOD:
+        return None
+    try:
+        return check_section(section)
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'}: {error}") from None
+
+
+def raw_header(path: Path) -> str:
+    """The JSON header of a safetensors file as it stands there, padding included."""
+    with path.open("rb") as file:
+        return file.read(int.from_bytes(file.read(8), "little")).decode()
+
+
+def dense_shard(path: Path) -> tuple[str, Shard]:
+    """Header and tensors of the dense file that `path` was made of.
+
+    Raises:
+        ValueError: the file is damaged, or holds no dense header of this version.
+    """
+    read_header(path)
+    metadata = json.loads(raw_header(path)).get("__metadata__", {})
+    if metadata.get(LAYOUT_VERSION) != str(VERSION):
+        raise ValueError(f"{path} has {LAYOUT_VERSION} {metadata.get(LAYOUT_VERSION)!r}, expected '{VERSION}'")
+    try:
+        text = metadata[DENSE_HEADER]
+        return text, _parse(path, text)
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} has no valid {DENSE_HEADER}: export the checkpoint again") from None
+
+
+def _parse(path: Path, text: str) -> Shard:
+    tensors = {key: value for key, value in json.loads(text).items() if key != "__metadata__"}
+    start = 8 + len(text.encode())
+    infos = {
+        key: TensorInfo(v["dtype"], tuple(v["shape"]), start + v["data_offsets"][0], start + v["data_offsets"][1])
+        for key, v in tensors.items()
+    }
+    ordered = dict(sorted(infos.items(), key=lambda item: item[1].start))
+    end = start
+    for info in ordered.values():
+        if info.start != end or info.end < info.start:
+            raise ValueError("gap")
+        end = info.end
+    return Shard(path, end, ordered)

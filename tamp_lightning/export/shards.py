@@ -1,0 +1,181 @@
+"""One safetensors file to its bitmask form and back, a tensor in memory at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamp_lightning.export.codec import Bits, decode, encode
+from tamp_lightning.export.form import BIT_TYPES, CODES, DENSE_HEADER, LAYOUT_VERSION, VERSION
+from tamp_lightning.export.layout import dense_shard, raw_header
+from tamp_lightning.stream.files import CHUNK, published
+from tamp_lightning.stream.reader import Shard, TensorInfo, read_header
+
+WIDTHS = {"F64": 8, "I64": 8, "U64": 8, "C64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
+"""Bytes of an element by its name in safetensors; one for all others."""
+KeptOf = Callable[[str, Bits], NDArray[np.bool_]]
+"""Key and [o, c] bits of a weight -> which of its weights are kept."""
+
+
+@dataclass
+class Sizes:
+    """Bytes and weights of what was encoded, dense and now."""
+
+    dense: int = 0
+    encoded: int = 0
+    weights: int = 0
+    kept: int = 0
+    linears: int = 0
+
+    def add(self, other: Sizes) -> None:
+        """Add another file's."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+def compress(source: Shard, out: Path, weights: set[str], kept_of: KeptOf) -> Sizes:
+    """Write `source` with `weights` encoded where that takes fewer bytes; everything else keeps its bytes.
+
+    Args:
+        source: the dense file.
+        out: file to write.
+        weights: keys of two-dimensional weights that may be encoded.
+        kept_of: which of a weight's elements are kept.
+
+    Raises:
+        ValueError: the file changed or is damaged, or `kept_of` refuses a weight.
+    """
+    sizes = Sizes()
+    with published(out, out.with_suffix(".tmp")) as scratch, ExitStack() as stack:
+        spool = _Spool(scratch, stack)
+        for key, info in source.tensors.items():
+            if key not in weights:
+                spool.add(key, info.dtype, info.shape, read_range(source.path, info.start, info.end))
+                continue
+            weight = read_bits(source.path, info)
+            encoded = encode(weight, kept := kept_of(key, weight))
+            if encoded.nbytes >= weight.nbytes:
+                spool.add(key, info.dtype, info.shape, iter([weight.data.cast("B")]))
+                continue
+            values, code = encoded.values, encoded.code
+            spool.add(key, info.dtype, values.shape, iter([values.tobytes()]))
+            spool.add(key + CODES[encoded.kind], "U8", code.shape, iter([code.tobytes()]))
+            sizes.add(Sizes(weight.nbytes, encoded.nbytes, weight.size, int(np.count_nonzero(kept)), 1))
+        spool.write(scratch, _metadata(source.path))
+    return sizes
+
+
+def expand(source: Path, out: Path) -> None:
+    """Write the dense file that `source` was made of, byte for byte.
+
+    Raises:
+        ValueError: the file is damaged or of another version.
+    """
+    header, dense = dense_shard(source)
+    stored = read_header(source).tensors
+    with published(out, out.with_suffix(".tmp")) as scratch, scratch.open("wb") as file:
+        file.write(len(header.encode()).to_bytes(8, "little") + header.encode())
+        for key, info in dense.tensors.items():
+            for chunk in _dense_bytes(source, key, info, stored):
+                file.write(chunk)
+
+
+def _dense_bytes(source: Path, key: str, info: TensorInfo, stored: Mapping[str, TensorInfo]) -> Iterator[bytes]:
+    kind = next((kind for kind, ending in CODES.items() if key + ending in stored), None)
+    here = stored.get(key)
+    if here is None or here.dtype != info.dtype or (kind is None and here.shape != info.shape):
+        raise ValueError(f"{source} does not hold {key} as {info.dtype} {list(info.shape)}: export it again")
+    if kind is None:
+        yield from read_range(source, here.start, here.end)
+        return
+    values, code = read_bits(source, here), read_bits(source, stored[key + CODES[kind]])
+    try:
+        yield decode(values, kind, code, math.prod(info.shape)).tobytes()
+    except ValueError as error:
+        raise ValueError(f"{key} in {source}: {error}") from None
+
+
+def read_bits(path: Path, info: TensorInfo) -> Bits:
+    """A tensor as integers of its width, in its shape.
+
+    Raises:
+        ValueError: the file became shorter.
+    """
+    count = math.prod(info.shape)
+    bits: Bits = np.fromfile(path, dtype=BIT_TYPES.get(info.dtype, np.uint8), count=count, offset=info.start)
+    if bits.size != count:
+        raise ValueError(f"{path} became shorter while it was read")
+    return bits.reshape(info.shape)
+
+
+def read_range(path: Path, start: int, end: int) -> Iterator[bytes]:
+    """Bytes [start, end) of a file.
+
+    Raises:
+        ValueError: the file became shorter.
+    """
+    with path.open("rb") as file:
+        file.seek(start)
+        while start < end:
+            chunk = file.read(min(CHUNK, end - start))
+            if not chunk:
+                raise ValueError(f"{path} became shorter while it was read")
+            start += len(chunk)
+            yield chunk
+
+
+def _metadata(dense: Path) -> dict[str, str]:
+    header = raw_header(dense)
+    own = json.loads(header).get("__metadata__") or {"format": "pt"}
+    return {**own, LAYOUT_VERSION: str(VERSION), DENSE_HEADER: header}
+
+
+@dataclass
+class _Spool:
+    """Payload of a safetensors file until its header is known, one file per width of element.
+
+    Sizes are known only when everything is encoded. Wide elements come first, as safetensors itself has it, so that
+    every tensor starts at a multiple of its width and can be mapped.
+    """
+
+    scratch: Path
+    stack: ExitStack
+    files: dict[int, BinaryIO] = field(default_factory=dict)
+    entries: dict[int, list[tuple[str, str, list[int], int]]] = field(default_factory=dict)
+
+    def add(self, key: str, dtype: str, shape: tuple[int, ...], chunks: Iterator[bytes | memoryview]) -> None:
+        width = WIDTHS.get(dtype, 1)
+        file = self.files.get(width) or self._open(width)
+        written = sum(file.write(chunk) for chunk in chunks)
+        self.entries[width].append((key, dtype, list(shape), written))
+
+    def write(self, out: Path, metadata: Mapping[str, str]) -> None:
+        header: dict[str, object] = {"__metadata__": dict(metadata)}
+        position = 0
+        for width in sorted(self.files, reverse=True):
+            for key, dtype, shape, size in self.entries[width]:
+                header[key] = {"dtype": dtype, "shape": shape, "data_offsets": [position, position + size]}
+                position += size
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)
+        with out.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for width in sorted(self.files, reverse=True):
+                self.files[width].seek(0)
+                while chunk := self.files[width].read(CHUNK):
+                    file.write(chunk)
+
+    def _open(self, width: int) -> BinaryIO:
+        path = self.scratch.with_suffix(f".{width}.tmp")
+        self.stack.callback(path.unlink, missing_ok=True)
+        self.files[width] = self.stack.enter_context(path.open("w+b"))
+        self.entries[width] = []
+        return self.files[width]

@@ -1,0 +1,57 @@
+"""Files that stand under their names only when they are complete and on the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+CHUNK = 8 << 20
+
+
+@contextmanager
+def published(final: Path, scratch: Path) -> Iterator[Path]:
+    """Write to `scratch` inside; afterwards that file is `final`.
+
+    Args:
+        final: name of the complete file; an older one is replaced.
+        scratch: where it is written, in the same file system; never left behind, except by a killed process.
+
+    Raises:
+        OSError: the file cannot be written (no room, no permission); one line that names it.
+    """
+    try:
+        for path in (final, scratch):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield scratch
+        sync(scratch)
+        scratch.replace(final)
+        sync(final.parent)
+    except (OSError, SafetensorError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+        raise OSError(f"cannot write {final}: {why}; what is finished stays, and the same command continues") from None
+    finally:
+        if scratch.parent.is_dir():
+            scratch.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
