@@ -13,7 +13,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup prune-llava train-smol evaluate-smol test test-all lint clean
+.PHONY: help setup prune-llava train-smol evaluate-smol export test test-all lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -32,6 +32,10 @@ train-smol: $(READY) ## train the test bed's towers anew into OUT (runs/towers);
 
 evaluate-smol: $(READY) ## score the test bed beside its controls
 	$(TAMP) evaluate_smol $(ARGS)
+
+export: $(READY) ## store the pruned run CHECKPOINT without its zeros in OUT
+	@test -n "$(CHECKPOINT)" || { echo "make export CHECKPOINT=runs/RUN OUT=small" >&2; exit 2; }
+	$(BIN)/tamp export $(CHECKPOINT) --format bitmask --out $(if $(filter file,$(origin OUT)),$(CHECKPOINT)-bitmask,$(OUT)) $(ARGS)
 
 test: $(READY) ## tests that take seconds
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)

@@ -105,6 +105,6 @@ def test_positions_by_hand():
     ],
 )
 def test_what_does_not_belong_together_is_refused(count, kind, code, complaint):
+    size = 7 if kind == BITMASK else 4
     with pytest.raises(ValueError, match=complaint):
-        size = 7 if kind == BITMASK else 4
         decode(np.ones(count, dtype=np.uint16), kind, np.array(code, dtype=np.uint8), size)

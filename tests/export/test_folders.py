@@ -33,7 +33,9 @@ def json_or_bytes(path):
     return json.loads(path.read_text()) if path.suffix == ".json" else path.read_bytes()
 
 
-@pytest.mark.parametrize("make", [make_llama, make_qwen2, lambda: make_llava(tied=True)], ids=["llama", "qwen2", "tied"])
+@pytest.mark.parametrize(
+    "make", [make_llama, make_qwen2, lambda: make_llava(tied=True)], ids=["llama", "qwen2", "tied"]
+)
 def test_a_plain_sparse_checkpoint_needs_no_masks(tmp_path, make):
     model = pruned_run(tmp_path / "run", make()) / "model"
     small = bitmask(model, tmp_path / "small")

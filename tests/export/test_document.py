@@ -1,0 +1,86 @@
+"""docs/export.md is enough to read the layout: this reader was written from it, with numpy and nothing of ours."""
+
+import json
+from itertools import combinations
+from math import comb
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ..stream.conftest import make_llama, save
+from .conftest import bitmask, n_of_m, pruned_run
+
+TYPES = {"F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2", "I64": "<i8", "U8": "u1"}
+
+
+def open_file(path):
+    content = Path(path).read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    metadata = header.pop("__metadata__")
+
+    def tensor(key):
+        start, end = header[key]["data_offsets"]
+        return np.frombuffer(content[8 + length + start : 8 + length + end], TYPES[header[key]["dtype"]])
+
+    return header, metadata, tensor
+
+
+def marks_of_bitmask(code, size):
+    return [bool(code[i // 8] >> (7 - i % 8) & 1) for i in range(size)]
+
+
+def marks_of_positions(code, size):
+    n, m = int(code[0]), int(code[1])
+    width = (comb(m, n) - 1).bit_length()
+    numbers = sorted(sum(1 << i for i in places) for places in combinations(range(m), n))
+    bits = "".join(f"{byte:08b}" for byte in code[2:])
+    marks = []
+    for group in range(size // m):
+        number = numbers[int(bits[group * width : (group + 1) * width], 2)]
+        marks += [bool(number >> (m - 1 - i) & 1) for i in range(m)]
+    return marks
+
+
+def read(path):
+    """Bytes of the dense file."""
+    header, metadata, tensor = open_file(path)
+    assert metadata["tamp_bitmask.version"] == "1"
+    text = metadata["tamp_bitmask.dense_header"]
+    dense = {key: value for key, value in json.loads(text).items() if key != "__metadata__"}
+    content = len(text.encode()).to_bytes(8, "little") + text.encode()
+    for key, info in sorted(dense.items(), key=lambda item: item[1]["data_offsets"]):
+        size = int(np.prod(info["shape"], dtype=int))
+        if f"{key}_bitmask" in header:
+            marks = marks_of_bitmask(tensor(f"{key}_bitmask"), size)
+        elif f"{key}_positions" in header:
+            marks = marks_of_positions(tensor(f"{key}_positions"), size)
+        else:
+            content += tensor(key).tobytes()
+            continue
+        values = iter(tensor(key))
+        zero = np.zeros((), TYPES[info["dtype"]])
+        content += np.array([next(values) if mark else zero for mark in marks], TYPES[info["dtype"]]).tobytes()
+        assert next(values, None) is None
+    return content
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_bitmask(tmp_path, dtype):
+    run = pruned_run(tmp_path / "run", make_llama(num_hidden_layers=1, vocab_size=16), dtype=dtype)
+    small = bitmask(run, tmp_path / "small")
+    assert read(small / "model.safetensors") == (run / "model/model.safetensors").read_bytes()
+
+
+def test_positions(tmp_path):
+    model = save(make_llama(num_hidden_layers=1, vocab_size=16), tmp_path / "model")
+    tensors = load_file(model / "model.safetensors")
+    for (n, m), key in zip([(2, 4), (1, 4), (4, 8), (8, 16)], [k for k in tensors if "_proj" in k], strict=False):
+        tensors[key][torch.from_numpy(~n_of_m(tuple(tensors[key].shape), n, m))] = 0
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    small = bitmask(model, tmp_path / "small")
+    assert sum(key.endswith("_positions") for key in open_file(small / "model.safetensors")[0]) == 4
+    assert read(small / "model.safetensors") == (model / "model.safetensors").read_bytes()
