@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers.core_model_loading import ConversionOps, WeightConverter, WeightTransform
-from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-@register_quantization_config(METHOD)
 class BitmaskConfig(QuantizationConfigMixin):
     """The `quantization_config` section of config.json.
 
@@ -92,7 +91,6 @@ def expand(values: Tensor, kind: str, code: Tensor, shape: torch.Size) -> Tensor
     return torch.from_numpy(dense).view(values.dtype).view(shape)
 
 
-@register_quantizer(METHOD)
 class BitmaskQuantizer(HfQuantizer):
     """Loads the bitmask form as the dense model it stands for."""
 
@@ -139,3 +137,8 @@ class BitmaskQuantizer(HfQuantizer):
     def is_trainable(self) -> bool:
         """What is loaded is dense."""
         return True
+
+
+# What register_quantizer does, but a second time too: it refuses a module that is imported anew.
+AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = BitmaskConfig
+AUTO_QUANTIZER_MAPPING[METHOD] = BitmaskQuantizer
