@@ -54,7 +54,11 @@ class Matrices:
 
 
 class StatisticsCollector(L.Callback):
-    """Collects what the solver needs during a block's "collect" pass of the prune walk (`of` gives it back)."""
+    """Collects what the solver needs during a block's "collect" pass of the prune walk (`of` gives it back).
+
+    Attributes:
+        weights: token weights [B,n] of each linear in the last batch; empty until there is one.
+    """
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class StatisticsCollector(L.Callback):
 
     def clear(self) -> None:
         """Forget the block."""
+        self.weights: dict[str, Tensor] = {}
         self._sums: dict[str, dict[int, Sums]] = {}
         self._own, self._all = Matrices(), Matrices()
         self._count = 0
@@ -92,7 +97,8 @@ class StatisticsCollector(L.Callback):
         self.samples.update(pl_module.current.ids.tolist())
         step = _Step(pl_module, seen, {}, {})
         # all at once, so that no two share an id because one is gone already
-        for name, weights in list(self._weights(seen, tokens)):
+        self.weights = dict(self._weights(seen, tokens))
+        for name, weights in self.weights.items():
             self._add_diagonal(step, name, tokens[name], weights)
             if self.method.statistics == "hessian":
                 self._add_matrices(step, name, tokens[name], weights, twins.get(name))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tamp_lightning.callbacks.allocation import AllocationCallback
 from tamp_lightning.callbacks.attention import AttentionCollector
+from tamp_lightning.callbacks.chosen import Chosen, ChosenTokens
 from tamp_lightning.callbacks.dense import DenseTwin
 from tamp_lightning.callbacks.drift import DriftCollector
 from tamp_lightning.callbacks.progress import BlockProgressBar, PhaseTimer, ScoreProgressBar
@@ -78,6 +79,8 @@ class Pruned:
     """Per linear of towers and projector, as `linears`; empty where they stay dense."""
     unreached: list[str] = field(default_factory=list)
     """Linears of towers that were to be pruned, but that no calibration sample reached: they stay dense."""
+    chosen: Chosen = field(default_factory=Chosen)
+    """Tokens that counted in a few samples, and how many there were."""
 
     @property
     def sparsity(self) -> float:
@@ -107,6 +110,8 @@ def prune_stream(
     check_pattern(stream, method)
     timer = PhaseTimer()
     callbacks, allocation, pruning = _callbacks(method)
+    watcher = ChosenTokens(pruning.statistics)
+    callbacks.insert(callbacks.index(pruning.statistics) + 1, watcher)
     dense = next((callback for callback in callbacks if isinstance(callback, DenseTwin)), None)
     towers = [TowerPruning(stream.towers, method, dense)] if stream.facts.towers else []
     callbacks[:0] = [timer, *towers]
@@ -133,6 +138,7 @@ def prune_stream(
         stream.finish(),
         {name: row for done in towers for name, row in done.report.items()},
         [name for done in towers for name in done.unreached],
+        watcher.chosen,
     )
 
 
