@@ -93,6 +93,16 @@ class EasyVqaSuite(Dataset[tuple[Packed, list[int]]]):
             answers.append(CANDIDATES[kind][int(row[self.first_tokens[kind].to(row.device)].argmax())])
         return answers
 
+    def certainty(self, items: Tensor, logits: Tensor) -> list[float]:
+        """Probability of the right answer among those of its benchmark; arguments as of `predict`."""
+        found = []
+        for position, row in zip(items.tolist(), logits, strict=True):
+            question = self.items[position]
+            words = CANDIDATES[question.kind]
+            share = row[self.first_tokens[question.kind].to(row.device)].float().softmax(0)
+            found.append(float(share[words.index(question.answer)]))
+        return found
+
     def floor(self) -> dict[str, float]:
         """Blind score of each benchmark: the answer most often given to a question text in the training split."""
         majority = easy_vqa.majority_answers()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +15,14 @@ from typing import Any
 import lightning as L
 import torch
 from rich.console import Console
+from rich.markup import escape
 from transformers import AutoConfig, AutoProcessor, LlavaNextProcessor, PreTrainedModel, ProcessorMixin
 
 from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite
 from tamp_lightning.benchmarks.predictions import write_json
 from tamp_lightning.data import sources
 from tamp_lightning.data.calibration import CalibrationData, SampleList
+from tamp_lightning.data.easy_vqa import load_picture
 from tamp_lightning.engine import run_folder
 from tamp_lightning.engine.environment import compute_dtype, environment, peak_memory_bytes
 from tamp_lightning.engine.scoring import Scores, score
@@ -27,8 +30,13 @@ from tamp_lightning.engine.trainer import Pruned, check_pattern, prune_stream, s
 from tamp_lightning.models.checkpoints import resolve
 from tamp_lightning.recipe import CalibrationChoice, PruneRecipe, ScoreChoice
 from tamp_lightning.reporting.card import Base, prune_card, write_cards
+from tamp_lightning.reporting.examples import examples_content, worst_flips
+from tamp_lightning.reporting.html import write_report
+from tamp_lightning.reporting.logs import log_run
+from tamp_lightning.reporting.plan import Plan
 from tamp_lightning.reporting.table import show_outcome
 from tamp_lightning.stream.disk import DiskStream
+from tamp_lightning.stream.reader import CheckpointReader
 from tamp_lightning.stream.skeleton import model_class
 from tamp_lightning.stream.writer import is_taken
 
@@ -94,6 +102,7 @@ class Job:
     out: Path
     source: Path
     dtype: torch.dtype | None
+    samples: SampleList
     data: CalibrationData
     suite: EasyVqaSuite | None
     stream: DiskStream
@@ -119,7 +128,7 @@ class Job:
             target, towers = out / "model", recipe.towers
             stream = DiskStream(source, target, dtype=dtype, device=device, towers=towers, **patterns)
             check_pattern(stream, recipe.method)
-        return cls(recipe, name, out, source, dtype, data, suite, stream, clock)
+        return cls(recipe, name, out, source, dtype, samples, data, suite, stream, clock)
 
     def score(self, folder: Path, phase: str, dense: Scores | None = None) -> Scores | None:
         """Score the checkpoint in `folder`; None if the recipe names no benchmark."""
@@ -144,6 +153,7 @@ def run_prune(recipe: PruneRecipe, name: str, recipe_text: str, console: Console
     dense = job.score(job.source, "score dense")
     run, metrics = prune_job(job, dense, recipe_text)
     show_outcome(console, metrics, run)
+    console.print(f"report: [bold]{escape(str(write_report(job.out)))}[/bold]", soft_wrap=True, highlight=False)
     return job.out
 
 
@@ -166,8 +176,20 @@ def prune_job(job: Job, dense: Scores | None, recipe_text: str) -> tuple[dict[st
     if job.suite and dense and after:
         metrics = run_folder.summarise(job.suite, dense, after)
         run_folder.write_predictions(job.out / "predictions.parquet", job.suite, dense, after)
+    write_json(job.out / "examples.json", _examples(job, pruned, dense, after))
     _write(job, recipe_text, pruned, run, metrics)
+    log_run(pruned.loggers, Plan(run_folder.plan_content(pruned)["linears"]), metrics)
     return run, metrics
+
+
+def _examples(job: Job, pruned: Pruned, dense: Scores | None, after: Scores | None) -> dict[str, Any]:
+    """Content of examples.json; the pictures are those of the worst flips."""
+    pictures = {}
+    if job.suite and dense and after:
+        numbers = {row["picture"] for row in worst_flips(run_folder.prediction_rows(job.suite, dense, after))}
+        pictures = {str(number): load_picture(job.suite.split, number) for number in sorted(numbers)}
+    samples = (job.samples[index] for index in range(len(job.samples)))
+    return examples_content(pruned.chosen, samples, job.stream.model.config, pictures)
 
 
 def _describe(job: Job, pruned: Pruned) -> dict[str, Any]:
@@ -182,6 +204,8 @@ def _describe(job: Job, pruned: Pruned) -> dict[str, Any]:
         "sparsity": pruned.sparsity,
         "prunable_weights": size,
         "zeroed_weights": size - kept,
+        "parameters": _parameters(job.out / "model"),
+        "checkpoint_bytes": {"dense": _weight_bytes(job.source), "pruned": _weight_bytes(job.out / "model")},
         "linears": len(pruned.linears),
         **_describe_towers(pruned),
         "seconds": job.clock.seconds,
@@ -199,6 +223,16 @@ def _describe_towers(pruned: Pruned) -> dict[str, Any]:
         "towers": {"sparsity": pruned.towers_sparsity, "prunable_weights": size, "linears": len(pruned.towers)},
         "towers_unreached": pruned.unreached,
     }
+
+
+def _parameters(folder: Path) -> int:
+    """Numbers that a checkpoint stores, a shared one once."""
+    shards = CheckpointReader(folder).shards.values()
+    return sum(math.prod(info.shape) for shard in shards for info in shard.tensors.values())
+
+
+def _weight_bytes(folder: Path) -> int:
+    return sum(shard.size for shard in CheckpointReader(folder).shards.values())
 
 
 def _write(job: Job, recipe_text: str, pruned: Pruned, run: dict[str, Any], metrics: dict[str, Any] | None) -> None:

@@ -40,9 +40,13 @@ def summarise(suite: EasyVqaSuite, dense: Scores, pruned: Scores) -> dict[str, A
     }
 
 
-def write_predictions(path: Path, suite: EasyVqaSuite, dense: Scores, pruned: Scores) -> None:
-    """One row per question: what was asked, the right answer, what both models said, and the KL between them."""
-    rows = [
+def prediction_rows(suite: EasyVqaSuite, dense: Scores, pruned: Scores) -> list[dict[str, Any]]:
+    """One row per question: what was asked, the right answer, what both models said, its score in [0, 1].
+
+    `kl` is the mean over the answer's tokens; `dense_certainty` and `pruned_certainty` are the right answer's
+    probability among those that are allowed.
+    """
+    return [
         {
             "benchmark": q.kind,
             "id": q.id,
@@ -52,9 +56,18 @@ def write_predictions(path: Path, suite: EasyVqaSuite, dense: Scores, pruned: Sc
             "dense": dense.predictions[i],
             "pruned": pruned.predictions[i],
             "kl": pruned.divergence[i],
+            "dense_score": dense.values[q.kind][i],
+            "pruned_score": pruned.values[q.kind][i],
+            "dense_certainty": dense.certainty[i],
+            "pruned_certainty": pruned.certainty[i],
         }
         for i, q in enumerate(suite.items)
     ]
+
+
+def write_predictions(path: Path, suite: EasyVqaSuite, dense: Scores, pruned: Scores) -> None:
+    """predictions.parquet: see `prediction_rows`."""
+    rows = prediction_rows(suite, dense, pruned)
     pq.write_table(pa.Table.from_pylist(rows), path)
 
 

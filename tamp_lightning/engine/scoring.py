@@ -26,6 +26,8 @@ class Scores:
     """Benchmark -> figure -> value; "fidelity" holds the distance to the dense model where one was given."""
     predictions: dict[int, str] = field(default_factory=dict)
     """Answer to each question, by its position in the slice."""
+    certainty: dict[int, float] = field(default_factory=dict)
+    """Probability of the right one among the answers that are allowed, by position."""
     values: dict[str, list[float]] = field(default_factory=dict)
     """Benchmark -> score of every position of the slice, NaN where it belongs to another benchmark."""
     divergence: dict[int, float] = field(default_factory=dict)
@@ -84,7 +86,9 @@ class ScoreModule(L.LightningModule):
             means = answer_means(kl_divergence(dense, log_probs), first).tolist()
             self.scores.divergence.update(zip(items.tolist(), means, strict=True))
         predictions = self.suite.predict(items, log_probs[first])
+        certainty = self.suite.certainty(items, log_probs[first])
         self.scores.predictions.update(zip(items.tolist(), predictions, strict=True))
+        self.scores.certainty.update(zip(items.tolist(), certainty, strict=True))
         for kind, metric in self.metrics.items():
             rows = [r for r, i in enumerate(items.tolist()) if self.suite.items[i].kind == kind]
             answers = [self.suite.items[int(items[r])].answer for r in rows]

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from tamp_lightning.callbacks.allocation import AllocationCallback
@@ -81,6 +82,8 @@ class Pruned:
     """Linears of towers that were to be pruned, but that no calibration sample reached: they stay dense."""
     chosen: Chosen = field(default_factory=Chosen)
     """Tokens that counted in a few samples, and how many there were."""
+    loggers: list[Logger]
+    """Where the walks were logged to."""
 
     @property
     def sparsity(self) -> float:
@@ -139,6 +142,7 @@ def prune_stream(
         {name: row for done in towers for name, row in done.report.items()},
         [name for done in towers for name in done.unreached],
         watcher.chosen,
+        fit.loggers,
     )
 
 
