@@ -15,6 +15,8 @@ usage: tamp run RECIPE [--key=value ...]   do what a recipe says; keys override 
        tamp inspect CHECKPOINT             blocks, linears, modalities, memory needed: reads headers only
        tamp export RUN_OR_CHECKPOINT --format bitmask|dense --out DIR
                                            store a pruned checkpoint without its zeros, or turn that back
+       tamp report RUN [RUN ...] [--figures DIR] [--out FILE]
+                                           a run's report.html anew, or several runs compared; figures for papers
        tamp recipes                        names of the shipped recipes
        tamp doctor                         versions, device, test bed, owner of the `lightning` script
 RECIPE is a YAML file or the name of a shipped recipe, e.g. `tamp run llava_next_tamp --method.sparsity=0.6`."""
@@ -50,10 +52,10 @@ def _command(args: list[str]) -> None:
         from tamp_lightning.run import inspect_checkpoint
 
         inspect_checkpoint(args[1])
-    elif args[:1] == ["export"]:
-        from tamp_lightning.run import export_checkpoint
+    elif args[:1] in (["export"], ["report"]):
+        from tamp_lightning.run import export_checkpoint, report_runs
 
-        export_checkpoint(args[1:])
+        (export_checkpoint if args[0] == "export" else report_runs)(args[1:])
     elif args[:1] == ["evaluate"]:
         from tamp_lightning.run import run
 

@@ -201,6 +201,15 @@ def export_checkpoint(args: Sequence[str]) -> None:
         run_export(options.checkpoint, options.format, Path(options.out), Console())
 
 
+def report_runs(arguments: Sequence[str]) -> None:
+    """Write the page of one run or of several, and print where it lies."""
+    with refusals_in_one_line():
+        from tamp_lightning.reporting.command import report
+
+        page = report(arguments)
+        Console().print(f"report: [bold]{escape(str(page))}[/bold]", soft_wrap=True, highlight=False)
+
+
 @contextmanager
 def refusals_in_one_line() -> Iterator[None]:
     """End the program with one line and exit code 2 on bad input; any other error keeps its traceback."""

@@ -75,7 +75,9 @@ def _linearised(
     """Retention, and per sample a deviation: the standard error of their mean is that of the retention."""
     before, after = (torch.as_tensor(scores, dtype=torch.float64) for scores in (dense, pruned))
     if not len(before) == len(after) == len(benchmarks):
-        raise ValueError(f"Expected as many scores as benchmarks, but got {len(before)}, {len(after)}, {len(benchmarks)}.")
+        raise ValueError(
+            f"Expected as many scores as benchmarks, but got {len(before)}, {len(after)}, {len(benchmarks)}."
+        )
     names = list(dict.fromkeys(benchmarks))
     influence, ratios = torch.zeros_like(before), []
     for name in names:

@@ -69,7 +69,9 @@ def _near_floor(run: Run) -> Advice | None:
     if ":" in run.recipe["method"]["pattern"] or target <= 0.2:
         return Advice("Mind the floor", why)
     lower = round(target - 0.2, 2)
-    return Advice(f"Prune less: {100 * lower:.0f} %", why, again(run, f"{100 * lower:.0f}", f"--method.sparsity={lower}"))
+    return Advice(
+        f"Prune less: {100 * lower:.0f} %", why, again(run, f"{100 * lower:.0f}", f"--method.sparsity={lower}")
+    )
 
 
 def _move_weights(run: Run) -> Advice | None:

@@ -137,7 +137,9 @@ def worst_flips(rows: Sequence[Mapping[str, Any]], limit: int = 6) -> list[Mappi
     """
     lost = [row for row in rows if row["dense_score"] >= 0.5 > row["pruned_score"]]
     lost.sort(key=lambda row: row["pruned_certainty"] - row["dense_certainty"])
-    queues = {name: [row for row in lost if row["benchmark"] == name] for name in sorted({r["benchmark"] for r in lost})}
+    queues = {
+        name: [row for row in lost if row["benchmark"] == name] for name in sorted({r["benchmark"] for r in lost})
+    }
     found: dict[Any, Mapping[str, Any]] = {}
     while len(found) < limit and any(queues.values()):
         for queue in queues.values():

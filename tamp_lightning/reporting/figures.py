@@ -47,7 +47,9 @@ def benchmark_bars(scores: Sequence[BenchmarkScores], style: Style) -> Figure:
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     handles, labels = axes.get_legend_handles_labels()
-    ordered = sorted(zip(labels, handles, strict=True), key=lambda pair: ("dense", "pruned", "blind floor").index(pair[0]))
+    ordered = sorted(
+        zip(labels, handles, strict=True), key=lambda pair: ("dense", "pruned", "blind floor").index(pair[0])
+    )
     names, drawn = zip(*ordered, strict=True)
     figure.legend(drawn, names, loc="outside upper left", ncols=3, handlelength=1.4, columnspacing=1.4)
     return figure
@@ -100,7 +102,9 @@ def budget_bars(plan: Plan, style: Style) -> Figure:
     return figure
 
 
-def depth_lines(series: Mapping[str, Sequence[float | None]], blocks: Sequence[int], label: str, style: Style) -> Figure:
+def depth_lines(
+    series: Mapping[str, Sequence[float | None]], blocks: Sequence[int], label: str, style: Style
+) -> Figure:
     """One line per name against depth.
 
     Args:
@@ -171,7 +175,8 @@ def token_overlay(medium: Mapping[str, Any], picture: Any, panels: Mapping[str, 
 
     grids, aspect = medium["grids"], picture.shape[0] / picture.shape[1]
     rows, columns = (len(grids), len(panels)) if style.narrow else (1, len(grids) * len(panels))
-    height = rows * (style.width / (columns + 0.2) * aspect + 0.36) + 0.05
+    side = (style.width - 0.3 * columns / len(panels)) / columns - 0.08
+    height = rows * (side * aspect + 0.26)
     figure, axes = style.figure(height, rows, columns, squeeze=False)
     pale, own, start = picture // 3 * 2 + 85, iter(axes.flat), 0
     for grid in grids:
@@ -193,11 +198,13 @@ def _patches(axes: Axes, picture: Any, grid: Mapping[str, Any], chosen: Any, asp
 
     axes.imshow(picture, extent=(0, 1, 1, 0), interpolation="nearest")
     colour = np.empty((*chosen.shape, 4))
-    colour[..., :3], colour[..., 3] = to_rgb(SERIES[1]), 0.9 * chosen
+    colour[..., :3], colour[..., 3] = to_rgb(SERIES[1]), np.where(chosen > 0, 0.15 + 0.75 * chosen, 0)
     box = (grid["left"], grid["right"], grid["bottom"], grid["top"])
     axes.imshow(colour, extent=box, interpolation="nearest")
     if chosen.size <= 256:
-        downs, acrosses = (np.linspace(*ends, n + 1)[1:-1] for ends, n in zip((box[:1:-1], box[:2]), chosen.shape, strict=True))
+        downs, acrosses = (
+            np.linspace(*ends, n + 1)[1:-1] for ends, n in zip((box[:1:-1], box[:2]), chosen.shape, strict=True)
+        )
         axes.hlines(downs, 0, 1, color=INK, alpha=0.12, linewidth=0.5)
         axes.vlines(acrosses, 0, 1, color=INK, alpha=0.12, linewidth=0.5)
     axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], aspect=aspect)
@@ -218,7 +225,9 @@ def token_strips(panels: Mapping[str, Sequence[float]], label: str, ends: tuple[
     bins = min(count, 48)
     rows = np.array([[part.mean() for part in np.array_split(np.asarray(own), bins)] for own in panels.values()])
     figure, axes = style.figure(0.75 + 0.34 * len(panels))
-    mesh = axes.pcolormesh(np.linspace(0, 1, bins + 1), range(len(panels) + 1), 100 * rows, cmap=shades(), vmin=0, vmax=100)
+    mesh = axes.pcolormesh(
+        np.linspace(0, 1, bins + 1), range(len(panels) + 1), 100 * rows, cmap=shades(), vmin=0, vmax=100
+    )
     axes.hlines(range(1, len(panels)), 0, 1, color=RULE, linewidth=0.7)
     bare(axes)
     axes.invert_yaxis()

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-
 @dataclass(frozen=True)
 class Picture:
     """One figure: its name in the page and as a file, what it shows in a sentence, how it is drawn."""

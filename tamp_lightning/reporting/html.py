@@ -23,13 +23,13 @@ TEMPLATES = Path(__file__).parent / "templates"
 NAME = "report.html"
 
 
-def write_report(folder: Path) -> Path:
-    """Write report.html of a finished run into its folder, and return its path.
+def write_report(folder: Path, path: Path | None = None) -> Path:
+    """Write the page of a finished run, and return its path; default: report.html in the run's folder.
 
     Raises:
         ValueError: the folder is no run folder, or a file of it is damaged.
     """
-    return write_page(folder / NAME, "report.html", report_context(Run.read(folder)))
+    return write_page(path or folder / NAME, "report.html", report_context(Run.read(folder)))
 
 
 def write_page(path: Path, template: str, context: dict[str, Any]) -> Path:

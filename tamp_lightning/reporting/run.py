@@ -55,7 +55,14 @@ class Run:
             rows = _rows(folder / "predictions.parquet")
             examples = held["examples"] or {"calibration_tokens": {}, "samples": [], "pictures": {}}
             return cls(folder, run, recipe, Plan(plan["linears"]), held["metrics"], rows, examples)
-        except (json.JSONDecodeError, UnicodeDecodeError, yaml.YAMLError, pa.ArrowInvalid, KeyError, TypeError) as error:
+        except (
+            json.JSONDecodeError,
+            UnicodeDecodeError,
+            yaml.YAMLError,
+            pa.ArrowInvalid,
+            KeyError,
+            TypeError,
+        ) as error:
             raise ValueError(f"{folder} cannot be read as a run folder: {' '.join(str(error).split())}") from None
 
     @cached_property

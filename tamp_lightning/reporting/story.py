@@ -51,7 +51,11 @@ def tiles(run: Run) -> list[Tile]:
     data = run.run
     target = 100 * run.recipe["method"]["sparsity"]
     found = [
-        Tile("sparsity", f"{100 * data['sparsity']:.2f} %", f"target {target:.2f} %, counted from {data['linears']} masks")
+        Tile(
+            "sparsity",
+            f"{100 * data['sparsity']:.2f} %",
+            f"target {target:.2f} %, counted from {data['linears']} masks",
+        )
     ]
     if run.scored:
         for label, value in (("retention", run.scored.retention), ("above the blind floor", run.scored.above)):
@@ -132,7 +136,9 @@ def allocation(run: Run) -> str:
     name = run.recipe["method"]["allocation"]
     words = ALLOCATION.get(name, name)
     if run.plan.diversity():
-        return f"The budget was shared by {name}: {words}. Diversity was measured on the dense model in a walk of its own."
+        return (
+            f"The budget was shared by {name}: {words}. Diversity was measured on the dense model in a walk of its own."
+        )
     measured = "" if run.plan.scores() else " Nothing was measured for it."
     return f"The budget was shared by {name}: {words}.{measured}"
 
@@ -148,7 +154,9 @@ def tokens(run: Run) -> str:
     text = f"Token rule {name}: {TOKENS.get(name, name)}. On average {mean:.1f}{of} tokens of a sample counted."
     if not chosen_samples(run):
         return text
-    return f"{text} Below, the first samples with a picture, video or sound, as the first, middle and last block saw them."
+    return (
+        f"{text} Below, the first samples with a picture, video or sound, as the first, middle and last block saw them."
+    )
 
 
 def token_caption(run: Run) -> str:
@@ -162,8 +170,8 @@ def medium(content: Mapping[str, Any]) -> str:
     number = content["tokens"]
     if "grids" in content:
         return (
-            f"{number} tokens. Bright patches were chosen by every linear of the block, dark ones by none. LLaVA-NeXT sees "
-            "the whole picture once (overview) and in high resolution (details); tokens that end a row are not shown."
+            f"{number} tokens. The stronger the orange, the more linears of the block chose the patch. LLaVA-NeXT sees the "
+            "whole picture once (overview) and again in high resolution (details); tokens that end a row are not shown."
         )
     kind = content["kind"]
     order = "from its start to its end" if kind in ("video", "audio") else "in the order of its tokens"
