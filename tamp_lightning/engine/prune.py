@@ -34,6 +34,7 @@ from tamp_lightning.reporting.examples import examples_content, worst_flips
 from tamp_lightning.reporting.html import write_report
 from tamp_lightning.reporting.logs import log_run
 from tamp_lightning.reporting.plan import Plan
+from tamp_lightning.reporting.run import Run
 from tamp_lightning.reporting.table import show_outcome
 from tamp_lightning.stream.disk import DiskStream
 from tamp_lightning.stream.reader import CheckpointReader
@@ -152,7 +153,7 @@ def run_prune(recipe: PruneRecipe, name: str, recipe_text: str, console: Console
     job = Job.prepare(recipe, name)
     dense = job.score(job.source, "score dense")
     run, metrics = prune_job(job, dense, recipe_text)
-    show_outcome(console, metrics, run)
+    show_outcome(console, metrics, run, Run.read(job.out).plan)
     console.print(f"report: [bold]{escape(str(write_report(job.out)))}[/bold]", soft_wrap=True, highlight=False)
     return job.out
 

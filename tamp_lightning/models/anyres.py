@@ -67,11 +67,11 @@ def llava_next_grids(height: int, width: int, config: LlavaNextConfig) -> list[G
 
     Source: transformers 5.23, LlavaNextModel.pack_image_features and LlavaNextImageProcessorPil.get_image_patches.
     """
-    patch, crop = config.vision_config.patch_size, config.vision_config.image_size
-    side = crop // patch
-    target = select_best_resolution((height, width), config.image_grid_pinpoints)
-    rows, top, bottom = _extent(height, width, *target, patch)
-    columns, left, right = _extent(width, height, *target[::-1], patch)
+    vision: Any = config.vision_config
+    side = vision.image_size // vision.patch_size
+    high, wide = select_best_resolution((height, width), list(config.image_grid_pinpoints or []))
+    rows, top, bottom = _extent(height, width, high, wide, vision.patch_size)
+    columns, left, right = _extent(width, height, wide, high, vision.patch_size)
     return [
         Grid("overview", side, side, 0.0, 0.0, 1.0, 1.0, False),
         Grid("details", rows, columns, left, top, right, bottom, True),

@@ -63,8 +63,8 @@ def _near_floor(run: Run) -> Advice | None:
         return None
     target = run.recipe["method"]["sparsity"]
     why = (
-        f"Of what the dense model knows above a blind guesser, {max(above.value, 0):.0f} % is left. So near the floor accuracies "
-        "hardly tell methods apart: compare them by KL, or where more is left."
+        f"Of what the dense model knows beyond a blind guesser, {max(above.value, 0):.0f} % is left. So near the floor "
+        "accuracies hardly tell methods apart: compare them by KL, or where more is left."
     )
     if ":" in run.recipe["method"]["pattern"] or target <= 0.2:
         return Advice("Mind the floor", why)
@@ -80,8 +80,8 @@ def _move_weights(run: Run) -> Advice | None:
     if not retention or retention.value >= NEARLY_ALL or method["solver"] in MOVES_WEIGHTS:
         return None
     why = (
-        f"{method_name(method)} leaves the surviving weights as they were. SparseGPT moves them to make up for those that go; "
-        "it takes longer and more memory."
+        f"{method_name(method)} leaves the surviving weights as they were. SparseGPT moves them to make up for those "
+        "that go; it takes longer and more memory."
     )
     return Advice("Let the surviving weights move", why, again(run, "sparsegpt", "--method.solver=sparsegpt"))
 
@@ -115,7 +115,8 @@ def _more_questions(run: Run) -> Advice | None:
     retention, scores = run.scored and run.scored.retention, run.recipe["scores"]
     if not retention or retention.high - retention.low <= BLURRED or scores["slice"] != "quick":
         return None
-    why = f"The interval of retention is {retention.high - retention.low:.0f} points wide: differences below that mean little."
+    width = retention.high - retention.low
+    why = f"The interval of retention is {width:.0f} points wide: differences below that mean little."
     return Advice("Ask more questions", why, again(run, "standard", "--scores.slice=standard"))
 
 

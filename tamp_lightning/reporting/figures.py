@@ -202,11 +202,9 @@ def _patches(axes: Axes, picture: Any, grid: Mapping[str, Any], chosen: Any, asp
     box = (grid["left"], grid["right"], grid["bottom"], grid["top"])
     axes.imshow(colour, extent=box, interpolation="nearest")
     if chosen.size <= 256:
-        downs, acrosses = (
-            np.linspace(*ends, n + 1)[1:-1] for ends, n in zip((box[:1:-1], box[:2]), chosen.shape, strict=True)
-        )
-        axes.hlines(downs, 0, 1, color=INK, alpha=0.12, linewidth=0.5)
-        axes.vlines(acrosses, 0, 1, color=INK, alpha=0.12, linewidth=0.5)
+        rows, columns = chosen.shape
+        axes.hlines(np.linspace(box[3], box[2], rows + 1), 0, 1, color=INK, alpha=0.12, linewidth=0.5)
+        axes.vlines(np.linspace(box[0], box[1], columns + 1), 0, 1, color=INK, alpha=0.12, linewidth=0.5)
     axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], aspect=aspect)
     bare(axes)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -82,14 +82,14 @@ def report_context(run: Run) -> dict[str, Any]:
     }
 
 
-def _flip(run: Run, row: dict[str, Any]) -> dict[str, Any]:
+def _flip(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
     """A flipped question with its picture, if the run kept it, and how sure both models were of the right answer."""
     before, after = row.get("dense_certainty"), row.get("pruned_certainty")
     certainty = None if before is None or after is None else f"{100 * before:.0f} % → {100 * after:.0f} %"
     return {**row, "uri": run.examples["pictures"].get(str(row["picture"])), "certainty": certainty}
 
 
-def _sample(sample: dict[str, Any], pictures: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _sample(sample: Mapping[str, Any], pictures: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """A calibration sample with the figures of its media; frames of a video stand above their timeline."""
     shown = []
     for medium, picture in media_pictures(sample):

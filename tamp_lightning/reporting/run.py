@@ -18,7 +18,8 @@ from tamp_lightning.reporting.scores import Scored
 from tamp_lightning.reporting.wording import method_name
 
 FILES = ("run.json", "plan.json", "recipe.yaml")
-COLUMNS = {"benchmark", "id", "picture", "question", "answer", "dense", "pruned", "dense_score", "pruned_score"}
+DAMAGE = (json.JSONDecodeError, UnicodeDecodeError, yaml.YAMLError, pa.ArrowInvalid, KeyError, TypeError)
+COLUMNS = {"benchmark", "id", "picture", "question", "answer", "dense", "pruned", "kl", "dense_score", "pruned_score"}
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,7 @@ class Run:
             rows = _rows(folder / "predictions.parquet")
             examples = held["examples"] or {"calibration_tokens": {}, "samples": [], "pictures": {}}
             return cls(folder, run, recipe, Plan(plan["linears"]), held["metrics"], rows, examples)
-        except (
-            json.JSONDecodeError,
-            UnicodeDecodeError,
-            yaml.YAMLError,
-            pa.ArrowInvalid,
-            KeyError,
-            TypeError,
-        ) as error:
+        except DAMAGE as error:
             raise ValueError(f"{folder} cannot be read as a run folder: {' '.join(str(error).split())}") from None
 
     @cached_property

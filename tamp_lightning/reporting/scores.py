@@ -56,6 +56,11 @@ class Scored:
         """The same above the blind floor; None where the dense model is not above it everywhere."""
         return self._retention(self.rows, self.floor)
 
+    @cached_property
+    def kl_interval(self) -> Interval:
+        """Mean over questions of the divergence from the dense model on the answer's tokens, in nats."""
+        return mean_interval([row["kl"] for row in self.rows], [row["picture"] for row in self.rows])
+
     @property
     def kl(self) -> float:
         """Mean divergence from the dense model on answer tokens, in nats."""
@@ -108,6 +113,19 @@ def paired(first: Scored, second: Scored) -> Interval:
     dense, own, clusters = columns(first.rows)
     _, other, _ = columns(second.rows)
     return retention_difference(dense, own, other, [r["benchmark"] for r in first.rows], clusters)
+
+
+def paired_kl(first: Scored, second: Scored) -> Interval:
+    """KL to the dense model of the first run less that of the second, mean over questions, in nats.
+
+    Raises:
+        ValueError: they answered different questions.
+    """
+    if not same_questions(first, second):
+        raise ValueError("Expected two runs over the same questions and dense scores, but they differ.")
+    own, other = ([row["kl"] for row in scored.rows] for scored in (first, second))
+    found = paired_difference(own, other, [row["picture"] for row in first.rows])
+    return Interval(found.mean, found.low, found.high)
 
 
 def _clipped(interval: Interval) -> Interval:

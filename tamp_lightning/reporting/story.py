@@ -100,8 +100,8 @@ def fidelity(run: Run) -> str:
         return ""
     found = run.metrics["fidelity"]
     return (
-        f"Both models rank the same token first on {100 * found['top1_agreement']:.1f} % of the answer tokens; "
-        f"negative log-likelihood of the right ones went from {found['nll_dense']:.3f} to {found['nll_pruned']:.3f} nats."
+        f"Both models rank the same token first on {100 * found['top1_agreement']:.1f} % of the answer tokens; the "
+        f"negative log-likelihood of the right ones went from {found['nll_dense']:.3f} to {found['nll_pruned']:.3f}."
     )
 
 
@@ -136,9 +136,7 @@ def allocation(run: Run) -> str:
     name = run.recipe["method"]["allocation"]
     words = ALLOCATION.get(name, name)
     if run.plan.diversity():
-        return (
-            f"The budget was shared by {name}: {words}. Diversity was measured on the dense model in a walk of its own."
-        )
+        return f"The budget was shared by {name}: {words}. Diversity was measured on the dense model, in its own walk."
     measured = "" if run.plan.scores() else " Nothing was measured for it."
     return f"The budget was shared by {name}: {words}.{measured}"
 
@@ -154,9 +152,7 @@ def tokens(run: Run) -> str:
     text = f"Token rule {name}: {TOKENS.get(name, name)}. On average {mean:.1f}{of} tokens of a sample counted."
     if not chosen_samples(run):
         return text
-    return (
-        f"{text} Below, the first samples with a picture, video or sound, as the first, middle and last block saw them."
-    )
+    return f"{text} Below, the first samples that are not text alone, as the first, middle and last block saw them."
 
 
 def token_caption(run: Run) -> str:
@@ -170,8 +166,9 @@ def medium(content: Mapping[str, Any]) -> str:
     number = content["tokens"]
     if "grids" in content:
         return (
-            f"{number} tokens. The stronger the orange, the more linears of the block chose the patch. LLaVA-NeXT sees the "
-            "whole picture once (overview) and again in high resolution (details); tokens that end a row are not shown."
+            f"{number} tokens. The stronger the orange, the more linears of the block chose the patch. LLaVA-NeXT sees "
+            "the whole picture once (overview) and again in high resolution (details); tokens that end a row are not "
+            "shown."
         )
     kind = content["kind"]
     order = "from its start to its end" if kind in ("video", "audio") else "in the order of its tokens"

@@ -22,7 +22,7 @@ VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", **{c: f"--s{k}" for
 WIDE, NARROW = 7.4, 3.6
 """Inches of a figure beside a desktop's text, and on a phone; both with letters of the same size."""
 
-RC = {
+RC: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9.5,
     "axes.titlesize": 9.5,
@@ -98,19 +98,15 @@ def inline_svg(figure: Figure, name: str, label: str) -> str:
     from markupsafe import escape
 
     buffer = io.StringIO()
-    figure.savefig(
-        buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    )
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     for colour, variable in VARIABLES.items():
         svg = re.sub(rf"(?<=[:\s\"]){colour}\b", f"var({variable})", svg)
-    svg = re.sub(
-        r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{escape(label)}">', svg
-    )
-    return svg
+    box = svg[svg.index('viewBox="') :].split('"')[1]
+    return f'<svg viewBox="{box}" role="img" aria-label="{escape(label)}">{svg[svg.index(">") + 1 :]}'
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:

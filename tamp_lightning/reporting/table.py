@@ -8,7 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-LABELS = {"yes_no": "yes/no, balanced", "shape": "shape", "colour": "colour"}
+from tamp_lightning.reporting.plan import Plan
+from tamp_lightning.reporting.wording import benchmark_label, short
+
+BARS = "·▁▂▃▄▅▆▇█"
 
 
 def percent(value: float | None) -> str:
@@ -29,7 +32,7 @@ def benchmark_table(metrics: Mapping[str, Any]) -> Table:
         dense, pruned, floor = row["dense"], row["pruned"], row["floor"]
         above = f"{100 * (pruned - floor) / (dense - floor):.1f} %" if dense > floor else "–"
         ratio = f"{100 * pruned / dense:.1f} %" if dense else "–"
-        table.add_row(LABELS.get(name, name), percent(floor), percent(dense), percent(pruned), ratio, above)
+        table.add_row(benchmark_label(name), percent(floor), percent(dense), percent(pruned), ratio, above)
     table.add_section()
     mean, corrected = metrics["retention"], metrics["corrected_retention"]
     above = "–" if corrected is None else f"{corrected:.1f} %"
@@ -37,8 +40,21 @@ def benchmark_table(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
-def show_outcome(console: Console, metrics: Mapping[str, Any] | None, run: Mapping[str, Any]) -> None:
-    """Print scores, sparsity, seconds, memory and where the checkpoint lies."""
+def plan_table(plan: Plan) -> Table:
+    """Sparsity of every linear as a bar per block, from none to all of its weights; a row per kind of linear."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("sparsity", "block by block", "mean", "of all", "of kept"):
+        table.add_column(column, justify="right" if column in ("mean", "of all", "of kept") else "left", no_wrap=True)
+    for (kind, size, kept, sparsity), cells in zip(plan.budget(), plan.cells(), strict=True):
+        bars = "".join(" " if cell is None else BARS[round(cell * (len(BARS) - 1))] for cell in cells)
+        table.add_row(short(kind, plan.kinds), bars, percent(sparsity), percent(size), percent(kept))
+    return table
+
+
+def show_outcome(
+    console: Console, metrics: Mapping[str, Any] | None, run: Mapping[str, Any], plan: Plan | None = None
+) -> None:
+    """Print scores, sparsity, seconds, memory and where the checkpoint lies; of an uneven plan also where zeros are."""
     console.print()
     if metrics is not None:
         console.print(benchmark_table(metrics))
@@ -47,6 +63,8 @@ def show_outcome(console: Console, metrics: Mapping[str, Any] | None, run: Mappi
             f"KL to dense on answer tokens {fidelity['kl']:.4f} nats, same first choice on "
             f"{percent(fidelity['top1_agreement'])} of them, answers flipped {percent(metrics['flips'])}"
         )
+    if plan is not None and not plan.even:
+        console.print(plan_table(plan))
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in run["seconds"].items())
     memory = ", ".join(f"{name} {value / 2**30:.2f} GiB" for name, value in run["peak_memory_bytes"].items())
     console.print(

@@ -52,7 +52,7 @@ PATTERN = {"row": "anywhere in a row", "matrix": "anywhere in a matrix"}
 
 def method_name(method: Mapping[str, Any]) -> str:
     """The published name of a recipe's method, or its choices joined by a cross; the pattern where it is n:m."""
-    choices = tuple(str(method[key]) for key in ("tokens", "allocation", "solver"))
+    choices = str(method["tokens"]), str(method["allocation"]), str(method["solver"])
     name = NAMES.get(choices, " × ".join(choices))
     return f"{name} {method['pattern']}" if ":" in str(method["pattern"]) else name
 
@@ -109,7 +109,7 @@ def duration(value: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds % 60} s"
 
 
-def figure(value: float, sign: bool = False) -> str:
-    """A number with one decimal and a real minus; with a plus where `sign` is wanted."""
-    text = f"{value:+.1f}" if sign else f"{value:.1f}"
+def figure(value: float, sign: bool = False, decimals: int = 1) -> str:
+    """A number with so many decimals and a real minus; with a plus where `sign` is wanted."""
+    text = f"{value:+.{decimals}f}" if sign else f"{value:.{decimals}f}"
     return text.replace("-", "−")
