@@ -10,6 +10,7 @@ import pytest
 
 from tamp_lightning.resources import data_folder, recipe_names, shipped_recipes
 
+TEMPLATES = Path(__file__).parents[1] / "tamp_lightning" / "reporting" / "templates"
 ROOT = Path(__file__).parents[1]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 
@@ -48,7 +49,8 @@ def test_wheel_holds_recipes_data_and_types(wheel):
     recipes = {f"tamp_lightning/_recipes/{p.name}" for p in shipped_recipes().values()}
     files = [p for p in data_folder().rglob("*") if p.is_file()]
     data = {f"tamp_lightning/_data/{p.relative_to(data_folder()).as_posix()}" for p in files}
-    assert recipes | data | {"tamp_lightning/py.typed"} <= held
+    templates = {f"tamp_lightning/reporting/templates/{p.name}" for p in TEMPLATES.iterdir()}
+    assert recipes | data | templates | {"tamp_lightning/py.typed"} <= held
     assert {name.split("/")[0].split("-")[0] for name in held} == {"tamp_lightning"}
     assert any(name.endswith("licenses/LICENSE") for name in held)
 

@@ -58,14 +58,14 @@ def names(runs: Sequence[Run]) -> list[str]:
 
 
 def methods(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by method, whatever its sparsity; of several with the same published name, also the recipe's."""
+    """Runs by method, whatever its sparsity; of several with one published name, also a folder."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         key = json.dumps({**run.recipe["method"], "sparsity": None}, sort_keys=True)
         groups.setdefault(key, []).append(run)
     plain = [method_name(own[0].recipe["method"]) for own in groups.values()]
     return {
-        name if plain.count(name) == 1 else f"{name} ({own[0].run['recipe']})": own
+        name if plain.count(name) == 1 else f"{name} ({own[0].folder.name})": own
         for name, own in zip(plain, groups.values(), strict=True)
     }
 
