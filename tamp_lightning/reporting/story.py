@@ -111,7 +111,7 @@ def flips(run: Run) -> str:
     won = sum(row["pruned_score"] >= 0.5 > row["dense_score"] for row in run.rows)
     return (
         f"{lost} of {len(run.rows):,} questions went from right to wrong, {won} the other way. "
-        "Below are those on which the dense model was surest compared with the pruned one, one for each picture."
+        "Below, from the benchmarks in turn, those whose right answer lost most of its probability."
     )
 
 

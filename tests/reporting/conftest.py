@@ -89,7 +89,7 @@ def hostile(tamp_run, tmp_path):
     shutil.copytree(tamp_run[0], folder, ignore=shutil.ignore_patterns("model"))
     rows = pq.read_table(folder / "predictions.parquet").to_pylist()
     for row in rows:
-        row |= {key: EVIL for key in ("question", "answer", "dense", "pruned")}
+        row |= dict.fromkeys(("question", "answer", "dense", "pruned"), EVIL)
         row |= {"dense_score": 1.0, "pruned_score": 0.0}
     pq.write_table(pa.Table.from_pylist(rows), folder / "predictions.parquet")
     for name in ("run", "examples", "metrics", "plan"):
@@ -106,7 +106,7 @@ def _poisoned(content: dict, name: str) -> dict:
         return {key: EVIL if isinstance(value, str) else value for key, value in content.items()}
     if name == "examples":
         content["samples"] = [{**sample, "text": EVIL} for sample in content["samples"]]
-        content["pictures"] = {key: '"><script>1</script>' for key in content["pictures"]}
+        content["pictures"] = dict.fromkeys(content["pictures"], '"><script>1</script>')
     if name == "plan":
         content["linears"] = {f"{key}{EVIL}": row for key, row in content["linears"].items()}
     return content

@@ -65,7 +65,13 @@ def test_certainty_is_a_probability_and_agrees_with_the_answer(tamp_run):
 def test_flips_come_from_all_benchmarks_in_turn_the_largest_loss_first():
     def row(benchmark, picture, before, after, right=(1.0, 0.0)):
         scores = dict(zip(("dense_score", "pruned_score"), right, strict=True))
-        return {"benchmark": benchmark, "picture": picture, "dense_certainty": before, "pruned_certainty": after, **scores}
+        return {
+            "benchmark": benchmark,
+            "picture": picture,
+            "dense_certainty": before,
+            "pruned_certainty": after,
+            **scores,
+        }
 
     rows = [
         row("a", 1, 0.9, 0.5),
