@@ -32,6 +32,7 @@ QUIET: dict[str, Any] = {
     "enable_checkpointing": False,
     "enable_model_summary": False,
     "num_sanity_val_steps": 0,
+    "log_every_n_steps": 1,
 }
 
 

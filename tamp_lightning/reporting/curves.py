@@ -29,7 +29,7 @@ def against_sparsity(curves: Sequence[Curve], label: str, style: Style) -> Figur
     """A line per method through its means; whiskers where a mean is of one run, else its runs as dots."""
     figure, axes = style.figure(3.0)
     for number, curve in enumerate(curves):
-        _line(axes, curve, SERIES[number % len(SERIES)], MARKERS[number // len(SERIES) % len(MARKERS)])
+        _line(axes, curve, style, SERIES[number % len(SERIES)], MARKERS[number // len(SERIES) % len(MARKERS)])
     axes.set_xlabel("sparsity, %")
     axes.set_ylabel(label)
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
@@ -40,13 +40,13 @@ def against_sparsity(curves: Sequence[Curve], label: str, style: Style) -> Figur
     return figure
 
 
-def _line(axes: Axes, curve: Curve, colour: str, marker: str) -> None:
+def _line(axes: Axes, curve: Curve, style: Style, colour: str, marker: str) -> None:
     held: dict[float, list[Interval]] = {}
     for sparsity, interval in sorted(curve.points, key=lambda point: point[0]):
         if interval is not None:
             held.setdefault(round(100 * sparsity, 1), []).append(interval)
     means = [fmean(own.value for own in runs) for runs in held.values()]
-    axes.plot(list(held), means, color=colour, marker=marker, markersize=5, label=curve.name)
+    axes.plot(list(held), means, color=colour, marker=marker, markersize=5, label=style.label(curve.name))
     for sparsity, runs in held.items():
         values = [own.value for own in runs]
         if len(runs) == 1:
@@ -64,9 +64,9 @@ def ranking(behind: Mapping[str, Interval], label: str, style: Style) -> Figure:
         colour = ACCENT if high < 0 or low > 0 else MUTED
         axes.errorbar(value, row, xerr=reach, fmt="o", markersize=5, capsize=2.5, color=colour)
     axes.axvline(0, color=INK, linestyle=(0, (2, 1.5)), linewidth=1.1)
-    axes.set_yticks(range(len(behind)), list(behind))
+    axes.set_yticks(range(len(behind)), [style.label(name) for name in behind])
     axes.set_ylim(len(behind) - 0.5, -0.5)
-    axes.set_xlabel(label)
+    axes.set_xlabel(style.label(label))
     axes.grid(axis="x")
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)

@@ -39,7 +39,7 @@ def benchmark_bars(scores: Sequence[BenchmarkScores], style: Style) -> Figure:
             axes.errorbar(value, row + offset, xerr=reach, color=INK, capsize=2.5, linewidth=1.1, fmt="none")
         floor = "blind floor" if row == 0 else None
         axes.plot([100 * own.floor] * 2, [row - 0.43, row + 0.43], color=INK, linestyle=(0, (2, 1.5)), label=floor)
-    axes.set_yticks(range(len(scores)), [benchmark_label(own.name) for own in scores])
+    axes.set_yticks(range(len(scores)), [style.label(benchmark_label(own.name)) for own in scores])
     axes.set_ylim(len(scores) - 0.45, -0.55)
     axes.set_xlim(0, 102)
     axes.set_xlabel("score, %")
@@ -67,7 +67,9 @@ def sparsity_map(plan: Plan, style: Style) -> Figure:
     mesh = axes.pcolormesh(np.ma.masked_invalid(cells), cmap=shades(), vmin=low, vmax=high, **edges)
     bare(axes)
     axes.invert_yaxis()
-    axes.set_yticks([k + 0.5 for k in range(len(plan.kinds))], [short(kind, plan.kinds) for kind in plan.kinds])
+    axes.set_yticks(
+        [k + 0.5 for k in range(len(plan.kinds))], [style.label(short(kind, plan.kinds)) for kind in plan.kinds]
+    )
     _block_ticks(axes, plan.blocks, 0.5)
     bar = figure.colorbar(mesh, ax=axes, location="right", aspect=14, pad=0.02, fraction=0.05)
     bar.outline.set_visible(False)
@@ -92,7 +94,7 @@ def budget_bars(plan: Plan, style: Style) -> Figure:
         first = row == 0
         axes.barh(row - 0.17, 100 * size, 0.3, color=MUTED, alpha=0.45, label="of all weights" if first else None)
         axes.barh(row + 0.17, 100 * kept, 0.3, color=ACCENT, label="of the weights kept" if first else None)
-    axes.set_yticks(range(len(budget)), [short(kind, plan.kinds) for kind, *_ in budget])
+    axes.set_yticks(range(len(budget)), [style.label(short(kind, plan.kinds)) for kind, *_ in budget])
     axes.set_ylim(len(budget) - 0.5, -0.5)
     axes.set_xlabel("share, %")
     axes.grid(axis="x")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -62,6 +63,10 @@ class Style:
     def narrow(self) -> bool:
         """Whether the figure is for a phone."""
         return self.width < 5
+
+    def label(self, text: str) -> str:
+        """A name that stands beside an axis, in at most two lines."""
+        return fill(text, 20 if self.narrow else 40, max_lines=2, placeholder=" …")
 
     def figure(self, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
         """A new figure of this width with its axes, apart from pyplot so that no display is needed."""

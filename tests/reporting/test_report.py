@@ -146,7 +146,10 @@ def test_hostile_text_is_only_text(hostile):
 def test_every_command_in_the_advice_is_accepted(tamp_run, wanda_run):
     seen = set()
     for folder, _ in (tamp_run, wanda_run):
-        for item in advice(Run.read(folder)):
+        run = Run.read(folder)
+        for row in run.rows:
+            row["pruned_score"] = 0.0
+        for item in advice(run):
             if item.command and item.command.startswith("tamp run"):
                 name, *overrides = item.command.split()[2:]
                 parse(name, overrides)
