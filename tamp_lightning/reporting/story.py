@@ -64,7 +64,7 @@ def tiles(run: Run) -> list[Tile]:
         flipped = 100 * run.scored.metrics["flips"]
         found.append(Tile("answers flipped", f"{flipped:.1f} %", "right to wrong or wrong to right"))
     if "parameters" in data:
-        after = data["parameters"] - data["zeroed_weights"]
+        after = data["parameters"] - data["zeroed_weights"] - _zeroed_in_towers(data)
         sizes = data["checkpoint_bytes"]
         found.append(Tile("weights not pruned", count(after), f"of {count(data['parameters'])} in the whole model"))
         found.append(Tile("on disk", size(sizes["pruned"]), f"{size(sizes['dense'])} before"))
@@ -75,6 +75,12 @@ def tiles(run: Run) -> list[Tile]:
     gpu = f"GPU {size(memory['gpu'])}" if "gpu" in memory else f"on {data['device']}, {data['dtype']}"
     found.append(Tile("peak memory", size(memory["ram"]), gpu))
     return found
+
+
+def _zeroed_in_towers(data: Mapping[str, Any]) -> int:
+    """Weights of towers and projector that were removed."""
+    towers = data.get("towers")
+    return round(towers["sparsity"] * towers["prunable_weights"]) if towers else 0
 
 
 def details(run: Run) -> list[tuple[str, str]]:
@@ -116,7 +122,18 @@ def flips(run: Run) -> str:
 
 
 def zeros(run: Run) -> str:
-    """The sparsest and the densest linear."""
+    """The sparsest and the densest linear of the decoder; the towers, where they were pruned too."""
+    towers = run.run.get("towers")
+    if not towers:
+        return _decoder_zeros(run)
+    return (
+        f"{_decoder_zeros(run)} Towers and projector lost {100 * towers['sparsity']:.1f} % of "
+        f"{count(towers['prunable_weights'])} weights, the same share in each of {towers['linears']} linears; "
+        "what follows is about the decoder."
+    )
+
+
+def _decoder_zeros(run: Run) -> str:
     plan = run.plan
     if plan.even:
         return f"Every linear gave up the same share of its weights, {100 * run.run['sparsity']:.1f} %."
