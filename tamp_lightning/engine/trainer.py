@@ -83,7 +83,7 @@ class Pruned:
     """Linears of towers that were to be pruned, but that no calibration sample reached: they stay dense."""
     chosen: Chosen = field(default_factory=Chosen)
     """Tokens that counted in a few samples, and how many there were."""
-    loggers: list[Logger]
+    loggers: list[Logger] = field(default_factory=list)
     """Where the walks were logged to."""
 
     @property
