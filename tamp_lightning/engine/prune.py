@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +36,6 @@ from tamp_lightning.reporting.plan import Plan
 from tamp_lightning.reporting.run import Run
 from tamp_lightning.reporting.table import show_outcome
 from tamp_lightning.stream.disk import DiskStream
-from tamp_lightning.stream.reader import CheckpointReader
 from tamp_lightning.stream.skeleton import model_class
 from tamp_lightning.stream.writer import is_taken
 
@@ -205,8 +203,7 @@ def _describe(job: Job, pruned: Pruned) -> dict[str, Any]:
         "sparsity": pruned.sparsity,
         "prunable_weights": size,
         "zeroed_weights": size - kept,
-        "parameters": _parameters(job.out / "model"),
-        "checkpoint_bytes": {"dense": _weight_bytes(job.source), "pruned": _weight_bytes(job.out / "model")},
+        **run_folder.sizes(job.source, job.out / "model"),
         "linears": len(pruned.linears),
         **_describe_towers(pruned),
         "seconds": job.clock.seconds,
@@ -224,16 +221,6 @@ def _describe_towers(pruned: Pruned) -> dict[str, Any]:
         "towers": {"sparsity": pruned.towers_sparsity, "prunable_weights": size, "linears": len(pruned.towers)},
         "towers_unreached": pruned.unreached,
     }
-
-
-def _parameters(folder: Path) -> int:
-    """Numbers that a checkpoint stores, a shared one once."""
-    shards = CheckpointReader(folder).shards.values()
-    return sum(math.prod(info.shape) for shard in shards for info in shard.tensors.values())
-
-
-def _weight_bytes(folder: Path) -> int:
-    return sum(shard.size for shard in CheckpointReader(folder).shards.values())
 
 
 def _write(job: Job, recipe_text: str, pruned: Pruned, run: dict[str, Any], metrics: dict[str, Any] | None) -> None:

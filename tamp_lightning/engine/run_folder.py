@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tamp_lightning.engine.scoring import Scores
 from tamp_lightning.engine.trainer import Pruned
 from tamp_lightning.metrics import corrected_retention, flips, retention
 from tamp_lightning.ops.diversity import MODALITIES
+from tamp_lightning.stream.reader import CheckpointReader
 
 
 def summarise(suite: EasyVqaSuite, dense: Scores, pruned: Scores) -> dict[str, Any]:
@@ -96,6 +98,14 @@ def _towers(pruned: Pruned) -> dict[str, Any]:
         return {}
     rows = {name: {**row, "sparsity": 1 - row["kept"] / row["size"]} for name, row in pruned.towers.items()}
     return {"towers_sparsity": pruned.towers_sparsity, "towers": rows}
+
+
+def sizes(dense: Path, pruned: Path) -> dict[str, Any]:
+    """Numbers that the pruned checkpoint stores, a shared one once, and the bytes of the files before and after."""
+    readers = {"dense": CheckpointReader(dense), "pruned": CheckpointReader(pruned)}
+    tensors = [info for shard in readers["pruned"].shards.values() for info in shard.tensors.values()]
+    stored = {name: sum(shard.size for shard in reader.shards.values()) for name, reader in readers.items()}
+    return {"parameters": sum(math.prod(info.shape) for info in tensors), "checkpoint_bytes": stored}
 
 
 def write_masks(path: Path, pruned: Pruned) -> None:
