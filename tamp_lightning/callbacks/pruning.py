@@ -18,7 +18,10 @@ from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics, mixed
 from tamp_lightning.methods.tokens import ModalityMix
 from tamp_lightning.ops.drift import TEXT
+from tamp_lightning.ops.masks import keep_where
 from tamp_lightning.stream.cache import CachedBatch
+
+_GATHER = 0x8040201008040201 - 2**64
 
 
 def mask_sha256(mask: Tensor) -> str:
@@ -28,9 +31,10 @@ def mask_sha256(mask: Tensor) -> str:
 
 def pack_bits(mask: Tensor) -> Tensor:
     """Bits of a bool mask in row order, eight to a uint8, the first in the highest bit; the tail is zero."""
-    bits = mask.flatten().cpu().to(torch.uint8)
-    bits = torch.nn.functional.pad(bits, (0, -len(bits) % 8)).view(-1, 8)
-    return (bits << torch.arange(7, -1, -1, dtype=torch.uint8)).sum(1, dtype=torch.uint8)
+    flat = mask.flatten().cpu().view(torch.uint8)
+    # eight bool bytes are one (little-endian) int64: the product moves byte k to bit 7 - k of the highest byte
+    eight = torch.nn.functional.pad(flat, (0, -len(flat) % 8)).view(torch.int64)
+    return (eight * _GATHER >> 56).to(torch.uint8)
 
 
 class PruningCallback(L.Callback):
@@ -88,7 +92,7 @@ class PruningCallback(L.Callback):
         linears = {name: pl_module.block.get_parameter(f"{name}.weight") for name in solved}
         dense = {name: weight.detach().clone() for name, weight in linears.items()} if self.method.polish.on else {}
         for name, (weight, mask) in solved.items():
-            linears[name].data.copy_(weight).masked_fill_(~mask, 0)
+            linears[name].data.copy_(keep_where(weight, mask))
         if self.method.polish.on and solved:
             self._polish(pl_module, solved, dense)
 
@@ -110,7 +114,8 @@ class PruningCallback(L.Callback):
     def _report(self, pl_module: BlockPass, name: str, mask: Tensor) -> None:
         full = pl_module.stream.facts.linear_name(pl_module.index, name)
         mass, samples = self.statistics.mass(name), max(len(self.statistics.samples), 1)
-        row = {"kept": int(mask.sum()), "size": mask.numel(), "shape": list(mask.shape), "sha256": mask_sha256(mask)}
+        kept = int(mask.count_nonzero())
+        row = {"kept": kept, "size": mask.numel(), "shape": list(mask.shape), "sha256": mask_sha256(mask)}
         self.report[full] = {**row, "tokens_per_sample": float(mass.sum()) / samples}
         if self.chooser is not None:
             self.report[full]["lambda"] = self.chooser.lam

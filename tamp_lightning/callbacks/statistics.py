@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import lightning as L
 import torch
@@ -16,7 +15,7 @@ from tamp_lightning.callbacks.drift import DriftCollector
 from tamp_lightning.callbacks.tokens import TokenCollector, Tokens, check_finite, unreached
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics
-from tamp_lightning.methods.tokens import ModalityMix, Seen
+from tamp_lightning.methods.tokens import Amia, ModalityMix, Seen
 from tamp_lightning.ops.diversity import MODALITIES
 from tamp_lightning.ops.hessian import weighted_cross, weighted_gram
 from tamp_lightning.ops.stats import squares, weighted_sum
@@ -97,7 +96,7 @@ class StatisticsCollector(L.Callback):
         self.samples.update(pl_module.current.ids.tolist())
         step = _Step(pl_module, seen, {}, {})
         # all at once, so that no two share an id because one is gone already
-        self.weights = dict(self._weights(seen, tokens))
+        self.weights = self._weights(seen, tokens)
         for name, weights in self.weights.items():
             self._add_diagonal(step, name, tokens[name], weights)
             if self.method.statistics == "hessian":
@@ -113,12 +112,16 @@ class StatisticsCollector(L.Callback):
             mean_drift=self.drift.mean if self.drift else None,
         )
 
-    def _weights(self, seen: Seen, tokens: dict[str, Tokens]) -> Iterator[tuple[str, Tensor]]:
-        """Token weights of each linear; one object for all where they do not depend on the linear."""
+    def _weights(self, seen: Seen, tokens: dict[str, Tokens]) -> dict[str, Tensor]:
+        """Token weights of each linear; one object for those that weigh tokens alike."""
         rule = self.method.token_rule
-        common = None if rule.needs_outputs else rule.weights(seen)
+        if not isinstance(rule, Amia):
+            return dict.fromkeys(tokens, rule.weights(seen))
+        groups: dict[int, dict[str, Tensor]] = {}
         for name, own in tokens.items():
-            yield name, rule.weights(replace(seen, outputs=own.outputs)) if common is None else common
+            groups.setdefault(id(own.inputs), {})[name] = own.outputs
+        chosen = rule.by_linear(seen, list(groups.values()))
+        return {name: chosen[name] for name in tokens}
 
     def _parts(self, step: _Step, weights: Tensor) -> dict[int, Tensor]:
         """Token weights of each part that is summed up by itself."""
@@ -133,9 +136,12 @@ class StatisticsCollector(L.Callback):
         key, ids = id(tokens.inputs), step.module.current.ids
         if key not in step.squared:  # q, k and v read the same input: square it once
             step.squared[key] = squares(tokens.inputs, step.seen.valid)
-        parts = step.parts.setdefault(id(weights), self._parts(step, weights))
-        for part, own in parts.items():
-            rows = weighted_sum(step.squared[key], own)
+        if id(weights) not in step.parts:
+            step.parts[id(weights)] = self._parts(step, weights)
+        for part, own in step.parts[id(weights)].items():
+            if (key, id(own)) not in step.rows:  # and add it up once, where they weigh tokens alike
+                step.rows[key, id(own)] = weighted_sum(step.squared[key], own)
+            rows = step.rows[key, id(own)]
             full = step.module.stream.facts.linear_name(step.module.index, name)
             check_finite(full, "inputs", rows.isfinite().all(1), ids)
             sums = self._sums.setdefault(name, {}).setdefault(part, Sums())
@@ -196,6 +202,7 @@ class _Step:
     seen: Seen
     squared: dict[int, Tensor]
     parts: dict[int, dict[int, Tensor]]
+    rows: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     leaders: dict[tuple[int, int], str] = field(default_factory=dict)
 
 

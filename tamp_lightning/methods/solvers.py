@@ -11,6 +11,7 @@ from tamp_lightning.methods.patterns import Pattern
 from tamp_lightning.methods.statistics import Statistics
 from tamp_lightning.ops import scores
 from tamp_lightning.ops.admm import admm
+from tamp_lightning.ops.masks import keep_where
 from tamp_lightning.ops.obs import sparsegpt
 
 Needs = Literal["nothing", "diagonal", "hessian"]
@@ -154,7 +155,7 @@ class Admm:
 
 def _best(weight: Tensor, importance: Tensor, kept: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
     mask = pattern.mask(importance, kept)
-    return weight.masked_fill(~mask, 0), mask
+    return keep_where(weight, mask), mask
 
 
 def _at_least_zero(section: str, rule: object, name: str) -> None:

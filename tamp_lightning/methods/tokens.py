@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from tamp_lightning.ops.drift import TEXT, select_drifted
+from tamp_lightning.ops.gram import Precision
 from tamp_lightning.ops.tokens import select_representative
 
 Stage = Literal["collect", "drift", "mix"]
@@ -96,6 +99,12 @@ class Amia:
     """Picking stops at squared MMD < threshold * sqrt(1 - density); smaller picks more tokens."""
     positive_only: bool = False
     """Density over positive cosines only within a modality, as the released code does; slower."""
+    per: Literal["linear", "input", "block"] = "linear"
+    """Tokens are chosen for each linear, once for all that read the same input, or once for the block; faster."""
+    max_tokens: int | None = None
+    """Choose among so many tokens of a sample, those the last one attends to most; at least 1. Default: all."""
+    precision: Precision = "exact"
+    """Of the products of tokens: exact, or float32 outputs rounded to tf32 (on a GPU) or bf16 first."""
 
     needs_attention: ClassVar[bool] = True
     needs_outputs: ClassVar[bool] = True
@@ -107,6 +116,8 @@ class Amia:
                 raise ValueError(f"amia.{name} is {getattr(self, name)}; it has to be at least 0.")
         if not self.bandwidth > 0:
             raise ValueError(f"amia.bandwidth is {self.bandwidth}; it has to be above 0, such as 1.0.")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"amia.max_tokens is {self.max_tokens}; it has to be at least 1, such as 512.")
 
     def weights(self, seen: Seen) -> Tensor:
         """True on the picked tokens, bool [B, n]; see `ops.tokens.select_representative`.
@@ -114,11 +125,41 @@ class Amia:
         Raises:
             ValueError: outputs or attention are missing, or the shapes do not agree.
         """
-        if seen.outputs is None or seen.attention is None:
-            missing = "outputs" if seen.outputs is None else "attention"
-            raise ValueError(f"the token rule amia got no {missing}; collect them or use tokens: all.")
+        if seen.outputs is None:
+            raise ValueError("the token rule amia got no outputs; collect them or use tokens: all.")
+        return self._select(seen, [seen.outputs])[0]
+
+    def by_linear(self, seen: Seen, groups: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Tokens picked for every linear of a block at once; linears that share a choice share the tensor.
+
+        With `per: input` linears that read the same input are taken for one with all their outputs side by side, which
+        is what they are in a model that fuses them (qkv_proj, gate_up_proj). With `per: block` the first such group,
+        queries, keys and values, decides for the whole block.
+
+        Args:
+            seen: without outputs.
+            groups: outputs [B, n, d] by linear, one group per input that is read, in the order of the block.
+
+        Returns:
+            Bool [B, n] by linear.
+
+        Raises:
+            ValueError: attention is missing, or the shapes do not agree.
+        """
+        if self.per == "linear":
+            choices = [([name], outputs) for group in groups for name, outputs in group.items()]
+        else:
+            choices = [(list(group), torch.cat(list(group.values()), -1)) for group in groups]
+        if self.per == "block":
+            choices = [([name for group in groups for name in group], choices[0][1])]
+        picked = self._select(seen, [outputs for _, outputs in choices])
+        return {name: tokens for (names, _), tokens in zip(choices, picked, strict=True) for name in names}
+
+    def _select(self, seen: Seen, outputs: Sequence[Tensor]) -> Tensor:
+        if seen.attention is None:
+            raise ValueError("the token rule amia got no attention; collect it or use tokens: all.")
         return select_representative(
-            seen.outputs,
+            outputs,
             seen.attention,
             seen.modality,
             valid=seen.valid,
@@ -128,6 +169,8 @@ class Amia:
             bandwidth=self.bandwidth,
             threshold=self.threshold,
             positive_only=self.positive_only,
+            max_tokens=self.max_tokens,
+            precision=self.precision,
         )
 
 

@@ -5,11 +5,11 @@ import math
 import torch
 from torch import Tensor
 
+from tamp_lightning.ops.gram import SMALLEST_NORM, cosine_gram
+from tamp_lightning.ops.masks import keep_where
+
 MODALITIES = ("text", "image", "video", "audio")
 """Name of each modality id; the id is the position."""
-
-SMALLEST_NORM = 1e-12
-"""Shorter tokens keep a length below one: a zero token has cosine 0 with everything."""
 
 
 @torch.no_grad()
@@ -36,40 +36,56 @@ def modality_cosine(
     if not batched:
         tokens, modality = tokens[None], modality[None]
         valid = None if valid is None else valid[None]
-    units = unit_rows(tokens, valid)
-    gram = units @ units.mT if positive_only else None
-    cosine = unit_cosine(units, modality, valid, gram)
+    present = torch.ones_like(modality, dtype=torch.bool) if valid is None else valid
+    if positive_only:
+        cosine = gram_cosine(cosine_gram(tokens, valid), modality, present, positive_only=True)
+    else:
+        rows = (tokens.detach() if valid is None else keep_where(tokens.detach(), valid[..., None])).float()
+        cosine = _closed_form(rows, _members(modality, present))
     return cosine if batched else cosine[0]
 
 
-def unit_rows(tokens: Tensor, valid: Tensor | None) -> Tensor:
-    """Tokens [B, n, d] scaled to length one in float32; padding becomes zero, whatever it held."""
-    units = tokens.to(torch.float32, copy=True)
-    if valid is not None:
-        units.masked_fill_(~valid[..., None], 0)
-    return units.div_(torch.linalg.vector_norm(units, dim=-1, keepdim=True).clamp_(min=SMALLEST_NORM))
+def pairs_present(modality: Tensor, valid: Tensor) -> Tensor:
+    """Pairs of modalities of which a sample has two distinct tokens, bool [B, 4, 4]; the others' cosine is NaN."""
+    count = _members(modality, valid).sum(-1)
+    present = (count[:, :, None] > 0) & (count[:, None, :] > 0)
+    present.diagonal(dim1=-2, dim2=-1).copy_(count > 1)
+    return present
 
 
-def unit_cosine(units: Tensor, modality: Tensor, valid: Tensor | None, gram: Tensor | None = None) -> Tensor:
-    """Mean cosines [B, 4, 4] of unit tokens [B, n, d].
+def _members(modality: Tensor, present: Tensor) -> Tensor:
+    """1.0 where a token [B, n] is of a modality, [B, 4, n]."""
+    known = torch.arange(len(MODALITIES), device=modality.device)
+    return ((modality[:, None, :] == known[:, None]) & present[:, None, :]).float()
 
-    With `gram` [B, n, n], means within a modality are taken over its strictly positive entries only.
+
+def _closed_form(rows: Tensor, member: Tensor) -> Tensor:
+    """Mean cosines [B, 4, 4] of tokens [B, n, d]: the mean of <u_i, u_k> over a x b is a product of mean vectors."""
+    norm = torch.linalg.vector_norm(rows, dim=-1)
+    scale = norm.clamp(min=SMALLEST_NORM).reciprocal_()
+    sums = (member * scale[:, None, :]) @ rows
+    own = (member @ (norm * scale).square_()[..., None]).squeeze(-1)
+    return _means(sums @ sums.mT, own, member.sum(-1))
+
+
+def gram_cosine(gram: Tensor, modality: Tensor, present: Tensor, positive_only: bool = False) -> Tensor:
+    """Mean cosines [B, 4, 4] from all cosines [B, n, n], those of padding being 0 (`ops.gram.cosine_gram`).
+
+    With `positive_only`, means within a modality are taken over the strictly positive entries.
     """
-    member = modality[:, None, :] == torch.arange(len(MODALITIES), device=modality.device)[:, None]
-    if valid is not None:
-        member = member & valid[:, None, :]
-    member_f = member.float()
-    sums = member_f @ units
-    count = member_f.sum(-1)
-    # mean over a x b of <u_i, u_k> is the product of the two mean vectors
-    cosine = (sums @ sums.mT) / (count[:, :, None] * count[:, None, :])
-    if gram is None:
-        own = (member_f @ torch.linalg.vector_norm(units, dim=-1, keepdim=True).square()).squeeze(-1)
-        intra = (sums.square().sum(-1) - own) / (count * (count - 1))
-        intra = intra.masked_fill(count < 2, math.nan)
-    else:
-        intra = _positive_intra(gram, member_f)
-    cosine.diagonal(dim1=-2, dim2=-1).copy_(intra)
+    member = _members(modality, present)
+    own = (member @ gram.diagonal(dim1=-2, dim2=-1)[..., None]).squeeze(-1)
+    cosine = _means((member @ gram) @ member.mT, own, member.sum(-1))
+    if positive_only:
+        cosine.diagonal(dim1=-2, dim2=-1).copy_(_positive_intra(gram, member))
+    return cosine
+
+
+def _means(total: Tensor, own: Tensor, count: Tensor) -> Tensor:
+    """Means of sums of cosines [B, 4, 4]; within a modality without each token's `own` cosine with itself [B, 4]."""
+    cosine = total / (count[:, :, None] * count[:, None, :])
+    intra = (total.diagonal(dim1=-2, dim2=-1) - own) / (count * (count - 1))
+    cosine.diagonal(dim1=-2, dim2=-1).copy_(intra.masked_fill(count < 2, math.nan))
     return cosine
 
 

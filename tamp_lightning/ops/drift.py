@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from tamp_lightning.ops.diversity import unit_rows
+from tamp_lightning.ops.gram import SMALLEST_NORM
+from tamp_lightning.ops.masks import keep_where
 
 TEXT = 0
 """Modality id of text; every other id counts as non-text, all of them in one pool."""
@@ -30,7 +31,7 @@ def drift(hidden_in: Tensor, hidden_out: Tensor, valid: Tensor) -> Tensor:
         shapes = f"{list(hidden_in.shape)} and {list(hidden_out.shape)}"
         raise ValueError(f"hidden_in and hidden_out have shapes {shapes}; expected the same [B, n, h].")
     _check_shape("valid", valid, list(hidden_in.shape[:2]))
-    cosine = unit_rows(hidden_in, valid).mul_(unit_rows(hidden_out, valid)).sum(-1)
+    cosine = _unit_rows(hidden_in, valid).mul_(_unit_rows(hidden_out, valid)).sum(-1)
     # rounding may put the cosine of an unmoved token a little above 1
     return (1 - cosine).clamp_(min=0).masked_fill_(~valid, 0)
 
@@ -103,3 +104,9 @@ def _non_text(drift: Tensor, modality: Tensor, valid: Tensor) -> Tensor:
 def _check_shape(name: str, value: Tensor, expected: list[int]) -> None:
     if list(value.shape) != expected:
         raise ValueError(f"{name} has shape {list(value.shape)}; expected {expected}.")
+
+
+def _unit_rows(tokens: Tensor, valid: Tensor) -> Tensor:
+    """Tokens [B, n, d] scaled to length one in float32; padding becomes zero, whatever it held."""
+    rows = keep_where(tokens.detach(), valid[..., None]).float()
+    return rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_(min=SMALLEST_NORM)

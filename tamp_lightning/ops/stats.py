@@ -3,6 +3,11 @@
 import torch
 from torch import Tensor
 
+from tamp_lightning.ops.masks import keep_where
+
+TOKENS_AT_ONCE = 512
+"""Tokens of a sample that are in float64 at the same time."""
+
 
 def squares(inputs: Tensor, valid: Tensor) -> Tensor:
     """x^2 in float32, zero where valid is False; linears that read the same input can share it.
@@ -14,11 +19,11 @@ def squares(inputs: Tensor, valid: Tensor) -> Tensor:
     Returns:
         float32 [B, n, c].
     """
-    return inputs.detach().to(torch.float32, copy=True).masked_fill_(~valid[..., None], 0).square_()
+    return keep_where(inputs.detach(), valid[..., None]).float().square_()
 
 
 def weighted_sum(squared: Tensor, weights: Tensor) -> Tensor:
-    """Sum over tokens of w_t x_t^2 per sample: products in float32, summed in float64.
+    """Sum over tokens of w_t x_t^2 per sample: squares in float32, weighted and summed in float64.
 
     A sample's sum does not depend on the other samples of its batch.
 
@@ -29,7 +34,11 @@ def weighted_sum(squared: Tensor, weights: Tensor) -> Tensor:
     Returns:
         float64 [B, c].
     """
-    return (squared * weights[..., None]).sum(1, dtype=torch.float64)
+    total = torch.zeros(squared.shape[0], 1, squared.shape[2], dtype=torch.float64, device=squared.device)
+    parts = weights.double()[:, None].split(TOKENS_AT_ONCE, 2), squared.split(TOKENS_AT_ONCE, 1)
+    for weight, square in zip(*parts, strict=True):
+        total.baddbmm_(weight, square.double())
+    return total[:, 0]
 
 
 def weighted_square_sum(inputs: Tensor, weights: Tensor) -> Tensor:

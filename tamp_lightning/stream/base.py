@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tamp_lightning.methods.towers import Towers
+from tamp_lightning.ops.masks import all_finite, keep_where
 from tamp_lightning.stream.facts import ModelFacts
 
 
@@ -79,8 +80,9 @@ def check_pruned(block: nn.Module, prefix: str, linears: Sequence[str], masks: M
                 f"mask of {full} must be bool of shape {tuple(weight.shape)}, "
                 f"got {mask.dtype} of shape {tuple(mask.shape)}"
             )
-        left = int(torch.count_nonzero(weight.detach().masked_fill(mask.to(weight.device), 0)))
+        kept = keep_where(weight.detach(), mask.to(weight.device))
+        left = 0 if torch.equal(kept, weight) else int(weight.count_nonzero() - kept.count_nonzero())
         if left:
             raise ValueError(f"{full} is not pruned as its mask says: {left} masked weights are not zero")
-        if not bool(torch.isfinite(weight).all()):
+        if not all_finite(weight.detach()):
             raise ValueError(f"{full} holds NaN or infinite weights after pruning")

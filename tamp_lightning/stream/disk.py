@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from tamp_lightning.methods.towers import Towers
+from tamp_lightning.ops.masks import all_finite, keep_where
 from tamp_lightning.stream.base import check_pruned
 from tamp_lightning.stream.facts import find_facts
 from tamp_lightning.stream.names import check_dtypes, map_keys, tower_keys
-from tamp_lightning.stream.reader import CheckpointReader
+from tamp_lightning.stream.reader import FLOATS, CheckpointReader
 from tamp_lightning.stream.skeleton import build_skeleton, compute_dtypes, load_skeleton
 from tamp_lightning.stream.writer import TOWERS, ShardWriter, refuse_existing
 
@@ -146,7 +147,7 @@ class DiskStream:
     def _refuse_non_finite(self, index: int, tensors: Mapping[str, Tensor]) -> None:
         for linear in self.facts.linears[index]:
             name = f"{linear}.weight"
-            if not bool(torch.isfinite(tensors[name]).all()):
+            if not all_finite(tensors[name]):
                 key = self._keys.blocks[index][name]
                 file = self.reader.folder / self.reader.shard_of[key]
                 raise ValueError(
@@ -169,10 +170,13 @@ class DiskStream:
 
     def _final(self, key: str, computed: Tensor, mask: Tensor) -> Tensor:
         """What is written under ``key`` for a pruned weight, which is set to it."""
-        source = self._source(key)
-        final = merge(source, computed, mask.to(self.device))
-        if not bool(torch.isfinite(final).all()):
-            raise ValueError(f"{key} does not fit {source.dtype}, its dtype on disk, after pruning")
+        dtype = FLOATS.get(self.reader.info(key).dtype)
+        if dtype == computed.dtype:  # then a weight that did not move has the source's bits already
+            final = keep_where(computed, mask.to(self.device))
+        else:
+            final = merge(self._source(key), computed, mask.to(self.device))
+        if not all_finite(final):
+            raise ValueError(f"{key} does not fit {dtype}, its dtype on disk, after pruning")
         computed.copy_(final)
         return final
 
@@ -189,4 +193,4 @@ def merge(source: Tensor, computed: Tensor, mask: Tensor) -> Tensor:
         mask: BoolTensor of the same shape, True = kept.
     """
     unmoved = computed == source.to(computed.dtype)
-    return torch.where(unmoved, source, computed.to(source.dtype)).masked_fill_(~mask, 0)
+    return keep_where(torch.where(unmoved, source, computed.to(source.dtype)), mask)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tamp_lightning.ops.diversity import modality_cosine
-from tamp_lightning.ops.tokens import PICKS_PER_CHECK, select_representative
+from tamp_lightning.ops.picking import PICKS_PER_CHECK
+from tamp_lightning.ops.tokens import select_representative
 
 GOLDENS = np.load(Path(__file__).parents[1] / "goldens" / "methods.npz")
 
