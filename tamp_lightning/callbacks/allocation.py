@@ -83,12 +83,12 @@ class AllocationCallback(L.Callback):
         self, trainer: L.Trainer, pl_module: BlockPass, outputs: object, batch: dict[str, Tensor], batch_idx: int
     ) -> None:
         """Let the meter look at the batch."""
-        if pl_module.walk == "measure" and self._meter is not None:
+        if pl_module.is_dense and self._meter is not None:
             self._meter.look(pl_module, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Score the block's linears; after the last block, allocate."""
-        if pl_module.walk != "measure" or self._meter is None:
+        if not pl_module.is_dense or self._meter is None:
             return
         self.scores |= self._meter.scores(pl_module)
         self.cosines = self._meter.cosines

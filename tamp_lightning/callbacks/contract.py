@@ -46,6 +46,11 @@ class BlockPass(L.LightningModule):
 
     @property
     @abstractmethod
+    def is_dense(self) -> bool:
+        """Whether what passes the current block is what passes it in the dense model, so that it can be scored."""
+
+    @property
+    @abstractmethod
     def is_last_stage(self) -> bool:
         """Whether no further epoch of this walk is over the current block."""
 

@@ -13,7 +13,7 @@ from tamp_lightning.callbacks.tokens import TokenCollector, check_finite, unreac
 from tamp_lightning.methods.allocation import Das
 from tamp_lightning.ops.diversity import pairs_present
 from tamp_lightning.ops.scores import wanda
-from tamp_lightning.ops.stats import squares, weighted_sum
+from tamp_lightning.ops.stats import weighted_square_sum
 
 
 class Meter(Protocol):
@@ -111,8 +111,11 @@ class InputMeter:
             ValueError: a token that counts has a NaN or infinite activation.
         """
         current = pl_module.current
+        found: dict[int, Tensor] = {}
         for name, tokens in self.collector.tokens.items():
-            rows = weighted_sum(squares(tokens.inputs, current.valid), current.valid)
+            if id(tokens.inputs) not in found:
+                found[id(tokens.inputs)] = weighted_square_sum(tokens.inputs, current.valid)
+            rows = found[id(tokens.inputs)]
             full = pl_module.stream.facts.linear_name(pl_module.index, name)
             check_finite(full, "inputs", rows.isfinite().all(1), current.ids)
             self._rows.add(name, current.ids, rows)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tamp_lightning.callbacks.contract import BlockPass
 from tamp_lightning.callbacks.mixing import MixChooser, Solved, swapped
 from tamp_lightning.callbacks.polishing import polish
-from tamp_lightning.callbacks.statistics import WHOLE, StatisticsCollector
+from tamp_lightning.callbacks.statistics import WHOLE, Aside, StatisticsCollector
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics, mixed
 from tamp_lightning.methods.tokens import ModalityMix
@@ -51,6 +52,7 @@ class PruningCallback(L.Callback):
     def __init__(self, method: Method, statistics: StatisticsCollector) -> None:
         self.method, self.statistics = method, statistics
         rule = method.token_rule
+        self._aside: list[Aside] = []
         self.chooser = MixChooser(rule, self.solve) if isinstance(rule, ModalityMix) else None
         self.masks: dict[str, Tensor] = {}
         self.report: dict[str, dict[str, Any]] = {}
@@ -60,6 +62,22 @@ class PruningCallback(L.Callback):
         """Put the pruned weights in place, polish them if wanted, hand the block back."""
         if pl_module.walk != "prune" or not pl_module.is_last_stage:
             return
+        if self.method.mode == "sequential":
+            self._prune(pl_module)
+            return
+        self._aside.append(self.statistics.put_aside())
+        if len(self._aside) == len(pl_module.stream.facts.linears):
+            self._prune_all(pl_module)
+
+    def _prune_all(self, pl_module: BlockPass) -> None:
+        """Prune block after block, now that the last has been passed and the budget is known."""
+        for index, aside in enumerate(self._aside):
+            self.statistics.take_back(aside)
+            self._prune(cast(BlockPass, AtBlock(pl_module, index)))
+            pl_module.stream.release(index)
+        self._aside.clear()
+
+    def _prune(self, pl_module: BlockPass) -> None:
         solved = self.chooser.solved if self.chooser else self.solve(pl_module)
         assert solved is not None
         for name, (_, mask) in solved.items():
@@ -121,6 +139,22 @@ class PruningCallback(L.Callback):
             self.report[full]["lambda"] = self.chooser.lam
         self.masks[full] = pack_bits(mask)
         self.token_share[full] = (mass / mass.sum().clamp(min=torch.finfo(mass.dtype).tiny)).tolist()
+
+
+@dataclass(frozen=True)
+class AtBlock:
+    """A module as if block `index` were its current one."""
+
+    module: BlockPass
+    index: int
+
+    @property
+    def block(self) -> nn.Module:
+        """Block `index` with its weights."""
+        return self.module.stream.load(self.index)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name)
 
 
 def _joined(parts: Mapping[int, Statistics], lam: float) -> Statistics:

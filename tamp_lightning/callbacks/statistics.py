@@ -18,7 +18,7 @@ from tamp_lightning.methods.statistics import Statistics
 from tamp_lightning.methods.tokens import Amia, ModalityMix, Seen
 from tamp_lightning.ops.diversity import MODALITIES
 from tamp_lightning.ops.hessian import weighted_cross, weighted_gram
-from tamp_lightning.ops.stats import squares, weighted_sum
+from tamp_lightning.ops.stats import weighted_square_sum
 
 WHOLE = -1
 """The part of the tokens that is not one modality but all of them."""
@@ -32,6 +32,18 @@ class Sums:
     """Sample id -> float64 [c], sum of w x^2; added up in the order of ids, whatever the batches were."""
     mass: Tensor = field(default_factory=lambda: torch.zeros(len(MODALITIES), dtype=torch.float64))
     """Sum of w per modality."""
+
+    def total(self) -> Tensor:
+        """Sum of w x^2 over the samples, float64 [c]."""
+        return torch.stack([self.samples[i] for i in sorted(self.samples)]).sum(0)
+
+
+@dataclass(frozen=True)
+class Aside:
+    """The diagonal statistics of a block that is pruned later."""
+
+    sums: dict[str, dict[int, Sums]]
+    count: int
 
 
 @dataclass
@@ -79,6 +91,19 @@ class StatisticsCollector(L.Callback):
         self._own, self._all = Matrices(), Matrices()
         self._count = 0
 
+    def put_aside(self) -> Aside:
+        """Hand out the block's statistics, samples added up, and forget it; `take_back` undoes that."""
+        for parts in self._sums.values():
+            for sums in parts.values():
+                sums.samples = {0: sums.total()}
+        aside = Aside(self._sums, self._count)
+        self.clear()
+        return aside
+
+    def take_back(self, aside: Aside) -> None:
+        """Make a block the current one again."""
+        self._sums, self._count = aside.sums, aside.count
+
     @torch.no_grad()
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: BlockPass, outputs: object, batch: object, batch_idx: int
@@ -94,7 +119,7 @@ class StatisticsCollector(L.Callback):
         twins = self.dense.tokens(pl_module, batch_idx) if self.dense else {}
         self._count += int(seen.valid.sum())
         self.samples.update(pl_module.current.ids.tolist())
-        step = _Step(pl_module, seen, {}, {})
+        step = _Step(pl_module, seen, {})
         # all at once, so that no two share an id because one is gone already
         self.weights = self._weights(seen, tokens)
         for name, weights in self.weights.items():
@@ -134,13 +159,11 @@ class StatisticsCollector(L.Callback):
 
     def _add_diagonal(self, step: _Step, name: str, tokens: Tokens, weights: Tensor) -> None:
         key, ids = id(tokens.inputs), step.module.current.ids
-        if key not in step.squared:  # q, k and v read the same input: square it once
-            step.squared[key] = squares(tokens.inputs, step.seen.valid)
         if id(weights) not in step.parts:
             step.parts[id(weights)] = self._parts(step, weights)
         for part, own in step.parts[id(weights)].items():
-            if (key, id(own)) not in step.rows:  # and add it up once, where they weigh tokens alike
-                step.rows[key, id(own)] = weighted_sum(step.squared[key], own)
+            if (key, id(own)) not in step.rows:  # q, k and v read the same input: add it up once, if weighed alike
+                step.rows[key, id(own)] = weighted_square_sum(tokens.inputs, own)
             rows = step.rows[key, id(own)]
             full = step.module.stream.facts.linear_name(step.module.index, name)
             check_finite(full, "inputs", rows.isfinite().all(1), ids)
@@ -178,7 +201,7 @@ class StatisticsCollector(L.Callback):
         leader, everything = self._own.leader.get(name, name), self._all.leader.get(name, name)
         return {
             part: Statistics(
-                sq_norm=torch.stack([sums.samples[i] for i in sorted(sums.samples)]).sum(0),
+                sq_norm=sums.total(),
                 mass=float(sums.mass.sum()),
                 hessian=self._own.grams.get((leader, part)),
                 everything=self._all.grams.get((everything, part)),
@@ -200,7 +223,6 @@ class _Step:
 
     module: BlockPass
     seen: Seen
-    squared: dict[int, Tensor]
     parts: dict[int, dict[int, Tensor]]
     rows: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     leaders: dict[tuple[int, int], str] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.ops.hessian import weighted_gram
-from tamp_lightning.ops.stats import squares, weighted_sum
+from tamp_lightning.ops.stats import weighted_square_sum
 from tamp_lightning.stream.adapter import adapter_of
 from tamp_lightning.stream.base import Stream
 from tamp_lightning.stream.facts import media_of
@@ -86,7 +86,7 @@ class TowerStatistics:
         if self.method.statistics == "nothing":
             return
         tokens = inputs.detach().reshape(1, -1, inputs.shape[-1])
-        row = weighted_sum(squares(tokens, real), real)[0].cpu()
+        row = weighted_square_sum(tokens, real)[0].cpu()
         if not bool(row.isfinite().all()):
             samples = f"{int(ids[0])} to {int(ids[-1])}"
             raise ValueError(

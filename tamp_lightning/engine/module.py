@@ -26,7 +26,8 @@ class TampModule(BlockPass):
     moving devices, wrapping for several processes and checkpoints never touch it. The clock's SGD with learning rate
     0 steps on the last batch of every pass, which makes `global_step` the number of finished passes.
 
-    In the prune walk a step first advances the cached hidden state through the finished predecessor, then runs the
+    In mode one_shot there is one walk, over the dense model, at whose end all blocks are pruned. Otherwise, in the
+    prune walk, a step first advances the cached hidden state through the finished predecessor, then runs the
     current block for the collectors; so every block sees what its pruned predecessors really produce.
     A method may ask for several passes over a block, each for something else (`stage`); it is pruned after the last.
 
@@ -48,6 +49,8 @@ class TampModule(BlockPass):
         self._checked: set[frozenset[str]] = set()
         stages: dict[Walk, tuple[Stage, ...]] = {"measure": method.measure_stages, "prune": method.prune_stages}
         blocks = range(len(stream.facts.linears))
+        if method.mode == "one_shot":
+            stages["measure"] = ()
         self.passes = [(walk, k, stage) for walk in stages for k in blocks for stage in stages[walk]]
 
     @property
@@ -64,6 +67,19 @@ class TampModule(BlockPass):
     def stage(self) -> Stage:
         """What the current epoch is for."""
         return self.passes[self.current_epoch][2]
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the current epoch passes the dense model: the measure walk, and the only walk of one_shot."""
+        return self.walk == "measure" or self.method.mode == "one_shot"
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether nobody looks at what passes the current block, so that nothing has to pass."""
+        if self.current_epoch >= len(self.passes) or self.stream.facts.towers:
+            return False
+        measured = self.is_dense and bool(self.method.measure_stages)
+        return not measured and not self.method.reads_activations
 
     @property
     def is_first_stage(self) -> bool:
@@ -97,17 +113,21 @@ class TampModule(BlockPass):
     @torch.no_grad()
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Advance one batch and show it to the current block."""
-        self.current = cached = self.embed(batch) if self.needs_inputs else self.cache[batch_idx].to(self.device)
-        if self.walk == "prune" and self.index > 0 and self.is_first_stage:
-            self.current = cached = cached.advanced(self.run(self.index - 1, cached))
-        prefix, linears = f"{self.stream.facts.blocks}.{self.index}", self.stream.facts.linears[self.index]
-        with token_guard(self.block, prefix, linears, cached.hidden.shape):
-            self.output = self.run(self.index, cached)
-        self.cache[batch_idx] = cached.advanced(self.output) if self.walk == "measure" else cached
+        if not self.is_blind:
+            self._pass(batch, batch_idx)
         if self.trainer.is_last_batch:
             optimizer = self.optimizers()
             assert not isinstance(optimizer, list)
             optimizer.step()
+
+    def _pass(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self.current = cached = self.embed(batch) if self.needs_inputs else self.cache[batch_idx].to(self.device)
+        if not self.is_dense and self.index > 0 and self.is_first_stage:
+            self.current = cached = cached.advanced(self.run(self.index - 1, cached))
+        prefix, linears = f"{self.stream.facts.blocks}.{self.index}", self.stream.facts.linears[self.index]
+        with token_guard(self.block, prefix, linears, cached.hidden.shape):
+            self.output = self.run(self.index, cached)
+        self.cache[batch_idx] = cached.advanced(self.output) if self.is_dense else cached
 
     @torch.no_grad()
     def embed(self, batch: dict[str, Tensor], watch: AbstractContextManager[None] | None = None) -> CachedBatch:
@@ -129,7 +149,7 @@ class TampModule(BlockPass):
 
     def on_train_epoch_end(self) -> None:
         """Let go of the block nobody needs any more; stop after the last pass."""
-        if self.walk == "measure":
+        if self.is_dense:
             self.stream.release(self.index)
         elif self.index > 0 and self.is_first_stage:
             self.stream.release(self.index - 1)

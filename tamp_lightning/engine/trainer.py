@@ -168,12 +168,12 @@ def linear_shapes(stream: Stream) -> dict[str, tuple[int, int]]:
 
 
 def check_pattern(stream: Stream, method: Method) -> None:
-    """Refuse a pattern that does not fit the sparsity or the width of a linear, of towers too if they are pruned.
+    """Refuse a pattern or mode that does not fit the sparsity or a linear's shape, of towers too if they are pruned.
 
     Raises:
         ValueError: naming the linear.
     """
-    method.pattern_rule.check(method.sparsity, linear_shapes(stream))
+    method.check(linear_shapes(stream))
     if stream.facts.towers:
         towers = stream.towers.method(method)
         towers.pattern_rule.check(towers.sparsity, _shapes(stream, stream.facts.towers))

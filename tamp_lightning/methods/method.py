@@ -33,6 +33,8 @@ class Method:
     """How the budget is shared among the linears."""
     solver: Literal["magnitude", "wanda", "ria", "sparsegpt", "admm"] = "wanda"
     """Which weights of a linear go, and whether the others move."""
+    mode: Literal["sequential", "one_shot"] = "sequential"
+    """sequential: each block sees what its pruned predecessors produce; one_shot: all see the dense model, one walk."""
     pattern: str = "row"
     """Where in a linear zeros may stand: row, matrix, or n:m in quotes, such as '2:4' (2 of every 4 are kept)."""
     amia: Amia = field(default_factory=Amia)
@@ -69,6 +71,8 @@ class Method:
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
             raise ValueError(f"sparsity is {self.sparsity}; it has to be at least 0 and below 1.")
+        if self.mode not in ("sequential", "one_shot"):
+            raise ValueError(f"mode is {self.mode!r}; it has to be sequential or one_shot.")
         # resolving the names refuses unknown ones
         _ = self.token_rule, self.allocation_rule, self.solver_rule, self.pattern_rule
         floor = getattr(self.allocation_rule, "floor", 0.0)
@@ -92,6 +96,33 @@ class Method:
             raise ValueError(
                 f"tokens is {self.tokens}; correction needs one set of token weights, not one per modality: "
                 "set correction.tau: 0 or other tokens."
+            )
+
+        if self.mode == "one_shot":
+            self._refuse_one_shot()
+
+    def _refuse_one_shot(self) -> None:
+        if len(self.token_rule.stages) > 1:
+            raise ValueError(
+                f"tokens is {self.tokens}; mode: one_shot passes every block once, and it needs two passes: "
+                "set mode: sequential."
+            )
+        if self.correction.on or self.polish.on:
+            which = "correction.tau" if self.correction.on else "polish.steps"
+            raise ValueError(f"{which} is above 0; it needs pruned blocks before: set mode: sequential or {which}: 0.")
+
+    def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
+        """Refuse a model that the method does not fit, by the shapes of its linears; no weight is needed.
+
+        Raises:
+            ValueError: the pattern does not fit a width, or one_shot would have to hold the Hessians of all linears.
+        """
+        self.pattern_rule.check(self.sparsity, shapes)
+        if self.mode == "one_shot" and self.statistics == "hessian":
+            memory = sum(4 * width**2 for _, width in shapes.values()) / 2**30
+            raise ValueError(
+                f"solver is {self.solver}; with mode: one_shot the Hessians of all {len(shapes)} linears would take up "
+                f"to {memory:.1f} GiB at once: set mode: sequential, or solver: wanda or ria."
             )
 
     @property
@@ -122,6 +153,11 @@ class Method:
             moments = statistics.cross, statistics.hessian
             weight = corrected_target(weight, *moments, tau=self.correction.tau, damp=self.correction.damp)
         return self.solver_rule.solve(weight, statistics, kept, self.pattern_rule)
+
+    @property
+    def reads_activations(self) -> bool:
+        """Whether pruning needs anything to pass the blocks, other than what the allocation measures."""
+        return self.statistics != "nothing" or self.polish.on
 
     @property
     def measure_stages(self) -> tuple[Stage, ...]:

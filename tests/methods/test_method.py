@@ -59,6 +59,9 @@ REFUSED = [
     ({"solver": "magnitude"}, "tokens is amia; solver: magnitude reads no activations, .*: set tokens: all"),
     ({"tokens": "modality_mix", "correction": Correction(tau=0.5)}, "tokens is modality_mix; correction needs one set"),
     ({"allocation": "owl", "owl": Owl(floor=0.7)}, "owl.floor is 0.7; it has to be at most sparsity"),
+    ({"mode": "oneshot"}, "mode is 'oneshot'; it has to be sequential or one_shot"),
+    ({"mode": "one_shot", "tokens": "atv"}, "tokens is atv; mode: one_shot passes every block once"),
+    ({"mode": "one_shot", "polish": Polish(steps=1)}, "polish.steps is above 0; it needs pruned blocks before"),
 ]
 
 
@@ -67,6 +70,14 @@ def test_what_makes_no_sense_is_refused_with_the_remedy(choices, message):
     with pytest.raises(ValueError, match=message) as error:
         Method(**choices)
     assert "\n" not in str(error.value)
+
+
+def test_one_shot_refuses_hessians_with_the_memory_they_would_take():
+    shapes = {"q": (4096, 4096), "down": (4096, 14336)}
+    with pytest.raises(ValueError, match=r"solver is sparsegpt; .* all 2 linears would take up to 0.8 GiB at once"):
+        Method(mode="one_shot", solver="sparsegpt").check(shapes)
+    Method(mode="one_shot").check(shapes)
+    Method(solver="sparsegpt").check(shapes)
 
 
 @pytest.mark.parametrize(
