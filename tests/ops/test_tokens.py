@@ -1,3 +1,4 @@
+import importlib.util
 import math
 from pathlib import Path
 
@@ -185,3 +186,41 @@ def test_bfloat16_outputs_are_computed_in_float32_and_left_alone():
 def test_shapes_are_checked():
     with pytest.raises(ValueError, match="attention has shape"):
         select_representative(torch.ones(3, 2), torch.ones(2), torch.zeros(3))
+
+
+def test_several_linears_at_once_are_picked_from_as_alone(monkeypatch):
+    generator = torch.Generator().manual_seed(9)
+    _, a, m = sample(generator, 40, 8, 2)
+    attention, modality = torch.stack([a, a.flip(0)]), torch.stack([m, m.flip(0)])
+    valid = torch.arange(40) < torch.tensor([[40], [25]])
+    linears = [torch.randn(2, 40, d, generator=generator) + 0.5 for d in (4, 16, 8)]
+    alone = [select_representative(x, attention, modality, valid=valid) for x in linears]
+    assert len({tuple(picked.flatten().tolist()) for picked in alone}) == 3
+    for entries in (2**27, 1, 2 * 40 * 40 * 2):
+        monkeypatch.setattr("tamp_lightning.ops.tokens.ENTRIES_AT_ONCE", entries)
+        assert torch.equal(select_representative(linears, attention, modality, valid=valid), torch.stack(alone))
+
+
+def test_capped_it_is_the_choice_among_the_most_attended():
+    x, a, m = sample(torch.Generator().manual_seed(10), 50, 8, 2)
+    among = a.topk(20).indices.sort().values
+    got = select_representative(x, a, m, max_tokens=20)
+    expected = torch.zeros(50, dtype=torch.bool)
+    expected[among] = select_representative(x[among], a[among], m[among])
+    assert torch.equal(got, expected)
+    assert torch.equal(select_representative(x, a, m, max_tokens=50), select_representative(x, a, m))
+    valid = torch.arange(50) < 10
+    capped = select_representative(x, a, m, valid=valid, max_tokens=20)
+    assert torch.equal(capped, select_representative(x, a, m, valid=valid))
+
+
+def test_the_literal_loop_of_the_benchmarks_picks_the_same():
+    path = Path(__file__).parents[2] / "benchmarks" / "literal_amia.py"
+    spec = importlib.util.spec_from_file_location("literal_amia", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for seed in range(5):
+        x, a, m = sample(torch.Generator().manual_seed(seed), 60, 8, 2)
+        for coefficient in (0.1, 0.01):
+            picks = module.literal_amia(x, a, m == 1, coefficient)
+            assert set(picks) == literal(x, a, m, coef=coefficient)
