@@ -13,7 +13,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup prune-llava train-smol evaluate-smol export test test-all lint clean
+.PHONY: help setup prune-llava train-smol evaluate-smol export test test-all lint bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -47,6 +47,12 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(READY) ## speed on this machine, side by side: benchmarks/results/*.json and tables; docs/performance.md
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/speed_ops.py
+	$(BIN)/python benchmarks/growth_run.py
+	$(BIN)/python benchmarks/speed_run.py --score
 
 clean: ## remove caches and builds; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
