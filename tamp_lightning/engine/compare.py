@@ -9,10 +9,17 @@ from pathlib import Path
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 
+from tamp_lightning.benchmarks.predictions import write_json
+from tamp_lightning.engine.environment import environment
 from tamp_lightning.engine.prune import Job, prune_job
 from tamp_lightning.engine.scoring import Scores
 from tamp_lightning.recipe import CompareRecipe, PruneRecipe
+from tamp_lightning.reporting.compare import write_comparison
+from tamp_lightning.reporting.grid import GridResult, Group
+from tamp_lightning.reporting.grid_table import markdown, table
+from tamp_lightning.reporting.run import Run
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,23 @@ def run_compare(recipe: CompareRecipe, console: Console) -> Path:
             f"{number}/{len(cells)} {cell.name}: retention {metrics['retention']:.1f} %, "
             f"KL {metrics['fidelity']['kl']:.3f}, {sum(run['seconds'].values()):.0f} s"
         )
+    _summarise(cells, recipe.reference, out, console)
     return out
+
+
+def _summarise(cells: list[Cell], reference: str, out: Path, console: Console) -> None:
+    """compare.json, compare.md and report.html, and the table in the terminal."""
+    runs: dict[tuple[str, float], list[Run]] = {}
+    for cell in cells:
+        runs.setdefault((cell.method, cell.sparsity), []).append(Run.read(Path(str(cell.recipe.out))))
+    result = GridResult([Group(*key, own) for key, own in runs.items()], reference)
+    rows = result.rows()
+    content = {"reference": reference, "spearman_kl_retention": result.rank_correlation(), "rows": rows}
+    write_json(out / "compare.json", content | environment())
+    (out / "compare.md").write_text(markdown(rows, reference))
+    page = write_comparison([run.folder for group in runs.values() for run in group], out / "report.html")
+    console.print(table(rows, reference))
+    console.print(f"report: [bold]{escape(str(page))}[/bold]", soft_wrap=True, highlight=False)
 
 
 def is_done(cell: Cell) -> bool:

@@ -1,0 +1,57 @@
+"""The table of a comparison, for the terminal and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from tamp_lightning.reporting.wording import LABELS
+
+
+def columns(rows: Sequence[Mapping[str, Any]], reference: str) -> list[str]:
+    """Heads of the columns."""
+    benchmarks = [LABELS.get(name, name) for name in rows[0]["benchmarks"]]
+    figures = ["mean", "retention", "above floor", "KL", f"KL - {reference}'s", "seconds"]
+    return ["method", "sparsity", "seeds", *benchmarks, *figures]
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """One row as text: shares and retention in percent, KL in nats with its 95 % interval."""
+    paired = row.get("against_reference")
+    above = row["corrected_retention"]
+    return [
+        row["method"],
+        f"{100 * row['sparsity']:g} %",
+        str(row["seeds"]),
+        *(f"{100 * score:.1f}" for score in row["benchmarks"].values()),
+        f"{100 * row['balanced_accuracy']:.1f}",
+        with_interval(row["retention"], 1),
+        "–" if above is None else f"{above:.1f}",
+        with_interval(row["kl"], 2),
+        with_interval(paired["kl"], 2) if paired else "–",
+        f"{row['seconds']:.0f}",
+    ]
+
+
+def with_interval(figure: Mapping[str, float], digits: int) -> str:
+    """`value [low, high]`."""
+    return f"{figure['value']:.{digits}f} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], reference: str) -> str:
+    """The table as Markdown."""
+    heads = columns(rows, reference)
+    lines = [heads, ["---"] * len(heads), *map(cells, rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def table(rows: Sequence[Mapping[str, Any]], reference: str) -> Table:
+    """The table for a terminal."""
+    view = Table()
+    for number, head in enumerate(columns(rows, reference)):
+        view.add_column(head, justify="left" if number == 0 else "right")
+    for row in rows:
+        view.add_row(*cells(row))
+    return view

@@ -1,0 +1,89 @@
+"""A comparison from end to end on the tiny model, and its figures against those of its run folders."""
+
+import json
+from statistics import fmean
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tamp_lightning.metrics.compare import paired_difference
+from tamp_lightning.reporting.grid import GridResult, Group
+from tamp_lightning.reporting.run import Run
+
+from .conftest import QUIET, tamp
+
+
+@pytest.fixture(scope="module")
+def grid(tiny, tmp_path_factory):
+    """Two methods, two seeds; the folder, what was printed, and the command."""
+    folder = tmp_path_factory.mktemp("grid")
+    recipe = {
+        "task": "compare",
+        "model": {"checkpoint": str(tiny)},
+        "methods": {
+            "wanda": {"tokens": "all", "allocation": "uniform"},
+            "magnitude": {"tokens": "all", "allocation": "uniform", "solver": "magnitude"},
+        },
+        "grids": [{"methods": ["wanda", "magnitude"], "sparsities": [0.5], "seeds": [1, 2]}],
+        "calibration": {"samples": 4},
+        "scores": {"split": "selection"},
+    }
+    (folder / "my.yaml").write_text(yaml.safe_dump(recipe))
+    command = ["run", str(folder / "my.yaml"), f"--out={folder / 'out'}", *QUIET]
+    return folder / "out", tamp(*command), command
+
+
+def test_leaves_run_folders_without_models_a_table_and_a_page(grid):
+    out, printed, _ = grid
+    cells = sorted(path.name for path in (out / "cells").iterdir())
+    assert cells == ["magnitude-50-1", "magnitude-50-2", "wanda-50-1", "wanda-50-2"]
+    assert not list(out.glob("cells/*/model"))
+    assert (out / "report.html").stat().st_size > 10_000
+    assert len((out / "compare.md").read_text().splitlines()) == 2 + 2
+    assert "4 cells, 0 of them there already" in printed
+    assert "magnitude-50-2: retention" in printed
+
+
+def test_figures_are_means_over_seeds_of_what_the_run_folders_say(grid):
+    out, _, _ = grid
+    content = json.loads((out / "compare.json").read_text())
+    rows = {row["method"]: row for row in content["rows"]}
+    kl = {}
+    for method, row in rows.items():
+        folders = [out / "cells" / f"{method}-50-{seed}" for seed in (1, 2)]
+        metrics = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
+        tables = [pq.read_table(folder / "predictions.parquet").to_pydict() for folder in folders]
+        kl[method] = [fmean(pair) for pair in zip(*(t["kl"] for t in tables), strict=True)]
+        assert row["seeds"] == 2
+        assert row["retention"]["value"] == pytest.approx(fmean(m["retention"] for m in metrics))
+        assert row["retention"]["low"] <= row["retention"]["value"] <= row["retention"]["high"]
+        assert row["kl"]["value"] == pytest.approx(fmean(m["fidelity"]["kl"] for m in metrics), rel=1e-3)
+        for name, score in row["benchmarks"].items():
+            assert score == pytest.approx(fmean(m["benchmarks"][name]["pruned"] for m in metrics))
+    pictures = tables[0]["picture"]
+    expected = paired_difference(kl["magnitude"], kl["wanda"], pictures)
+    found = rows["magnitude"]["against_reference"]["kl"]
+    assert (found["value"], found["low"], found["high"]) == pytest.approx(expected[:1] + expected[2:4])
+    assert "against_reference" not in rows["wanda"]
+    assert rows["magnitude"]["kl"]["sd_over_seeds"] == pytest.approx(0)  # reads no calibration data
+    assert [row["kl"]["value"] for row in content["rows"]] == sorted(row["kl"]["value"] for row in content["rows"])
+
+
+def test_goes_on_where_it_was_stopped(grid):
+    out, _, command = grid
+    before = {path: path.stat().st_mtime_ns for path in out.glob("cells/*/run.json")}
+    (out / "cells/wanda-50-2").rename(out / "gone")
+    plan = json.loads((out / "gone/plan.json").read_text())
+    assert "4 cells, 3 of them there already" in tamp(*command)
+    after = {path: path.stat().st_mtime_ns for path in out.glob("cells/*/run.json")}
+    assert [path.parent.name for path in after if after[path] != before[path]] == ["wanda-50-2"]
+    assert json.loads((out / "cells/wanda-50-2/plan.json").read_text()) == plan
+
+
+def test_other_questions_cannot_be_compared(grid):
+    out, _, _ = grid
+    first, second = (Run.read(out / "cells" / f"wanda-50-{seed}") for seed in (1, 2))
+    second.rows.pop()
+    with pytest.raises(ValueError, match="answered other questions"):
+        GridResult([Group("wanda", 0.5, [first]), Group("x", 0.5, [second])], "wanda")
