@@ -54,9 +54,12 @@ def walking_trainer(ours: list[L.Callback], **kwargs: Any) -> L.Trainer:
 
 
 def scoring_trainer(name: str = "score", **kwargs: Any) -> L.Trainer:
-    """Trainer for `trainer.validate`, with a progress bar called `name` unless the arguments turn bars off."""
+    """Trainer for `trainer.validate`, with a progress bar called `name` unless the arguments turn bars off.
+
+    It has no logger: what is logged of scores goes where the walks are logged to.
+    """
     bars = [ScoreProgressBar(name)] if kwargs.get("enable_progress_bar", True) else []
-    return L.Trainer(**{**QUIET, "callbacks": bars, **kwargs})
+    return L.Trainer(**{**QUIET, "callbacks": bars, **kwargs, "logger": False})
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,13 @@ def _flip(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
     """A flipped question with its picture, if the run kept it, and how sure both models were of the right answer."""
     before, after = row.get("dense_certainty"), row.get("pruned_certainty")
     certainty = None if before is None or after is None else f"{100 * before:.0f} % → {100 * after:.0f} %"
-    return {**row, "uri": run.examples["pictures"].get(str(row["picture"])), "certainty": certainty}
+    held = run.examples["pictures"].get(str(row["picture"]))
+    return {**row, "uri": held if _is_picture(held) else None, "certainty": certainty}
+
+
+def _is_picture(uri: object) -> bool:
+    """Whether a page may show it: pictures are part of the page, nothing is fetched."""
+    return isinstance(uri, str) and uri.startswith("data:image/")
 
 
 def _sample(sample: Mapping[str, Any], pictures: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -94,5 +100,5 @@ def _sample(sample: Mapping[str, Any], pictures: dict[str, dict[str, Any]]) -> d
     shown = []
     for medium, picture in media_pictures(sample):
         stills = [*medium.get("frames", []), *([] if "grids" in medium else [medium.get("picture")])]
-        shown.append(({**pictures[picture.name], "stills": [uri for uri in stills if uri]}, story.medium(medium)))
+        shown.append(({**pictures[picture.name], "stills": [uri for uri in stills if _is_picture(uri)]}, story.medium(medium)))
     return {"id": sample["id"], "text": sample["text"], "pictures": shown}
