@@ -13,10 +13,10 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup prune-llava train-smol evaluate-smol export test test-all lint bench clean
+.PHONY: help setup prune-llava prune-videollama2 train-smol evaluate-smol export test test-all lint bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 setup: $(READY) ## virtual environment in .venv with everything, once
 
@@ -25,6 +25,13 @@ ifeq ($(CHECKPOINT),)
 	$(TAMP) llava_next_tamp $(ARGS)
 else
 	$(TAMP) llava_next_8b_tamp --model.checkpoint=$(CHECKPOINT) $(ARGS)
+endif
+
+prune-videollama2: $(READY) ## prune VideoLLaMA2 with TAMP: its test bed, or CHECKPOINT=DAMO-NLP-SG/VideoLLaMA2.1-7B-AV
+ifeq ($(CHECKPOINT),)
+	$(TAMP) videollama2_tamp $(ARGS)
+else
+	$(TAMP) videollama2_7b_tamp --model.checkpoint=$(CHECKPOINT) $(ARGS)
 endif
 
 train-smol: $(READY) ## train the test bed's towers anew into OUT (runs/towers); about 1.5 hours on 2 cores

@@ -15,7 +15,7 @@ class ModelChoice:
     """What is pruned."""
 
     checkpoint: str = "smol-llava-next"
-    """A folder, a hub id, or the test bed smol-llava-next."""
+    """A folder, a hub id, or a test bed: smol-llava-next, smol-videollama2."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """What to compute in; auto = the checkpoint's own. What is written always has the checkpoint's own."""
     include: list[str] = field(default_factory=list)
@@ -28,8 +28,9 @@ class ModelChoice:
 class CalibrationChoice:
     """The samples that statistics are taken from."""
 
-    source: Literal["easy_vqa", "llava_json", "llava_next_data"] = "easy_vqa"
-    """easy_vqa (its calibration split), a LLaVA json or jsonl file with its media, or LLaVA-NeXT-Data's parquet."""
+    source: Literal["easy_vqa", "clips", "llava_json", "llava_next_data"] = "easy_vqa"
+    """easy_vqa or clips (their calibration splits), a LLaVA json or jsonl file with its media, or LLaVA-NeXT-Data's
+    parquet."""
     path: str | None = None
     """llava_json: the file. llava_next_data: hub id or folder of parquet files."""
     media: str | None = None
@@ -39,17 +40,19 @@ class CalibrationChoice:
     samples: int = 128
     """How many conversations."""
     turns: int = 4
-    """easy_vqa: questions per conversation."""
+    """easy_vqa, clips: questions per conversation."""
     seed: int = 42
     """Seed of the draw."""
     batch_size: int = 8
     """Samples per batch; padding on the right never enters a statistic."""
+    drop_silence: bool = False
+    """VideoLLaMA2: leave the silence that sounds are padded with out of the statistics as well."""
 
     def __post_init__(self) -> None:
         for name in ("samples", "turns", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"calibration.{name} is {getattr(self, name)}; it has to be at least 1")
-        if self.source != "easy_vqa" and self.path is None:
+        if self.source not in ("easy_vqa", "clips") and self.path is None:
             raise ValueError(f"calibration.source {self.source} needs calibration.path")
 
 
@@ -57,12 +60,12 @@ class CalibrationChoice:
 class ScoreChoice:
     """What the dense and the pruned model are scored on."""
 
-    benchmarks: Literal["easy_vqa", "none"] = "easy_vqa"
-    """easy_vqa: balanced yes/no, shape, colour and KL on answer tokens."""
+    benchmarks: Literal["easy_vqa", "clips", "none"] = "easy_vqa"
+    """easy_vqa: balanced yes/no, shape, colour; clips: sight, sound, both, order. Both: KL on answer tokens."""
     split: Literal["selection", "test"] = "test"
     """Report on test; choose between variants on selection."""
     slice: Literal["quick", "standard", "full"] = "quick"
-    """About 400 questions, about 1,500, or all of them (not balanced)."""
+    """easy_vqa: about 400 questions, about 1,500, or all (not balanced); clips: 264, 1,056 or 2,640."""
     batch_size: int = 8
     """Pictures per batch."""
 
@@ -157,7 +160,7 @@ class EvaluateRecipe:
     """What the recipe does."""
     model: ModelChoice = field(default_factory=ModelChoice)
     benchmarks: list[str] = field(default_factory=lambda: ["easy_vqa"])
-    """Names, such as mmbench or pope; easy_vqa is the packed suite that `scores` and `controls` are about."""
+    """Names, such as mmbench or pope; easy_vqa and clips are the packed suites `scores` and `controls` are about."""
     data: dict[str, Any] = field(default_factory=dict)
     """Benchmark -> path, or a section with path, config, split, media, skip_bad, limit; default: its own on the hub."""
     answers: Literal["generate", "likelihood"] = "generate"
@@ -173,8 +176,8 @@ class EvaluateRecipe:
     frames_as_pictures: bool = False
     """Show a video as so many pictures, for models that take pictures only."""
     scores: ScoreChoice = field(default_factory=ScoreChoice)
-    controls: list[Literal["shuffled", "blank"]] = field(default_factory=lambda: ["shuffled", "blank"])
-    """easy_vqa: rows beside the model's own: another question's picture, or a grey one."""
+    controls: list[Literal["shuffled", "muted", "blank"]] = field(default_factory=lambda: ["shuffled", "blank"])
+    """easy_vqa, clips: rows beside the model's own: another picture or clip, a grey one, no sound (clips)."""
     out: str | None = None
     """Folder for predictions and scores, shared by checkpoints. Default: runs/evaluate."""
     trainer: dict[str, Any] = field(default_factory=dict)
@@ -200,9 +203,9 @@ class Stage:
     cycle: int | None = None
     """Steps of the one-cycle learning rate; longer than `steps` stops before the cycle ends. Default: steps."""
     pictures: int = 64
-    """Pictures per step."""
+    """Pictures, or clips, per step."""
     questions: int = 8
-    """Questions per picture (packed; the warm-up has none)."""
+    """Questions per picture or clip (packed; the warm-up has none)."""
     tower_lr: float = 1e-3
     """Peak learning rate of the vision tower."""
     projector_lr: float = 1e-3
@@ -221,18 +224,22 @@ class Stage:
 
 @dataclass(frozen=True)
 class TrainBedRecipe:
-    """Train the tower and projector of smol-llava-next."""
+    """Train the towers and projectors of a test bed."""
 
     task: Literal["train_bed"] = "train_bed"
     """What the recipe does."""
+    bed: Literal["smol-llava-next", "smol-videollama2"] = "smol-llava-next"
+    """Which one."""
     warmup: Stage = field(default_factory=Stage)
     """First: the tower on labelled pictures."""
     align: Stage = field(default_factory=Stage)
     """Then: tower and projector through the frozen language model."""
+    clips: int = 2304
+    """smol-videollama2: how many different clips to train on; each takes 300 KB."""
     seed: int = 0
     """Seed of initialisation; batches are numbered and do not depend on it."""
-    out: str = "data/smol_llava_next"
-    """Folder for towers.safetensors and card.json; must not hold them yet."""
+    out: str | None = None
+    """Folder for towers.safetensors and card.json; must not hold them yet. Default: the bed's in data/."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """Arguments of lightning.Trainer for both stages."""
 

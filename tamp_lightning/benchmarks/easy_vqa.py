@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -18,7 +18,7 @@ from transformers import LlavaNextProcessor
 
 from tamp_lightning.data import easy_vqa
 from tamp_lightning.data.easy_vqa import CANDIDATES, Kind, Question, Split
-from tamp_lightning.data.packing import Packed, collate, pack
+from tamp_lightning.data.packing import IGNORE, Packed, collate, pack
 from tamp_lightning.metrics import SCORERS, AnswerScore, SampleTable, YesNo
 
 SLICES = {"quick": 400, "standard": 1500, "full": None}
@@ -76,6 +76,16 @@ class EasyVqaSuite(Dataset[tuple[Packed, list[int]]]):
         batch = collate([packed for packed, _ in samples])
         return {**batch, "items": torch.tensor([i for _, positions in samples for i in positions])}
 
+    @property
+    def benchmarks(self) -> list[str]:
+        """Kind of each question."""
+        return [q.kind for q in self.items]
+
+    @property
+    def right(self) -> list[str]:
+        """Right answer to each question."""
+        return [q.answer for q in self.items]
+
     def metrics(self) -> dict[str, SampleTable]:
         """One fresh metric per benchmark, its rows being positions in the slice."""
         total = len(self.items)
@@ -102,6 +112,31 @@ class EasyVqaSuite(Dataset[tuple[Packed, list[int]]]):
             share = row[self.first_tokens[question.kind].to(row.device)].float().softmax(0)
             found.append(float(share[words.index(question.answer)]))
         return found
+
+    def judge(
+        self, batch: Mapping[str, Tensor], log_probs: Tensor, labels: Tensor, first: Tensor
+    ) -> tuple[list[str], list[float]]:
+        """Answers to the batch's `items` and their certainty; see `predict` and `certainty`."""
+        return self.predict(batch["items"], log_probs[first]), self.certainty(batch["items"], log_probs[first])
+
+    def picture(self, number: int) -> Image.Image:
+        """The picture with this number."""
+        return easy_vqa.load_picture(self.split, number)
+
+    def counted(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Every answer token enters the distance to the dense model."""
+        return torch.ones(int((batch["labels"] != IGNORE).sum()), dtype=torch.bool)
+
+    def headline(self, results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+        """The one figure of each benchmark that enters retention."""
+        return headline(results)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What is known of each question."""
+        return [
+            {"benchmark": q.kind, "id": q.id, "picture": q.picture, "question": q.text, "answer": q.answer}
+            for q in self.items
+        ]
 
     def floor(self) -> dict[str, float]:
         """Blind score of each benchmark: the answer most often given to a question text in the training split."""

@@ -12,7 +12,7 @@ from tamp_lightning.benchmarks.base import Benchmark
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark for benchmark in (*pictures.BENCHMARKS, *videos.BENCHMARKS, *sounds.BENCHMARKS)
 }
-BED = "easy_vqa"
+BEDS = ("easy_vqa", "clips")
 
 
 def check_names(names: list[str]) -> None:
@@ -21,7 +21,7 @@ def check_names(names: list[str]) -> None:
     Raises:
         ValueError: names it, the nearest and what is allowed.
     """
-    known = [BED, *BENCHMARKS]
+    known = [*BEDS, *BENCHMARKS]
     if not names:
         raise ValueError(f"benchmarks is empty; choose from {', '.join(known)}")
     for name in names:

@@ -75,10 +75,21 @@ def calibration_batch(inputs: Mapping[str, Tensor], ids: Sequence[int]) -> dict[
 
 
 class Collator:
-    """Runs samples through the chat template and the processor; samples with and without media may be mixed."""
+    """Runs samples through the chat template and the processor; samples with and without media may be mixed.
 
-    def __init__(self, processor: ProcessorMixin) -> None:
-        self.processor = processor
+    Args:
+        processor: the model's.
+        drop_silence: mark the silence behind sounds as `ignored` [B,n]: attended to, but left out of statistics.
+
+    Raises:
+        ValueError: silence is to be dropped, and the processor cannot tell which tokens are silent.
+    """
+
+    def __init__(self, processor: ProcessorMixin, drop_silence: bool = False) -> None:
+        self.processor, self.drop_silence = processor, drop_silence
+        if drop_silence and not hasattr(processor, "silent_tokens"):
+            name = type(processor).__name__
+            raise ValueError(f"calibration.drop_silence is true, but {name} cannot tell silent tokens: leave it out")
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """One right-padded calibration batch."""
@@ -91,7 +102,8 @@ class Collator:
             padding_side="right",
             return_tensors="pt",
         )
-        return calibration_batch(inputs, [s.id for s in samples])
+        batch = calibration_batch(inputs, [s.id for s in samples])
+        return {**batch, "ignored": self.processor.silent_tokens(batch)} if self.drop_silence else batch
 
     def _accepted(self, media: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """The same media, if the processor takes such.
@@ -116,9 +128,12 @@ class CalibrationData(L.LightningDataModule):
         self.loader = loader
 
     @classmethod
-    def from_samples(cls, samples: SampleList, processor: ProcessorMixin, batch_size: int) -> CalibrationData:
-        """Batches of `batch_size` samples in the order given."""
-        return cls(DataLoader(samples, batch_size, sampler=SequentialSampler(samples), collate_fn=Collator(processor)))
+    def from_samples(
+        cls, samples: SampleList, processor: ProcessorMixin, batch_size: int, drop_silence: bool = False
+    ) -> CalibrationData:
+        """Batches of `batch_size` samples in the order given; see `Collator`."""
+        collator = Collator(processor, drop_silence)
+        return cls(DataLoader(samples, batch_size, sampler=SequentialSampler(samples), collate_fn=collator))
 
     @classmethod
     def from_batches(cls, batches: Sequence[Mapping[str, Tensor]]) -> CalibrationData:

@@ -7,8 +7,9 @@ gets exactly the hidden state it would get in a sequence with that question alon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
@@ -34,10 +35,10 @@ class Packed:
     pixels: dict[str, Tensor]
 
 
-def conversation(question: str, answer: str) -> list[dict]:
-    """One user turn, a picture and then the question, and the assistant's answer."""
+def conversation(question: str, answer: str, kind: str = "image") -> list[dict]:
+    """One user turn, a picture (or another `kind` of medium) and then the question, and the assistant's answer."""
     return [
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]},
+        {"role": "user", "content": [{"type": kind}, {"type": "text", "text": question}]},
         {"role": "assistant", "content": [{"type": "text", "text": answer}]},
     ]
 
@@ -55,24 +56,44 @@ def pack(processor: LlavaNextProcessor, picture: Image.Image, turns: Sequence[tu
     Raises:
         ValueError: there is no question, or the chat template changes a prompt once its answer follows.
     """
-    if not turns:
-        raise ValueError("no question to pack: give at least one (question, answer) pair")
     chats = [conversation(question, answer) for question, answer in turns]
-    texts = [processor.apply_chat_template(chat) for chat in chats]
-    encoded = processor(text=[texts[0]], images=[picture], return_tensors="pt")
-    count = int((encoded["input_ids"] == processor.image_token_id).sum())
+    texts = [processor.apply_chat_template(chat) for chat in chats[:1]]
+    encoded = processor(text=texts, images=[picture], return_tensors="pt") if texts else {}
+    pixels = {k: v for k, v in encoded.items() if k not in ("input_ids", "attention_mask")}
+    count = int((encoded["input_ids"] == processor.image_token_id).sum()) if texts else 0
+    # the picture is processed once; its placeholder is widened by hand
+    return pack_chats(processor, chats, {processor.image_token: processor.image_token * count}, pixels)
 
-    def tokenise(text: str) -> Tensor:  # the picture is processed once; its placeholder is widened by hand
-        wide = text.replace(processor.image_token, processor.image_token * count)
-        return processor.tokenizer(wide, return_tensors="pt")["input_ids"][0]
 
-    tokens = [tokenise(t) for t in texts]
-    prompts = [tokenise(processor.apply_chat_template(c[:1], add_generation_prompt=True)) for c in chats]
-    for (question, _), whole, prompt in zip(turns, tokens, prompts, strict=True):
+def pack_chats(
+    processor: Any, chats: Sequence[list[dict]], wide: Mapping[str, str], pixels: dict[str, Tensor]
+) -> Packed:
+    """Tokenise conversations of one turn about the same medium behind their common prefix.
+
+    Args:
+        processor: its chat template and tokenizer are used.
+        chats: from `conversation`.
+        wide: what a medium's tag becomes, one placeholder per feature token.
+        pixels: the medium's model inputs.
+
+    Raises:
+        ValueError: there is no conversation, or the chat template changes a prompt once its answer follows.
+    """
+    if not chats:
+        raise ValueError("no question to pack: give at least one (question, answer) pair")
+
+    def tokenise(text: str) -> Tensor:
+        for tag, placeholders in wide.items():
+            text = text.replace(tag, placeholders)
+        return processor.tokenizer(text, return_tensors="pt")["input_ids"][0]
+
+    tokens = [tokenise(processor.apply_chat_template(chat)) for chat in chats]
+    prompts = [tokenise(processor.apply_chat_template(chat[:1], add_generation_prompt=True)) for chat in chats]
+    for chat, whole, prompt in zip(chats, tokens, prompts, strict=True):
         if not torch.equal(whole[: len(prompt)], prompt):
+            question = chat[0]["content"][-1]["text"]
             raise ValueError(f"chat template changes the prompt of {question!r} when the answer follows it")
     shared = min(_common_prefix(tokens), *(len(p) - 1 for p in prompts))
-    pixels = {k: v for k, v in encoded.items() if k not in ("input_ids", "attention_mask")}
     return _join(tokens, [len(p) for p in prompts], shared, processor.tokenizer.eos_token_id, pixels)
 
 

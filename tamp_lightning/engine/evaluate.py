@@ -1,4 +1,4 @@
-"""Score one checkpoint on benchmarks: those of public formats, and easy-VQA beside controls."""
+"""Score one checkpoint on benchmarks: those of public formats, and the test beds' own beside controls."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from rich.console import Console
 from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from tamp_lightning.benchmarks import easy_vqa_layouts
-from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite, Pictures
+from tamp_lightning.benchmarks.beds import build_suite
+from tamp_lightning.benchmarks.clips import Shown
 from tamp_lightning.benchmarks.examples import check_accepts
 from tamp_lightning.benchmarks.predictions import Store, questions_digest, write_json
-from tamp_lightning.benchmarks.registry import BED, BENCHMARKS, check_names, question_alone
+from tamp_lightning.benchmarks.registry import BEDS, BENCHMARKS, check_names, question_alone
 from tamp_lightning.data.readers.item import Source
 from tamp_lightning.data.readers.tables import sha256_of
 from tamp_lightning.engine.benchmarks import Task, run_task
@@ -48,7 +49,7 @@ def run_evaluate(recipe: EvaluateRecipe, console: Console) -> list[dict[str, Any
         ValueError, FileNotFoundError: bad input, before a weight is read (but for media that only decoding finds bad).
     """
     check_names(recipe.benchmarks)
-    sources = {name: source_of(name, recipe.data) for name in recipe.benchmarks if name != BED}
+    sources = {name: source_of(name, recipe.data) for name in recipe.benchmarks if name not in BEDS}
     check_data(recipe)
     folder = resolve(recipe.model.checkpoint)
     processor = load_processor(folder)
@@ -67,8 +68,8 @@ def run_evaluate(recipe: EvaluateRecipe, console: Console) -> list[dict[str, Any
     scores = [run_task(task, model, processor, trainer) for task in tasks]
     if trainer.is_global_zero:
         _report(scores, place.parent, console)
-    if BED in recipe.benchmarks:
-        _easy_vqa(recipe, model(), processor, trainer, place, console)
+    for name in (name for name in BEDS if name in recipe.benchmarks):
+        _bed(name, recipe, model(), processor, trainer, place, console)
     return scores
 
 
@@ -187,23 +188,25 @@ def _report(scores: list[dict[str, Any]], out: Path, console: Console) -> None:
     console.print(f"predictions and scores: [bold]{out}[/bold]", soft_wrap=True)
 
 
-def _easy_vqa(
+def _bed(
+    name: str,
     recipe: EvaluateRecipe,
     model: PreTrainedModel,
-    processor: Any,
+    processor: ProcessorMixin,
     trainer: L.Trainer,
     place: Path,
     console: Console,
 ) -> None:
-    """Score the packed easy-VQA suite with its own pictures and with each control."""
+    """Score a test bed's packed suite with its own pictures or clips and with each control."""
     rows: dict[str, dict[str, dict[str, float]]] = {}
-    kinds: list[Pictures] = ["own", *recipe.controls]
+    kinds: list[Shown] = ["own", *recipe.controls]
     for kind in kinds:
-        suite = EasyVqaSuite(processor, recipe.scores.split, recipe.scores.slice, kind)
+        suite = build_suite(name, processor, recipe.scores.split, recipe.scores.slice, kind)
+        assert suite is not None
         rows[kind] = score(model, suite, trainer, batch_size=recipe.scores.batch_size).results
     floor = suite.floor()
     console.print(control_table(rows, floor))
     if recipe.out:
         place.mkdir(parents=True, exist_ok=True)
-        content = {**rows, "floor": floor, "questions": len(suite.items), "split": suite.split}
-        write_json(place / f"easy_vqa_{suite.split}_{recipe.scores.slice}.json", content)
+        content = {**rows, "floor": floor, "questions": len(suite.right), "split": suite.split}
+        write_json(place / f"{name}_{suite.split}_{recipe.scores.slice}.json", content)

@@ -16,7 +16,7 @@ from tamp_lightning.stream.calls import record_calls
 from tamp_lightning.stream.memory import MemoryStream
 from tamp_lightning.stream.verify import check_walk, token_guard
 
-EXTRAS = ("sample_ids", "valid")
+EXTRAS = ("sample_ids", "valid", "ignored")
 
 
 class TampModule(BlockPass):
@@ -139,7 +139,9 @@ class TampModule(BlockPass):
             hidden, calls = record_calls(stream.model, stream.facts.blocks, masked)
         modality = stream.facts.modality(inputs).to(hidden.device)
         lean = calls.lean(list(stream.model.get_submodule(stream.facts.blocks).children()), valid)
-        cached = CachedBatch(batch["sample_ids"], hidden, modality, valid, lean, lean.enter(0, hidden)[1])
+        # what is ignored is attended to as ever, but enters no statistic
+        counted = valid & ~batch["ignored"] if "ignored" in batch else valid
+        cached = CachedBatch(batch["sample_ids"], hidden, modality, counted, lean, lean.enter(0, hidden)[1])
         kind = frozenset(inputs)
         if self.current_epoch == 0 and kind not in self._checked and isinstance(stream, MemoryStream):
             self._checked.add(kind)

@@ -15,19 +15,20 @@ import lightning as L
 import torch
 from rich.console import Console
 from rich.markup import escape
-from transformers import AutoConfig, AutoProcessor, LlavaNextProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite
+from tamp_lightning.benchmarks.beds import build_suite
 from tamp_lightning.benchmarks.predictions import write_json
+from tamp_lightning.benchmarks.suite import Suite
 from tamp_lightning.data import sources
 from tamp_lightning.data.calibration import CalibrationData, SampleList
-from tamp_lightning.data.easy_vqa import load_picture
+from tamp_lightning.data.clip_samples import clip_samples
 from tamp_lightning.engine import run_folder
 from tamp_lightning.engine.environment import compute_dtype, environment, peak_memory_bytes
 from tamp_lightning.engine.scoring import Scores, score
 from tamp_lightning.engine.trainer import Pruned, check_pattern, prune_stream, scoring_trainer
 from tamp_lightning.models.checkpoints import resolve
-from tamp_lightning.recipe import CalibrationChoice, PruneRecipe, ScoreChoice
+from tamp_lightning.recipe import CalibrationChoice, PruneRecipe
 from tamp_lightning.reporting.card import Base, prune_card, write_cards
 from tamp_lightning.reporting.examples import examples_content, worst_flips
 from tamp_lightning.reporting.html import write_report
@@ -68,16 +69,13 @@ def calibration_samples(choice: CalibrationChoice, processor: ProcessorMixin) ->
     """
     if choice.source == "easy_vqa":
         return sources.from_easy_vqa(choice.samples, choice.seed, choice.turns)
+    if choice.source == "clips":
+        return clip_samples(choice.samples, choice.seed, choice.turns)
     path = str(choice.path)
     if choice.source == "llava_json":
         media = Path(choice.media) if choice.media else None
         return sources.from_llava_json(Path(path), media, choice.samples, choice.seed, processor)
     return sources.from_llava_next_data(path, choice.subset, choice.samples, choice.seed)
-
-
-def build_suite(choice: ScoreChoice, processor: LlavaNextProcessor) -> EasyVqaSuite | None:
-    """The benchmarks a recipe asks for."""
-    return None if choice.benchmarks == "none" else EasyVqaSuite(processor, choice.split, choice.slice)
 
 
 def run_path(recipe: PruneRecipe, name: str) -> Path:
@@ -103,7 +101,7 @@ class Job:
     dtype: torch.dtype | None
     samples: SampleList
     data: CalibrationData
-    suite: EasyVqaSuite | None
+    suite: Suite | None
     stream: DiskStream
     clock: PhaseClock
 
@@ -121,8 +119,10 @@ class Job:
             source = resolve(recipe.model.checkpoint)
             processor = AutoProcessor.from_pretrained(source)
             samples = calibration_samples(recipe.calibration, processor)
-            data = CalibrationData.from_samples(samples, processor, recipe.calibration.batch_size)
-            suite = build_suite(recipe.scores, processor)
+            given = recipe.calibration
+            data = CalibrationData.from_samples(samples, processor, given.batch_size, given.drop_silence)
+            choice = recipe.scores
+            suite = build_suite(choice.benchmarks, processor, choice.split, choice.slice)
             patterns = {"include": recipe.model.include, "exclude": recipe.model.exclude}
             target, towers = out / "model", recipe.towers
             stream = DiskStream(source, target, dtype=dtype, device=device, towers=towers, **patterns)
@@ -186,7 +186,7 @@ def _examples(job: Job, pruned: Pruned, dense: Scores | None, after: Scores | No
     pictures = {}
     if job.suite and dense and after:
         numbers = {row["picture"] for row in worst_flips(run_folder.prediction_rows(job.suite, dense, after))}
-        pictures = {str(number): load_picture(job.suite.split, number) for number in sorted(numbers)}
+        pictures = {str(number): job.suite.picture(number) for number in sorted(numbers)}
     samples = (job.samples[index] for index in range(len(job.samples)))
     return examples_content(pruned.chosen, samples, job.stream.model.config, pictures)
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite, headline
+from tamp_lightning.benchmarks.suite import Suite
 from tamp_lightning.engine.scoring import Scores
 from tamp_lightning.engine.trainer import Pruned
 from tamp_lightning.metrics import corrected_retention, flips, retention
@@ -20,12 +20,12 @@ from tamp_lightning.ops.diversity import MODALITIES
 from tamp_lightning.stream.reader import CheckpointReader
 
 
-def summarise(suite: EasyVqaSuite, dense: Scores, pruned: Scores) -> dict[str, Any]:
+def summarise(suite: Suite, dense: Scores, pruned: Scores) -> dict[str, Any]:
     """Content of metrics.json: per benchmark and over all of them, dense beside pruned.
 
     Corrected retention is None where the dense model is not above the blind floor on some benchmark.
     """
-    before, after, floor = headline(dense.results), headline(pruned.results), suite.floor()
+    before, after, floor = suite.headline(dense.results), suite.headline(pruned.results), suite.floor()
     above = all(before[k] > floor[k] for k in before)
     seen = [k for kind in before for k, v in enumerate(dense.values[kind]) if v == v]
     both = [[v for kind in before for v in s.values[kind] if v == v] for s in (dense, pruned)]
@@ -42,7 +42,7 @@ def summarise(suite: EasyVqaSuite, dense: Scores, pruned: Scores) -> dict[str, A
     }
 
 
-def prediction_rows(suite: EasyVqaSuite, dense: Scores, pruned: Scores) -> list[dict[str, Any]]:
+def prediction_rows(suite: Suite, dense: Scores, pruned: Scores) -> list[dict[str, Any]]:
     """One row per question: what was asked, the right answer, what both models said, its score in [0, 1].
 
     `kl` is the mean over the answer's tokens; `dense_certainty` and `pruned_certainty` are the right answer's
@@ -50,24 +50,20 @@ def prediction_rows(suite: EasyVqaSuite, dense: Scores, pruned: Scores) -> list[
     """
     return [
         {
-            "benchmark": q.kind,
-            "id": q.id,
-            "picture": q.picture,
-            "question": q.text,
-            "answer": q.answer,
+            **row,
             "dense": dense.predictions[i],
             "pruned": pruned.predictions[i],
             "kl": pruned.divergence[i],
-            "dense_score": dense.values[q.kind][i],
-            "pruned_score": pruned.values[q.kind][i],
+            "dense_score": dense.values[row["benchmark"]][i],
+            "pruned_score": pruned.values[row["benchmark"]][i],
             "dense_certainty": dense.certainty[i],
             "pruned_certainty": pruned.certainty[i],
         }
-        for i, q in enumerate(suite.items)
+        for i, row in enumerate(suite.rows())
     ]
 
 
-def write_predictions(path: Path, suite: EasyVqaSuite, dense: Scores, pruned: Scores) -> None:
+def write_predictions(path: Path, suite: Suite, dense: Scores, pruned: Scores) -> None:
     """predictions.parquet: see `prediction_rows`."""
     rows = prediction_rows(suite, dense, pruned)
     pq.write_table(pa.Table.from_pylist(rows), path)

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite
+from tamp_lightning.benchmarks.suite import Suite
 from tamp_lightning.data.packing import IGNORE
 from tamp_lightning.metrics import DenseFidelity, SampleTable
 from tamp_lightning.metrics.fidelity import kl_divergence
 
-EXTRAS = ("labels", "segments", "answers", "items")
+EXTRAS = ("labels", "segments", "answers", "items", "turns")
 
 
 @dataclass
@@ -66,7 +66,7 @@ def answer_means(values: Tensor, first: Tensor) -> Tensor:
 class ScoreModule(L.LightningModule):
     """Validation loop over one suite; with the dense model's log-probabilities it also measures the distance to it."""
 
-    def __init__(self, model: PreTrainedModel, suite: EasyVqaSuite, dense: Scores | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, suite: Suite, dense: Scores | None = None) -> None:
         super().__init__()
         self.model, self.suite, self.dense = model.eval(), suite, dense
         self.metrics = torch.nn.ModuleDict(dict(suite.metrics()))
@@ -77,23 +77,30 @@ class ScoreModule(L.LightningModule):
         """Score one batch of pictures."""
         logits, labels, first = answer_logits(self.model, batch)
         log_probs = logits.float().log_softmax(-1)
-        items = batch["items"]
-        if self.dense is None:
-            self.scores.log_probs.append(log_probs.cpu())
-        else:
-            dense = self.dense.log_probs[batch_idx].to(log_probs.device)
-            self.fidelity.update(dense, log_probs, labels)
-            means = answer_means(kl_divergence(dense, log_probs), first).tolist()
-            self.scores.divergence.update(zip(items.tolist(), means, strict=True))
-        predictions = self.suite.predict(items, log_probs[first])
-        certainty = self.suite.certainty(items, log_probs[first])
-        self.scores.predictions.update(zip(items.tolist(), predictions, strict=True))
-        self.scores.certainty.update(zip(items.tolist(), certainty, strict=True))
-        for kind, metric in self.metrics.items():
-            rows = [r for r, i in enumerate(items.tolist()) if self.suite.items[i].kind == kind]
-            answers = [self.suite.items[int(items[r])].answer for r in rows]
+        items = batch["items"].tolist()
+        self._compare(batch_idx, log_probs, labels, first, batch)
+        predictions, certainty = self.suite.judge(batch, log_probs, labels, first)
+        self.scores.predictions.update(zip(items, predictions, strict=True))
+        self.scores.certainty.update(zip(items, certainty, strict=True))
+        benchmarks, right = self.suite.benchmarks, self.suite.right
+        for name, metric in self.metrics.items():
+            rows = [r for r, i in enumerate(items) if benchmarks[i] == name]
             assert isinstance(metric, SampleTable)
-            metric.update(items[rows], [predictions[r] for r in rows], answers)
+            metric.update(batch["items"][rows], [predictions[r] for r in rows], [right[items[r]] for r in rows])
+
+    def _compare(
+        self, batch_idx: int, log_probs: Tensor, labels: Tensor, first: Tensor, batch: dict[str, Tensor]
+    ) -> None:
+        """Keep the dense model's log-probabilities of the right answers, or measure the distance to them."""
+        counted = self.suite.counted(batch).to(labels.device)
+        if self.dense is None:
+            self.scores.log_probs.append(log_probs[counted].cpu())
+            return
+        dense, own = self.dense.log_probs[batch_idx].to(log_probs.device), log_probs[counted]
+        self.fidelity.update(dense, own, labels[counted])
+        places = counted.cumsum(0) - 1  # of the answers that count, among the tokens that count
+        means = answer_means(kl_divergence(dense, own), places[first[counted[first]]]).tolist()
+        self.scores.divergence.update(zip(batch["items"].tolist(), means, strict=True))
 
     def on_validation_epoch_end(self) -> None:
         """Turn metric states into plain numbers."""
@@ -106,10 +113,10 @@ class ScoreModule(L.LightningModule):
 
 
 def score(
-    model: PreTrainedModel, suite: EasyVqaSuite, trainer: L.Trainer, *, batch_size: int = 8, dense: Scores | None = None
+    model: PreTrainedModel, suite: Suite, trainer: L.Trainer, *, batch_size: int = 8, dense: Scores | None = None
 ) -> Scores:
     """Score `model` on `suite` with `trainer.validate`."""
     module = ScoreModule(model, suite, dense)
-    loader = DataLoader(suite, batch_size, collate_fn=suite.collate)
+    loader: DataLoader = DataLoader(suite, batch_size, collate_fn=suite.collate)  # type: ignore[arg-type]
     trainer.validate(module, loader, verbose=False)
     return module.scores

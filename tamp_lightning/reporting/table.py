@@ -12,6 +12,8 @@ from tamp_lightning.reporting.plan import Plan
 from tamp_lightning.reporting.wording import benchmark_label, short
 
 BARS = "·▁▂▃▄▅▆▇█"
+FIGURES = {"yes_no": ("accuracy", "precision", "recall", "f1", "pred_yes_ratio")}
+"""Figures of a benchmark beside its controls; all others have a score."""
 
 
 def percent(value: float | None) -> str:
@@ -83,22 +85,16 @@ def show_outcome(
 
 
 def control_table(rows: Mapping[str, Mapping[str, Mapping[str, float]]], floor: Mapping[str, float]) -> Table:
-    """One row per way of showing the pictures (own, shuffled, blank), the blind floor last."""
-    table = Table()
-    columns = {
-        "yes_no": ("accuracy", "precision", "recall", "f1", "pred_yes_ratio"),
-        "shape": ("score",),
-        "colour": ("score",),
-    }
+    """One row per way of showing the media (own, shuffled, ...), the blind floor last."""
     heads = {"score": "", "pred_yes_ratio": "says yes"}
-    table.add_column("pictures")
-    for kind, figures in columns.items():
+    table = Table()
+    table.add_column("shown")
+    columns = {name: FIGURES.get(name, ("score",)) for name in next(iter(rows.values()))}
+    for name, figures in columns.items():
         for figure in figures:
-            prefix = "yes/no " if kind == "yes_no" else kind
-            table.add_column((prefix + heads.get(figure, figure)).strip(), justify="right")
-    for name, results in rows.items():
-        table.add_row(name, *(percent(results[k][f]) for k, fs in columns.items() for f in fs))
-    blind = {kind: percent(value) for kind, value in floor.items()}
-    blanks = ["–"] * (len(columns["yes_no"]) - 1)
-    table.add_row("never seen (majority)", blind["yes_no"], *blanks, blind["shape"], blind["colour"])
+            table.add_column(f"{name.replace('_', '/')} {heads.get(figure, figure)}".strip(), justify="right")
+    for shown, results in rows.items():
+        table.add_row(shown, *(percent(results[k][f]) for k, fs in columns.items() for f in fs))
+    blind = [cell for k, fs in columns.items() for cell in (percent(floor[k]), *["–"] * (len(fs) - 1))]
+    table.add_row("never seen (majority)", *blind)
     return table

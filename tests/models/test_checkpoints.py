@@ -48,7 +48,7 @@ def test_damaged_or_missing_towers_are_refused(monkeypatch, tmp_path):
 def test_the_bed_appears_only_when_complete_and_is_made_once(monkeypatch, tmp_path):
     made = []
 
-    def write(towers, folder):
+    def write(bed, towers, folder):
         made.append(towers)
         folder.mkdir()
         (folder / "config.json").write_text("{}")

@@ -87,6 +87,7 @@ class Videollama2Config(PreTrainedConfig):
     mm_vision_select_feature: str = "patch"
     mm_projector_type: str = "stc_connector_v35"
     mm_hidden_size: int | None = None
+    mm_connector_size: int | None = None  # inner width of the connector; officially always the language model's
     mm_audio_tower: str | None = None
     mm_projector_a_type: str = "mlp2x_gelu"
     mm_hidden_size_a: int | None = None
@@ -139,6 +140,8 @@ class Videollama2Config(PreTrainedConfig):
             fields = default.to_dict()
             if all(output[name].get(key) == fields[key] for key in set(fields) - _COMMON):
                 del output[name]
+        if self.mm_connector_size is None:
+            del output["mm_connector_size"]
         return output
 
     def to_diff_dict(self) -> dict[str, Any]:

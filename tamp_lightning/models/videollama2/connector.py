@@ -79,12 +79,13 @@ class StcConnector(nn.Module):
 
     def __init__(self, config: Videollama2Config) -> None:
         super().__init__()
-        width = config.text_config.hidden_size
+        outputs = config.text_config.hidden_size
+        width = config.mm_connector_size or outputs
         padding = CONNECTOR_PADDING[config.mm_projector_type]
         self.s1 = RegStage(config.vision_config.hidden_size, width)
         self.sampler = nn.Sequential(nn.Conv3d(width, width, 2, stride=2, padding=padding), nn.SiLU())
         self.s2 = RegStage(width, width)
-        self.readout = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        self.readout = nn.Sequential(nn.Linear(width, outputs), nn.GELU(), nn.Linear(outputs, outputs))
 
     def forward(self, patches: Tensor) -> Tensor:
         """Connect patches to the language model.

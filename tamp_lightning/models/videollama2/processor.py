@@ -19,6 +19,7 @@ from tamp_lightning.models.videollama2.configuration import Videollama2Config
 from tamp_lightning.models.videollama2.frames import fill_frames, pixels, to_picture
 from tamp_lightning.models.videollama2.media import read_image, read_sound, read_sound_of_video, read_video
 
+AUDIO = 3  # as in mm_token_type_ids
 TAGS = ("<image>", "<video>", "<audio>")
 CHAT_TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
@@ -59,6 +60,8 @@ class Videollama2Processor(ProcessorMixin):
         video_tokens: tokens of a video or picture.
         audio_tokens: tokens of a sound.
         audio_seconds: every sound is cut or padded to this.
+        clip_seconds: a video's sound is eight clips of this length.
+        audio_patch: filter-bank frames, and bins, per token of a sound.
         video_sound: whether a video file's sound is used; silence stands for a missing one.
         chat_template: Jinja template; None = Qwen2's with the tags in front.
     """
@@ -72,10 +75,13 @@ class Videollama2Processor(ProcessorMixin):
         audio_tokens: int = 1496,
         audio_seconds: float = 30.0,
         video_sound: bool = True,
+        clip_seconds: float = sound.CLIP_SECONDS,
+        audio_patch: int = 16,
         chat_template: str | None = None,
     ) -> None:
         self.num_frames, self.image_size, self.video_tokens = num_frames, image_size, video_tokens
         self.audio_tokens, self.audio_seconds, self.video_sound = audio_tokens, audio_seconds, video_sound
+        self.clip_seconds, self.audio_patch = clip_seconds, audio_patch
         self.image_token, self.video_token, self.audio_token = TAGS
         missing = [tag for tag in TAGS if tag not in tokenizer.get_vocab()]
         tokenizer.add_tokens(missing, special_tokens=True)
@@ -95,6 +101,7 @@ class Videollama2Processor(ProcessorMixin):
             "audio_tokens": config.audio_config.tokens(frames),
             "audio_seconds": audio_seconds,
             "video_sound": config.mm_audio_tower is not None,
+            "audio_patch": config.audio_config.input_patch_size,
         }
 
     @classmethod
@@ -143,6 +150,20 @@ class Videollama2Processor(ProcessorMixin):
         types = torch.tensor(self.create_mm_token_type_ids(encoded["input_ids"]))
         return BatchFeature({**encoded, "mm_token_type_ids": types, **media.inputs()})
 
+    def silent_tokens(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Which tokens stand for nothing but digital silence, such as that which sounds are padded with.
+
+        Args:
+            inputs: what calling the processor gave.
+
+        Returns:
+            [B,n] bool.
+        """
+        silent = inputs["mm_token_type_ids"] == AUDIO
+        if "input_features" not in inputs:
+            return silent
+        return silent.masked_scatter(silent, sound.silent_patches(inputs["input_features"], self.audio_patch).flatten())
+
     def _check_counts(self, texts: Sequence[str], items: Mapping[str, Sequence[Any]]) -> None:
         for tag, given in items.items():
             tags = sum(t.count(tag) for t in texts)
@@ -182,7 +203,7 @@ class Videollama2Processor(ProcessorMixin):
         if samples is None:
             return sound.fbank(torch.zeros(length))
         checked = sound.check_samples(torch.as_tensor(samples), "a video's sound")
-        return sound.fbank(sound.fit(sound.video_sound(checked), length))
+        return sound.fbank(sound.fit(sound.video_sound(checked, self.clip_seconds), length))
 
     def _features(self, item: Any) -> Tensor:
         """Features of a sound of its own: a file, or samples at 16 kHz."""

@@ -16,26 +16,27 @@ CLIPS, CLIP_SECONDS = 8, 2.0
 LOUDEST = 2.0  # codecs overshoot 1 a little; whole numbers of 16 bits do so a lot
 
 
-def clip_starts(duration: float) -> list[float]:
-    """Start, in seconds, of the eight clips of two seconds that stand for a video's sound.
+def clip_starts(duration: float, seconds: float = CLIP_SECONDS) -> list[float]:
+    """Start, in seconds, of the eight clips of (officially) two seconds that stand for a video's sound.
 
     Clip i starts at i * (duration - 2) / 8, so the last two seconds are never heard. That is the sampler of
     pytorchvideo 0.1.5; its later, unreleased version divides by 7.
     """
-    return [k * max(duration - CLIP_SECONDS, 0.0) / CLIPS for k in range(CLIPS)]
+    return [k * max(duration - seconds, 0.0) / CLIPS for k in range(CLIPS)]
 
 
-def video_sound(samples: Tensor) -> Tensor:
-    """The eight clips of a video's sound, one after the other; sound of two seconds or less comes eight times.
+def video_sound(samples: Tensor, seconds: float = CLIP_SECONDS) -> Tensor:
+    """The eight clips of a video's sound, one after the other; sound no longer than one clip comes eight times.
 
     Args:
         samples: [n] mono at 16 kHz.
+        seconds: length of a clip; two officially.
 
     Returns:
-        [at most 256000].
+        [at most 8 * seconds * 16000].
     """
-    starts = clip_starts(len(samples) / SAMPLE_RATE)
-    return torch.cat([samples[int(s * SAMPLE_RATE) : int((s + CLIP_SECONDS) * SAMPLE_RATE)] for s in starts])
+    starts = clip_starts(len(samples) / SAMPLE_RATE, seconds)
+    return torch.cat([samples[int(s * SAMPLE_RATE) : int((s + seconds) * SAMPLE_RATE)] for s in starts])
 
 
 def fit(samples: Tensor, length: int) -> Tensor:
@@ -88,6 +89,21 @@ def fbank(samples: Tensor) -> Tensor:
     power = torch.fft.rfft(frames * window, n=FFT_LENGTH).abs().square()
     energies = (power @ _mel_triangles()).clamp(min=torch.finfo(torch.float32).eps)
     return energies.log().to(torch.bfloat16).float()
+
+
+def silent_patches(banks: Tensor, patch: int) -> Tensor:
+    """Which square patches of filter banks hold the floor alone, i.e. come from samples that are all zero.
+
+    Args:
+        banks: [B,frames,128] from `fbank`.
+        patch: frames and bins per patch; frames that fill none are dropped, as in the audio tower.
+
+    Returns:
+        [B,tokens] bool; time runs slowest, frequency fastest.
+    """
+    floor = fbank(torch.zeros(FRAME_LENGTH)).max()
+    squares = banks.unfold(1, patch, patch).unfold(2, patch, patch)  # [B,steps,bands,patch,patch]
+    return (squares.amax((3, 4)) <= floor).flatten(1)
 
 
 def _mel(hertz: Tensor) -> Tensor:

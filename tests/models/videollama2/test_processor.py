@@ -141,6 +141,7 @@ def test_sizes_come_from_an_official_folder_with_nothing_but_a_tokenizer(tmp_pat
         "audio_tokens": 1496,
         "audio_seconds": 30.0,
         "video_sound": True,
+        "audio_patch": 16,
     }
 
 
