@@ -17,12 +17,14 @@ from transformers import PreTrainedModel
 from tamp_lightning.benchmarks.predictions import write_json
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.engine import run_folder
+from tamp_lightning.engine.fingerprint import fingerprint
 from tamp_lightning.engine.trainer import Pruned, prune_stream, scoring_trainer
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.reporting.card import Base, prune_card, write_cards
 from tamp_lightning.stream import DiskStream, MemoryStream
-from tamp_lightning.stream.writer import is_taken
+from tamp_lightning.stream.reader import CheckpointReader
+from tamp_lightning.stream.state import RunState, is_unfinished, refuse_finished
 
 Choice = TypeVar("Choice")
 
@@ -84,7 +86,8 @@ def prune(
             TAMP at 50 % by default.
         towers: what of towers and projector is pruned too, such as `{"sparsity": 0.3, "exclude": ["projector"]}`;
             they stay dense by default.
-        out: new folder for `model/`, `plan.json` and `masks.safetensors`; a checkpoint folder needs it.
+        out: new folder for `model/`, `plan.json` and `masks.safetensors`; a checkpoint folder needs it. The same call
+            again continues a run that was killed, after its last finished block.
         include: regular expressions on full linear names; empty = every linear of the decoder blocks.
         exclude: regular expressions on full linear names that stay dense.
         dtype: what to compute in, for a checkpoint folder; None = its own.
@@ -99,7 +102,9 @@ def prune(
     """
     chosen = method if isinstance(method, Method) else _build(Method, method or {}, "method")
     extra = towers if isinstance(towers, Towers) else _build(Towers, towers or {}, "towers")
-    folder = _new_folder(out)
+    in_memory = isinstance(model_or_path, PreTrainedModel)
+    folder = _run_folder(out, in_memory)
+    state: RunState | None = None
     data = calibration if isinstance(calibration, CalibrationData) else _from_batches(calibration)
     with _without_known_warnings():
         if isinstance(model_or_path, PreTrainedModel):
@@ -114,17 +119,37 @@ def prune(
         else:
             if folder is None:
                 raise ValueError("out is missing: name a new folder for the pruned checkpoint")
-            device = scoring_trainer(**trainer).strategy.root_device
-            source, target = Path(model_or_path), folder / "model"
-            patterns = {"include": include, "exclude": exclude}
-            disk = DiskStream(source, target, dtype=dtype, device=device, towers=extra, **patterns)
-            pruned = prune_stream(disk, data, chosen, progress=progress, **trainer)
+            patterns = {"include": list(include), "exclude": list(exclude)}
+            disk, state = _open(Path(model_or_path), folder, chosen, extra, dtype, patterns, trainer)
+            pruned = prune_stream(disk, data, chosen, state=state, progress=progress, **trainer)
     model = model_or_path if isinstance(model_or_path, PreTrainedModel) else None
     if folder is not None:
         base = Base(type(model).__name__) if model is not None else Base.find(Path(str(model_or_path)))
         card = prune_card(base, run_folder.plan_content(pruned), asdict(chosen))
         write_cards(folder / "model", card, base)
-    return _result(model, folder, pruned)
+    result = _result(model, folder, pruned)
+    if state is not None:
+        state.close()
+    return result
+
+
+def _open(
+    source: Path,
+    folder: Path,
+    method: Method,
+    towers: Towers,
+    dtype: torch.dtype | None,
+    patterns: dict[str, list[str]],
+    trainer: Mapping[str, Any],
+) -> tuple[DiskStream, RunState]:
+    """The stream over a checkpoint folder, and the state of an earlier run with the same arguments if there was one."""
+    device = scoring_trainer(**trainer).strategy.root_device
+    reader = CheckpointReader(source)  # refuses what is no checkpoint
+    options = {key: str(value) for key, value in trainer.items()}
+    settings = {"method": asdict(method), "towers": asdict(towers), "model": patterns, "trainer": options}
+    state = RunState(folder, fingerprint(reader.folder, settings, dtype, device))
+    where: dict[str, Any] = {"dtype": dtype, "device": device, "resumes": state.resumes}
+    return DiskStream(source, folder / "model", towers=towers, **where, **patterns), state
 
 
 def _result(model: PreTrainedModel | None, folder: Path | None, pruned: Pruned) -> PruneResult:
@@ -137,12 +162,13 @@ def _result(model: PreTrainedModel | None, folder: Path | None, pruned: Pruned) 
     return PruneResult(model, checkpoint, pruned.sparsity, content["linears"], *towers, pruned.seconds, pruned.masks)
 
 
-def _new_folder(out: str | Path | None) -> Path | None:
+def _run_folder(out: str | Path | None, in_memory: bool) -> Path | None:
     if out is None:
         return None
     folder = Path(out)
-    if is_taken(folder):
-        raise ValueError(f"out {folder} exists: nothing is overwritten, name a new folder")
+    if in_memory and is_unfinished(folder):
+        raise ValueError(f"out {folder} holds an unfinished run, which a model in memory cannot continue")
+    refuse_finished(folder, "name a new folder")
     return folder
 
 

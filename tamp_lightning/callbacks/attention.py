@@ -39,6 +39,10 @@ def last_row(query: Tensor, key: Tensor, last: Tensor, scaling: float, mask: Ten
     return logits.masked_fill(unseen[:, None, None], -torch.inf).softmax(-1).mean((1, 2))
 
 
+def _collects(pl_module: BlockPass) -> bool:
+    return pl_module.walk == "prune" and pl_module.stage != "advance"
+
+
 class AttentionCollector(L.Callback):
     """Lets the decoder's sdpa attention note the row of each sample's last valid token in `rows` [B,n].
 
@@ -69,7 +73,7 @@ class AttentionCollector(L.Callback):
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, None]:
         # gradients are asked for only when the statistics are there already
-        if self._module is not None and self._module.walk == "prune" and not torch.is_grad_enabled():
+        if self._module is not None and _collects(self._module) and not torch.is_grad_enabled():
             scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
             last = self._module.current.valid.long().cumsum(1).argmax(1)
             self.rows = last_row(query, key, last, scaling, attention_mask)

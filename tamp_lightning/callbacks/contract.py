@@ -14,6 +14,8 @@ from tamp_lightning.stream.base import Stream
 from tamp_lightning.stream.cache import ActivationCache, CachedBatch
 
 Walk = Literal["measure", "prune"]
+Task = Stage | Literal["advance"]
+"""What an epoch is for; "advance" only carries the hidden state past a block that an earlier run is done with."""
 
 
 class BlockPass(L.LightningModule):
@@ -41,8 +43,13 @@ class BlockPass(L.LightningModule):
 
     @property
     @abstractmethod
-    def stage(self) -> Stage:
-        """What the current epoch is for: statistics, drift, or choosing a mix."""
+    def stage(self) -> Task:
+        """What the current epoch is for: statistics, drift, choosing a mix, or nothing but the next block's input."""
+
+    @property
+    @abstractmethod
+    def needs_inputs(self) -> bool:
+        """Whether the current epoch reads samples rather than cached hidden states."""
 
     @property
     @abstractmethod
@@ -58,11 +65,6 @@ class BlockPass(L.LightningModule):
     @abstractmethod
     def block(self) -> nn.Module:
         """The current block, with real weights."""
-
-    @property
-    @abstractmethod
-    def needs_inputs(self) -> bool:
-        """Whether the current epoch starts a walk, i.e. reads samples rather than cached hidden states."""
 
     @abstractmethod
     def embed(self, batch: dict[str, Tensor], watch: AbstractContextManager[None] | None = None) -> CachedBatch:

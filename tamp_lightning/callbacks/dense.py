@@ -30,6 +30,11 @@ class DenseTwin(L.Callback):
         self._begun = True
         self._cache[batch_idx] = batch
 
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Take over the dense hidden states of a run that is continued: they stand in front of its next block."""
+        if pl_module.walk == "prune" and pl_module.stage == "advance" and pl_module.index == 0:
+            self._cache, pl_module.cache = pl_module.cache, self._cache
+
     @torch.no_grad()
     def tokens(self, pl_module: BlockPass, batch_idx: int) -> dict[str, Tokens]:
         """What the current block's linears see in the dense model; to be called once per block and batch.

@@ -25,6 +25,9 @@ class Meter(Protocol):
     def look(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Take in what the current block just did to a batch; `batch` holds the model's inputs in the first pass."""
 
+    def skip(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Note what later blocks need of a batch; the current block was scored by an earlier run."""
+
     def scores(self, pl_module: BlockPass) -> dict[str, float]:
         """Score of each linear of the current block, by full name, after its last batch."""
 
@@ -82,6 +85,9 @@ class OutputMeter:
                 check_finite(full, "outputs", finite, current.ids)
             self._rows.add(name, current.ids, rows)
 
+    def skip(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Do nothing: blocks are scored by themselves."""
+
     def scores(self, pl_module: BlockPass) -> dict[str, float]:
         """Diversity of each linear.
 
@@ -119,6 +125,9 @@ class InputMeter:
             full = pl_module.stream.facts.linear_name(pl_module.index, name)
             check_finite(full, "inputs", rows.isfinite().all(1), current.ids)
             self._rows.add(name, current.ids, rows)
+
+    def skip(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Do nothing: blocks are scored by themselves."""
 
     def scores(self, pl_module: BlockPass) -> dict[str, float]:
         """The block's score, for each of its linears.

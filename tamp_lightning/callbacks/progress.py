@@ -12,7 +12,11 @@ from tamp_lightning.callbacks.contract import BlockPass
 
 def title(pl_module: BlockPass) -> str:
     """What the current epoch does, e.g. "prune 5/30"."""
-    return f"{pl_module.walk} {pl_module.index + 1}/{len(pl_module.stream.facts.linears)}"
+    return f"{_phase(pl_module)} {pl_module.index + 1}/{len(pl_module.stream.facts.linears)}"
+
+
+def _phase(pl_module: BlockPass) -> str:
+    return "replay" if pl_module.stage == "advance" else pl_module.walk
 
 
 class BlockProgressBar(RichProgressBar):
@@ -39,7 +43,10 @@ class ScoreProgressBar(RichProgressBar):
 
 
 class PhaseTimer(L.Callback):
-    """Wall-clock seconds of each walk, in `seconds`; a pass lasts until the next one starts, its masking included."""
+    """Wall-clock seconds of each walk, in `seconds`; a pass lasts until the next one starts, its masking included.
+
+    Carrying hidden states past the blocks that an earlier run finished is a phase of its own, "replay".
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -49,11 +56,18 @@ class PhaseTimer(L.Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Add the pass before this one to its walk."""
         self._close()
-        self._walk = pl_module.walk
+        self._walk = _phase(pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Add the last pass."""
         self._close()
+
+    def lap(self) -> dict[str, float]:
+        """Seconds of each walk up to now."""
+        walk = self._walk
+        self._close()
+        self._walk = walk
+        return dict(self.seconds)
 
     def _close(self) -> None:
         now = time.perf_counter()

@@ -60,7 +60,7 @@ class PruningCallback(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Put the pruned weights in place, polish them if wanted, hand the block back."""
-        if pl_module.walk != "prune" or not pl_module.is_last_stage:
+        if pl_module.walk != "prune" or pl_module.stage == "advance" or not pl_module.is_last_stage:
             return
         if self.method.mode == "sequential":
             self._prune(pl_module)

@@ -41,8 +41,7 @@ class LossMeter:
         Raises:
             ValueError: the model's inputs are not token ids, one for each hidden state.
         """
-        if pl_module.index == 0:
-            self._take_ids(pl_module, batch, batch_idx)
+        self.skip(pl_module, batch, batch_idx)
         if batch_idx not in self._tokens:
             return
         current, block = pl_module.current, pl_module.block
@@ -54,6 +53,11 @@ class LossMeter:
                 with swapped(block, {name: perturbed(clean, seed, step)}):
                     losses.append(self._losses(pl_module, self._tokens[batch_idx]))
             self._rows.add(name, current.ids, gradient_estimate(losses[0], losses[1], self.rule.eps))
+
+    def skip(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Keep the token ids of the samples that count; in front of the first block only, where the batch has them."""
+        if pl_module.index == 0:
+            self._take_ids(pl_module, batch, batch_idx)
 
     def _take_ids(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
         if len(self._used) >= self.rule.samples:

@@ -44,7 +44,9 @@ class TokenCollector(L.Callback):
     _handles: list[RemovableHandle] = field(default_factory=list)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
-        """Hook the block of this epoch."""
+        """Hook the block of this epoch, if something is to be learnt from it."""
+        if pl_module.stage == "advance":
+            return
         for name in pl_module.stream.facts.linears[pl_module.index]:
             linear = pl_module.block.get_submodule(name)
             self._handles.append(linear.register_forward_hook(self._keep(name)))

@@ -135,6 +135,7 @@ class TowerPruning(L.Callback):
         report: per linear that media reached, weights kept, weights in all, the mask's sha256, tokens per sample.
         masks: packed bits of every mask by full linear name (`pack_bits`).
         unreached: linears that no sample reached; they stay dense.
+        finished: whether all this has been noted, by this run or by the one that it continues.
     """
 
     def __init__(self, towers: Towers, method: Method, dense: DenseTwin | None = None) -> None:
@@ -142,6 +143,7 @@ class TowerPruning(L.Callback):
         self.report: dict[str, dict[str, Any]] = {}
         self.masks: dict[str, Tensor] = {}
         self.unreached: list[str] = []
+        self.finished = False
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Refuse several processes, each of which would see a part of the samples.
@@ -159,6 +161,9 @@ class TowerPruning(L.Callback):
             ValueError: no media reach what is to be pruned, or something is not finite.
         """
         if pl_module.walk != "prune" or not pl_module.needs_inputs:
+            return
+        if self.finished:
+            pl_module.stream.load_towers(list(self.report))
             return
         statistics = TowerStatistics(pl_module.stream, self.method)
         assert trainer.train_dataloader is not None

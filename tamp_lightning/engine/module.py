@@ -7,9 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from tamp_lightning.callbacks.contract import BlockPass, Walk
+from tamp_lightning.callbacks.contract import BlockPass, Task, Walk
 from tamp_lightning.methods.method import Method
-from tamp_lightning.methods.tokens import Stage
 from tamp_lightning.stream.base import Stream
 from tamp_lightning.stream.cache import ActivationCache, CachedBatch
 from tamp_lightning.stream.calls import record_calls
@@ -31,11 +30,18 @@ class TampModule(BlockPass):
     current block for the collectors; so every block sees what its pruned predecessors really produce.
     A method may ask for several passes over a block, each for something else (`stage`); it is pruned after the last.
 
+    Args:
+        stream: owner of the weights.
+        method: what to measure and how to prune.
+        measured: number of blocks that an earlier run has measured.
+        pruned: number of blocks that an earlier run has pruned. The hidden states in front of the first block that is
+            left are computed again: passes of stage "advance" run the blocks before it and nothing else.
+
     Raises:
         ValueError: the method chooses tokens by attention, which not every block of the model has.
     """
 
-    def __init__(self, stream: Stream, method: Method) -> None:
+    def __init__(self, stream: Stream, method: Method, measured: int = 0, pruned: int = 0) -> None:
         super().__init__()
         if method.token_rule.needs_attention and not stream.facts.self_attention:
             name, rule = type(stream.model).__name__, method.tokens
@@ -47,11 +53,7 @@ class TampModule(BlockPass):
         self.plan = None
         self.cache = ActivationCache()
         self._checked: set[frozenset[str]] = set()
-        stages: dict[Walk, tuple[Stage, ...]] = {"measure": method.measure_stages, "prune": method.prune_stages}
-        blocks = range(len(stream.facts.linears))
-        if method.mode == "one_shot":
-            stages["measure"] = ()
-        self.passes = [(walk, k, stage) for walk in stages for k in blocks for stage in stages[walk]]
+        self.passes = _passes(method, len(stream.facts.linears), measured, pruned)
 
     @property
     def walk(self) -> Walk:
@@ -64,7 +66,7 @@ class TampModule(BlockPass):
         return self.passes[self.current_epoch][1]
 
     @property
-    def stage(self) -> Stage:
+    def stage(self) -> Task:
         """What the current epoch is for."""
         return self.passes[self.current_epoch][2]
 
@@ -95,7 +97,7 @@ class TampModule(BlockPass):
     @property
     def block(self) -> nn.Module:
         """The current block with real weights; the stream keeps it until it is released."""
-        return self.stream.load(self.index)
+        return self.stream.load(self.index, dense=self.is_dense)
 
     @property
     def needs_inputs(self) -> bool:
@@ -108,7 +110,7 @@ class TampModule(BlockPass):
 
     def run(self, index: int, batch: CachedBatch) -> Tensor:
         """What block `index` makes of a batch that stands in front of it."""
-        return self.stream.load(index)(batch.hidden, **batch.kwargs)
+        return self.stream.load(index, dense=self.is_dense)(batch.hidden, **batch.kwargs)
 
     @torch.no_grad()
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -124,9 +126,10 @@ class TampModule(BlockPass):
         self.current = cached = self.embed(batch) if self.needs_inputs else self.cache[batch_idx].to(self.device)
         if not self.is_dense and self.index > 0 and self.is_first_stage:
             self.current = cached = cached.advanced(self.run(self.index - 1, cached))
-        prefix, linears = f"{self.stream.facts.blocks}.{self.index}", self.stream.facts.linears[self.index]
-        with token_guard(self.block, prefix, linears, cached.hidden.shape):
-            self.output = self.run(self.index, cached)
+        if self.is_dense or self.stage != "advance":
+            prefix, linears = f"{self.stream.facts.blocks}.{self.index}", self.stream.facts.linears[self.index]
+            with token_guard(self.block, prefix, linears, cached.hidden.shape):
+                self.output = self.run(self.index, cached)
         self.cache[batch_idx] = cached.advanced(self.output) if self.is_dense else cached
 
     @torch.no_grad()
@@ -159,3 +162,19 @@ class TampModule(BlockPass):
             self.stream.release(self.index)
             self.cache.clear()
             self.trainer.should_stop = True
+
+
+def _passes(method: Method, blocks: int, measured: int, pruned: int) -> list[tuple[Walk, int, Task]]:
+    """Every epoch that is left to do: its walk, its block, and what it is for."""
+
+    def walk(name: Walk, first: int, last: int, stages: tuple[Task, ...]) -> list[tuple[Walk, int, Task]]:
+        return [(name, index, stage) for index in range(first, last) for stage in stages]
+
+    one_shot = method.mode == "one_shot"
+    measure = walk("measure", measured, blocks, () if one_shot else method.measure_stages)
+    prune = walk("prune", pruned, blocks, method.prune_stages)
+    # behind pruned blocks the dense hidden states are needed too where weights are corrected towards them
+    dense = measured if measure else pruned if prune and method.correction.on else 0
+    advance: tuple[Task, ...] = ("advance",)
+    again = walk("prune", 0, pruned, advance) if prune else []
+    return [*walk("measure", 0, dense, advance), *measure, *again, *prune]

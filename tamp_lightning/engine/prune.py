@@ -25,6 +25,8 @@ from tamp_lightning.data.calibration import CalibrationData, SampleList
 from tamp_lightning.data.clip_samples import clip_samples
 from tamp_lightning.engine import run_folder
 from tamp_lightning.engine.environment import compute_dtype, environment, peak_memory_bytes
+from tamp_lightning.engine.fingerprint import fingerprint
+from tamp_lightning.engine.kept_scores import load_scores, save_scores
 from tamp_lightning.engine.scoring import Scores, score
 from tamp_lightning.engine.trainer import Pruned, check_pattern, prune_stream, scoring_trainer
 from tamp_lightning.models.checkpoints import resolve
@@ -38,7 +40,12 @@ from tamp_lightning.reporting.run import Run
 from tamp_lightning.reporting.table import show_outcome
 from tamp_lightning.stream.disk import DiskStream
 from tamp_lightning.stream.skeleton import model_class
-from tamp_lightning.stream.writer import is_taken
+from tamp_lightning.stream.state import RunState, refuse_finished
+
+DENSE = "dense"
+"""Record of the source's scores in the state of a run."""
+SHOWS_ONLY = ("enable_progress_bar", "enable_model_summary", "logger", "log_every_n_steps", "default_root_dir")
+"""Arguments of lightning.Trainer that change nothing but what is shown."""
 
 
 @dataclass
@@ -79,15 +86,21 @@ def calibration_samples(choice: CalibrationChoice, processor: ProcessorMixin) ->
 
 
 def run_path(recipe: PruneRecipe, name: str) -> Path:
-    """The run folder, which must be new.
+    """The run folder, which must be new or hold an unfinished run.
 
     Raises:
-        ValueError: it exists and is not empty.
+        ValueError: it holds something else.
     """
     path = Path(recipe.out or f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}")
-    if is_taken(path):
-        raise ValueError(f"run folder {path} exists: nothing is overwritten, choose another with --out")
+    refuse_finished(path, "choose another with --out")
     return path
+
+
+def settings_of(recipe: PruneRecipe) -> dict[str, Any]:
+    """What of a recipe decides the result, as JSON values."""
+    settings = asdict(recipe)
+    trainer = {key: str(value) for key, value in recipe.trainer.items() if key not in SHOWS_ONLY}
+    return {key: value for key, value in settings.items() if key not in ("task", "out")} | {"trainer": trainer}
 
 
 @dataclass
@@ -103,6 +116,7 @@ class Job:
     data: CalibrationData
     suite: Suite | None
     stream: DiskStream
+    state: RunState
     clock: PhaseClock
 
     @classmethod
@@ -117,6 +131,7 @@ class Job:
         dtype = compute_dtype(recipe.model.dtype, device)
         with clock.phase("prepare"):
             source = resolve(recipe.model.checkpoint)
+            state = RunState(out, fingerprint(source, settings_of(recipe), dtype, device))
             processor = AutoProcessor.from_pretrained(source)
             samples = calibration_samples(recipe.calibration, processor)
             given = recipe.calibration
@@ -124,10 +139,17 @@ class Job:
             choice = recipe.scores
             suite = build_suite(choice.benchmarks, processor, choice.split, choice.slice)
             patterns = {"include": recipe.model.include, "exclude": recipe.model.exclude}
-            target, towers = out / "model", recipe.towers
-            stream = DiskStream(source, target, dtype=dtype, device=device, towers=towers, **patterns)
+            where = {"dtype": dtype, "device": device, "resumes": state.resumes}
+            stream = DiskStream(source, out / "model", towers=recipe.towers, **where, **patterns)
             check_pattern(stream, recipe.method)
-        return cls(recipe, name, out, source, dtype, samples, data, suite, stream, clock)
+        return cls(recipe, name, out, source, dtype, samples, data, suite, stream, state, clock)
+
+    def score_dense(self) -> Scores | None:
+        """Scores of the source, which an earlier run may have found already."""
+        scores = load_scores(self.state, DENSE) or self.score(self.source, "score dense")
+        if scores is not None and not self.state.has(DENSE):
+            save_scores(self.state, DENSE, scores)
+        return scores
 
     def score(self, folder: Path, phase: str, dense: Scores | None = None) -> Scores | None:
         """Score the checkpoint in `folder`; None if the recipe names no benchmark."""
@@ -149,7 +171,9 @@ def run_prune(recipe: PruneRecipe, name: str, recipe_text: str, console: Console
         ValueError, FileNotFoundError: bad input, before anything is written.
     """
     job = Job.prepare(recipe, name)
-    dense = job.score(job.source, "score dense")
+    again = " (continued)" if job.state.resumes else ""
+    console.print(f"run folder: {job.out}{again}", soft_wrap=True, highlight=False)
+    dense = job.score_dense()
     run, metrics = prune_job(job, dense, recipe_text)
     show_outcome(console, metrics, run, Run.read(job.out).plan)
     console.print(f"report: [bold]{escape(str(write_report(job.out)))}[/bold]", soft_wrap=True, highlight=False)
@@ -168,7 +192,7 @@ def prune_job(job: Job, dense: Scores | None, recipe_text: str) -> tuple[dict[st
         Contents of run.json and metrics.json, None for the latter if nothing was scored.
     """
     L.seed_everything(job.recipe.seed, verbose=False)
-    pruned = prune_stream(job.stream, job.data, job.recipe.method, **job.recipe.trainer)
+    pruned = prune_stream(job.stream, job.data, job.recipe.method, state=job.state, **job.recipe.trainer)
     job.clock.seconds |= pruned.seconds
     after = job.score(job.out / "model", "score pruned", dense)
     run, metrics = _describe(job, pruned), None
@@ -178,6 +202,7 @@ def prune_job(job: Job, dense: Scores | None, recipe_text: str) -> tuple[dict[st
     write_json(job.out / "examples.json", _examples(job, pruned, dense, after))
     _write(job, recipe_text, pruned, run, metrics)
     log_run(pruned.loggers, Plan(run_folder.plan_content(pruned)["linears"]), metrics)
+    job.state.close()
     return run, metrics
 
 

@@ -108,3 +108,14 @@ def write_masks(path: Path, pruned: Pruned) -> None:
     """masks.safetensors: per linear the mask's bits (eight to a byte, row order), shapes in the metadata."""
     shapes = {name: json.dumps(row["shape"]) for name, row in (pruned.linears | pruned.towers).items()}
     save_file({name: bits.contiguous() for name, bits in pruned.masks.items()}, path, metadata=shapes)
+    _sort_metadata(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a safetensors file in order: the library writes it in another one in every process."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length))

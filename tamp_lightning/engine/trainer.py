@@ -16,6 +16,7 @@ from tamp_lightning.callbacks.attention import AttentionCollector
 from tamp_lightning.callbacks.chosen import Chosen, ChosenTokens
 from tamp_lightning.callbacks.dense import DenseTwin
 from tamp_lightning.callbacks.drift import DriftCollector
+from tamp_lightning.callbacks.keeping import StateKeeper
 from tamp_lightning.callbacks.progress import BlockProgressBar, PhaseTimer, ScoreProgressBar
 from tamp_lightning.callbacks.pruning import PruningCallback
 from tamp_lightning.callbacks.statistics import StatisticsCollector
@@ -25,6 +26,8 @@ from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.engine.module import TampModule
 from tamp_lightning.methods.method import Method
 from tamp_lightning.stream.base import Stream
+from tamp_lightning.stream.disk import DiskStream
+from tamp_lightning.stream.state import RunState
 
 QUIET: dict[str, Any] = {
     "devices": 1,
@@ -105,9 +108,23 @@ def _off(report: dict[str, dict[str, Any]]) -> float:
 
 
 def prune_stream(
-    stream: Stream, data: CalibrationData, method: Method, *, progress: bool = True, **trainer: Any
+    stream: Stream,
+    data: CalibrationData,
+    method: Method,
+    *,
+    state: RunState | None = None,
+    progress: bool = True,
+    **trainer: Any,
 ) -> Pruned:
     """Prune every block of a stream with `trainer.fit`.
+
+    Args:
+        stream: owner of the weights.
+        data: calibration samples.
+        method: what to do.
+        state: of a run that can be continued, where finished blocks are noted; for a stream over a checkpoint.
+        progress: show a progress bar.
+        **trainer: further arguments of `lightning.Trainer`.
 
     Raises:
         ValueError: bad weights, activations or budget; the message names the place.
@@ -122,12 +139,17 @@ def prune_stream(
     dense = next((callback for callback in callbacks if isinstance(callback, DenseTwin)), None)
     towers = [TowerPruning(stream.towers, method, dense)] if stream.facts.towers else []
     callbacks[:0] = [timer, *towers]
+    pruned = 0
+    if state is not None and isinstance(stream, DiskStream):
+        callbacks.append(keeper := StateKeeper(state, allocation, pruning, timer, *towers))
+        pruned = keeper.restore(stream)
     if progress:
         callbacks.append(BlockProgressBar())
-    module = TampModule(stream, method)
+    module = TampModule(stream, method, allocation.measured, pruned)
     fit = walking_trainer(callbacks, enable_progress_bar=progress, **trainer)
-    with torch.random.fork_rng():
-        fit.fit(module, datamodule=data)
+    if module.passes:
+        with torch.random.fork_rng():
+            fit.fit(module, datamodule=data)
     if fit.interrupted or len(pruning.report) != sum(map(len, stream.facts.linears)):
         raise RuntimeError("pruning was interrupted: the output is incomplete")
     _check_plan(module.plan or {}, pruning.report)

@@ -26,8 +26,13 @@ class Stream(Protocol):
     facts: ModelFacts
     towers: Towers
 
-    def load(self, index: int) -> nn.Module:
-        """Return block ``index`` with real weights, in eval mode and without gradients."""
+    def load(self, index: int, dense: bool = False) -> nn.Module:
+        """Return block ``index`` with real weights, in eval mode and without gradients.
+
+        Args:
+            index: number of the block.
+            dense: the weights as they were before the commit, where the stream still has them.
+        """
 
     def release(self, index: int) -> None:
         """Forget the weights of block ``index``; what was committed stays committed."""

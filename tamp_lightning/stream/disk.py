@@ -24,12 +24,13 @@ class DiskStream:
 
     Args:
         source: folder of a safetensors checkpoint.
-        out: folder to write; it must not exist or be empty.
+        out: folder to write; it must not exist or be empty, unless `resumes`.
         dtype: dtype to compute in; None = the checkpoint's.
         device: where the skeleton and the loaded blocks live.
         include: regular expressions; only linears whose full name one of them finds are prunable.
         exclude: regular expressions; linears whose full name one of them finds are not.
         towers: what of towers and projector is pruned; None = nothing.
+        resumes: whether an earlier run may have written some of `out` (`resume`).
 
     Raises:
         ValueError: anything wrong with source, out or patterns, in one line; found before a weight is read.
@@ -45,9 +46,11 @@ class DiskStream:
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         towers: Towers | None = None,
+        resumes: bool = False,
     ) -> None:
         source, out = Path(source), Path(out)
-        refuse_existing(out)
+        if not resumes:
+            refuse_existing(out)
         self.device = torch.device(device)
         self.reader = CheckpointReader(source)
         self.model = build_skeleton(self.reader, dtype)
@@ -60,7 +63,7 @@ class DiskStream:
             index: [self._keys.blocks[index][f"{name}.weight"] for name in linears]
             for index, linears in enumerate(self.facts.linears)
         }
-        self._writer = ShardWriter(self.reader, out, {TOWERS: list(self._tower_keys.values()), **pruned})
+        self._writer = ShardWriter(self.reader, out, {TOWERS: list(self._tower_keys.values()), **pruned}, resumes)
         self._dtypes = compute_dtypes(self.model)
         self._loaded: set[int] = set()
         self._committed: set[int] = set()
@@ -71,15 +74,45 @@ class DiskStream:
         """Sha256 of every file written so far, by its path relative to the output folder."""
         return dict(self._writer.files)
 
-    def load(self, index: int) -> nn.Module:
-        """Return block ``index`` with real weights: the source's, or the pruned ones after its commit.
+    def resume(self, finished: int, files: Mapping[str, str], towers: Sequence[str] = ()) -> int:
+        """Take what an earlier run committed as committed.
+
+        Args:
+            finished: blocks below this number are.
+            files: name -> sha256 of what it had written by then.
+            towers: names of the linears of towers and projector that are.
+
+        Returns:
+            How many of the blocks are still there, towers included; the rest has to be committed again.
+
+        Raises:
+            ValueError: a file is not what was written.
+        """
+        put = {TOWERS: [self._tower_keys[name] for name in towers]} if towers else {}
+        first = len(put)
+        put |= {index: self._writer.pruned[index] for index in range(finished)}
+        there = max(self._writer.resume(put, files) - first, 0)
+        self._committed = set(range(there))
+        return there
+
+    def load_towers(self, towers: Sequence[str]) -> None:
+        """Set linears of towers and projector to what an earlier run committed."""
+        keys = {name: self._tower_keys[name] for name in towers}
+        tensors = self.reader.read(keys.values(), self._writer.place)
+        for name, key in keys.items():
+            self.model.get_parameter(f"{name}.weight").data.copy_(tensors[key])
+
+    def load(self, index: int, dense: bool = False) -> nn.Module:
+        """Return block ``index`` with real weights: the source's, or unless ``dense`` the pruned ones once committed.
+
+        A block that is loaded already comes as it is; release it to change between the two.
 
         Raises:
             ValueError: a prunable weight is NaN or infinite.
         """
         block = self._block(index)
         if index not in self._loaded:
-            tensors = self._read(index)
+            tensors = self._read(index, {} if dense else self._writer.place)
             self._refuse_non_finite(index, tensors)
             block.load_state_dict(tensors, assign=True)
             self._loaded.add(index)
@@ -138,9 +171,9 @@ class DiskStream:
     def _block(self, index: int) -> nn.Module:
         return self.model.get_submodule(f"{self.facts.blocks}.{index}")
 
-    def _read(self, index: int) -> dict[str, Tensor]:
+    def _read(self, index: int, places: Mapping[str, Path]) -> dict[str, Tensor]:
         keys = self._keys.blocks[index]
-        tensors = self.reader.read(keys.values(), self._writer.place)
+        tensors = self.reader.read(keys.values(), places)
         path = f"{self.facts.blocks}.{index}"
         return {name: tensors.pop(key).to(self.device, self._dtypes[f"{path}.{name}"]) for name, key in keys.items()}
 

@@ -34,8 +34,8 @@ class MemoryStream:
         self.towers = towers or Towers()
         self.facts = find_facts(model, include, exclude, self.towers)
 
-    def load(self, index: int) -> nn.Module:
-        """Return the model's block ``index``, in eval mode and without gradients."""
+    def load(self, index: int, dense: bool = False) -> nn.Module:
+        """Return the model's block ``index``, in eval mode and without gradients; it is dense until it is pruned."""
         return self.model.get_submodule(f"{self.facts.blocks}.{index}").eval().requires_grad_(False)
 
     def release(self, index: int) -> None:

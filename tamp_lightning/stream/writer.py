@@ -3,19 +3,19 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
+from tamp_lightning.stream.files import CHUNK, published, sha256_of
 from tamp_lightning.stream.reader import CheckpointReader, Shard, read_header
 
 # What belongs to a checkpoint beside its weights: a list of the allowed, so that code and pickles stay out.
 _COPIED = {".json", ".jinja", ".txt", ".model", ".md", ".tiktoken", ".vocab", ".bpe", ""}
 _CHAT_TEMPLATES = "additional_chat_templates"
-_CHUNK = 8 << 20
 
 TOWERS = -1
 """Number of towers and projector, which are written like a block."""
@@ -30,19 +30,23 @@ class ShardWriter:
 
     Args:
         reader: the source checkpoint.
-        out: folder to write; it must not exist or be empty.
+        out: folder to write; it must not exist or be empty, unless `resumes`.
         pruned: block (or `TOWERS`) -> keys on disk of its prunable weights.
+        resumes: whether an earlier run may have written some of it (`resume`).
 
     Attributes:
         files: sha256 of every file written so far, by its path relative to ``out``.
         place: key of a committed tensor -> the file that holds it now.
 
     Raises:
-        ValueError: ``out`` has content, or the disk has no room.
+        ValueError: ``out`` has content, cannot be written, or the disk has no room.
     """
 
-    def __init__(self, reader: CheckpointReader, out: Path, pruned: Mapping[int, Sequence[str]]) -> None:
-        refuse_existing(out)
+    def __init__(
+        self, reader: CheckpointReader, out: Path, pruned: Mapping[int, Sequence[str]], resumes: bool = False
+    ) -> None:
+        if not resumes:
+            refuse_existing(out)
         self.reader, self.out, self.pruned = reader, out, pruned
         self.partial = out / ".partial"
         self.files: dict[str, str] = {}
@@ -51,17 +55,16 @@ class ShardWriter:
         for block, keys in pruned.items():
             for key in keys:
                 self._waits[reader.shard_of[key]].add(block)
-        self._untouched = {name for name, blocks in self._waits.items() if not blocks}
         self._left = {block for block, keys in pruned.items() if keys}
         self._check_room()
 
     def put(self, block: int, tensors: dict[str, Tensor]) -> None:
         """Take the changed tensors (key -> tensor, both as on disk) of a block; the block is then final."""
-        spool = self.partial / f"block-{block:05d}.safetensors"
-        self.partial.mkdir(parents=True, exist_ok=True)
-        temporary = spool.with_suffix(".tmp")
-        save_file(tensors, temporary)
-        _publish(temporary, spool)
+        # Only now: as long as nobody has noted that the last block is final, its shard may have to be written again.
+        self._drop_spools()
+        spool = self._spool(block)
+        with published(spool, spool.with_suffix(".tmp")) as scratch:
+            save_file(tensors, scratch)
         self.place |= dict.fromkeys(tensors, spool)
         self._left.discard(block)
         for name, blocks in self._waits.items():
@@ -69,7 +72,57 @@ class ShardWriter:
                 blocks.remove(block)
                 if not blocks:
                     self._write_shard(name)
-        self._drop_spools()
+
+    def resume(self, finished: Mapping[int, Sequence[str]], files: Mapping[str, str]) -> int:
+        """Take up what an earlier run wrote; to be called before the first `put`.
+
+        Args:
+            finished: block (or `TOWERS`) -> keys it had put, in the order in which it put them.
+            files: sha256 of the files it had written by then.
+
+        Returns:
+            How many of these are still there: those from the first missing one on have to be put again.
+
+        Raises:
+            ValueError: a file is not what was written.
+        """
+        whole = {name for name in files if name in self.reader.shards and (self.out / name).is_file()}
+        for name in sorted(whole):
+            self._verify(name, files[name])
+        for number, (block, keys) in enumerate(finished.items()):
+            places = {key: self._find(block, key, whole) for key in keys}
+            if None in places.values():
+                return number
+            self.place |= {key: path for key, path in places.items() if path is not None}
+            self._left.discard(block)
+            for name, blocks in self._waits.items():
+                blocks.discard(block)
+                if name in whole and not blocks:
+                    self.files[name] = files[name]
+        return len(finished)
+
+    def _verify(self, name: str, sha256: str) -> None:
+        path, size = self.out / name, self.reader.shards[name].size
+        remedy = "delete it and run again, then its blocks are pruned anew"
+        if path.stat().st_size != size:
+            raise ValueError(f"{path} has {path.stat().st_size} bytes where {size} were written: {remedy}")
+        if sha256_of(path) != sha256:
+            raise ValueError(f"{path} is not what was written (its sha256 is another): {remedy}")
+
+    def _find(self, block: int, key: str, whole: Collection[str]) -> Path | None:
+        """The file that holds a tensor of a block which an earlier run put."""
+        if (name := self.reader.shard_of[key]) in whole:
+            return self.out / name
+        spool = self._spool(block)
+        if not spool.is_file():
+            return None
+        try:
+            return spool if key in read_header(spool).tensors else None
+        except ValueError:
+            raise ValueError(f"{spool} is truncated: delete it and run again, then its block is pruned anew") from None
+
+    def _spool(self, block: int) -> Path:
+        return self.partial / f"block-{block:05d}.safetensors"
 
     def finish(self) -> dict[str, str]:
         """Write what no block touches and the files beside the weights; return the sha256 of all files.
@@ -81,8 +134,9 @@ class ShardWriter:
             raise RuntimeError(f"blocks {sorted(self._left)} were not committed: the output would be half pruned")
         self.out.mkdir(parents=True, exist_ok=True)
         self.partial.mkdir(exist_ok=True)
-        for name in self._untouched - set(self.files):
-            self._write_shard(name)
+        for name in self.reader.shards:
+            if name not in self.files:
+                self._write_shard(name)
         for path in side_files(self.reader.folder):  # config.json last: with it, the folder is a checkpoint
             name = path.relative_to(self.reader.folder).as_posix()
             self._write(name, _read_range(path, 0, path.stat().st_size))
@@ -97,14 +151,12 @@ class ShardWriter:
                 self.place[key] = self.out / name
 
     def _write(self, name: str, chunks: Iterator[bytes]) -> None:
-        temporary = self.partial / f"{name.replace('/', '__')}.tmp"
         digest = hashlib.sha256()
-        with temporary.open("wb") as file:
+        scratch = self.partial / f"{name.replace('/', '__')}.tmp"
+        with published(self.out / name, scratch), scratch.open("wb") as file:
             for chunk in chunks:
                 digest.update(chunk)
                 file.write(chunk)
-        (self.out / name).parent.mkdir(parents=True, exist_ok=True)
-        _publish(temporary, self.out / name)
         self.files[name] = digest.hexdigest()
 
     def _drop_spools(self) -> None:
@@ -124,8 +176,11 @@ class ShardWriter:
             )
             for name in self.reader.shards
         ]
-        needed = sum(shard.size for shard in self.reader.shards.values()) + max(spooled)
+        left = [shard.size for name, shard in self.reader.shards.items() if not (self.out / name).is_file()]
+        needed = sum(left) + max(spooled)
         existing = next(folder for folder in (self.out, *self.out.absolute().parents) if folder.exists())
+        if not os.access(existing, os.W_OK):
+            raise ValueError(f"{self.out} cannot be written: {existing} is read-only, choose another folder")
         free = shutil.disk_usage(existing).free
         if free < needed:
             raise ValueError(f"{self.out} needs {needed / 1e9:.1f} GB, but {existing} has {free / 1e9:.1f} GB free")
@@ -166,18 +221,11 @@ def _read_range(path: Path, start: int, end: int) -> Iterator[bytes]:
     with path.open("rb") as file:
         file.seek(start)
         while start < end:
-            chunk = file.read(min(_CHUNK, end - start))
+            chunk = file.read(min(CHUNK, end - start))
             if not chunk:
                 raise ValueError(f"{path} became shorter while it was read")
             start += len(chunk)
             yield chunk
-
-
-def _publish(temporary: Path, final: Path) -> None:
-    """Give a complete file its final name, after its bytes have reached the disk."""
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(final)
 
 
 def side_files(folder: Path) -> list[Path]:

@@ -1,0 +1,32 @@
+"""Scores of a whole model as a record of a run's state, so that a continued run need not score it again."""
+
+from __future__ import annotations
+
+import torch
+
+from tamp_lightning.engine.scoring import Scores
+from tamp_lightning.stream.state import RunState
+
+VALUES, LOGS = "values", "log_probs"
+
+
+def save_scores(state: RunState, name: str, scores: Scores) -> None:
+    """Keep scores under a name; numbers keep their bits."""
+    tensors = {f"{VALUES}.{kind}": torch.tensor(rows, dtype=torch.float64) for kind, rows in scores.values.items()}
+    tensors |= {f"{LOGS}.{k}": rows.contiguous() for k, rows in enumerate(scores.log_probs)}
+    state.save(name, {"results": scores.results, "predictions": list(scores.predictions.items())}, tensors)
+
+
+def load_scores(state: RunState, name: str) -> Scores | None:
+    """Scores kept under a name, None if there are none.
+
+    Raises:
+        ValueError: the record is damaged.
+    """
+    record = state.load(name)
+    if record is None:
+        return None
+    content, tensors = record
+    values = {key.partition(".")[2]: rows.tolist() for key, rows in tensors.items() if key.startswith(f"{VALUES}.")}
+    logs = [tensors[f"{LOGS}.{k}"] for k in range(len(tensors) - len(values))]
+    return Scores(content["results"], {int(item): text for item, text in content["predictions"]}, values, logs)
