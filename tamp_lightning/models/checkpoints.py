@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel, ProcessorMixin
 
 from tamp_lightning.models import smol_llava_next
+from tamp_lightning.models.shape_beds import SHAPES, assemble_shape
 from tamp_lightning.models.smollm2 import GGUF_SHA256, sha256
 from tamp_lightning.resources import cache_folder, data_folder
 from tamp_lightning.stream.adapter import load_port
@@ -21,7 +22,7 @@ HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
 def resolve(checkpoint: str) -> Path:
-    """Folder of a checkpoint; assembles the test bed or downloads from the hub where needed.
+    """Folder of a checkpoint; assembles a test bed or downloads from the hub where needed.
 
     If its model type is one that this package implements, transformers' auto classes know it afterwards.
 
@@ -30,6 +31,8 @@ def resolve(checkpoint: str) -> Path:
     """
     if checkpoint in BEDS:
         folder = assemble_bed(checkpoint)
+    elif checkpoint in SHAPES:
+        folder = assemble_shape(checkpoint)
     else:
         folder = Path(checkpoint) if Path(checkpoint).is_dir() else _download(checkpoint)
     if (folder / "config.json").is_file():
@@ -45,9 +48,9 @@ def _download(checkpoint: str) -> Path:
         return Path(snapshot_download(checkpoint, allow_patterns=HUB_FILES))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
+        beds = ", ".join((*BEDS, *SHAPES))
         raise FileNotFoundError(
-            f"checkpoint {checkpoint!r} is no folder, not {' or '.join(BEDS)}, and not to be had from the hub "
-            f"({reason})"
+            f"checkpoint {checkpoint!r} is no folder, none of {beds}, and not to be had from the hub ({reason})"
         ) from None
 
 

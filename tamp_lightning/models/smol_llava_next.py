@@ -50,21 +50,34 @@ def vision_config() -> CLIPVisionConfig:
     )
 
 
-def build_processor(tokenizer: PreTrainedTokenizerBase) -> LlavaNextProcessor:
-    """Processor for 64-pixel pictures: one 32-pixel overview and four 32-pixel tiles, 88 visual tokens."""
+def build_processor(
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    image_size: int = IMAGE_SIZE,
+    patch_size: int = PATCH_SIZE,
+    pinpoints: list[list[int]] = PINPOINTS,
+) -> LlavaNextProcessor:
+    """Processor for 64-pixel pictures: one 32-pixel overview and four 32-pixel tiles, 88 visual tokens.
+
+    Args:
+        tokenizer: gets a token that stands for pictures.
+        image_size: side of the overview and of a tile, in pixels.
+        patch_size: side of a patch.
+        pinpoints: heights and widths that a picture may be scaled to before it is cut into tiles.
+    """
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
-    square = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    square = {"height": image_size, "width": image_size}
     images = LlavaNextImageProcessorPil(
-        size={"shortest_edge": IMAGE_SIZE},
+        size={"shortest_edge": image_size},
         crop_size=square,
-        image_grid_pinpoints=PINPOINTS,
+        image_grid_pinpoints=pinpoints,
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
     )
     return LlavaNextProcessor(
         image_processor=images,
         tokenizer=tokenizer,
-        patch_size=PATCH_SIZE,
+        patch_size=patch_size,
         vision_feature_select_strategy="default",
         image_token=IMAGE_TOKEN,
         num_additional_image_tokens=1,

