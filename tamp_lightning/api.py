@@ -23,6 +23,7 @@ from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.reporting.card import Base, prune_card, write_cards
 from tamp_lightning.stream import DiskStream, MemoryStream
+from tamp_lightning.stream.cache import CacheSpace
 from tamp_lightning.stream.reader import CheckpointReader
 from tamp_lightning.stream.state import RunState, is_unfinished, refuse_finished
 
@@ -74,6 +75,7 @@ def prune(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     dtype: torch.dtype | None = None,
+    cache_gb: float | None = None,
     progress: bool = True,
     **trainer: Any,
 ) -> PruneResult:
@@ -91,6 +93,8 @@ def prune(
         include: regular expressions on full linear names; empty = every linear of the decoder blocks.
         exclude: regular expressions on full linear names that stay dense.
         dtype: what to compute in, for a checkpoint folder; None = its own.
+        cache_gb: RAM for hidden states, for a checkpoint folder; what goes beyond waits in mapped files under `out`.
+            None = no limit.
         progress: show a progress bar.
         **trainer: further arguments of `lightning.Trainer`.
 
@@ -121,7 +125,8 @@ def prune(
                 raise ValueError("out is missing: name a new folder for the pruned checkpoint")
             patterns = {"include": list(include), "exclude": list(exclude)}
             disk, state = _open(Path(model_or_path), folder, chosen, extra, dtype, patterns, trainer)
-            pruned = prune_stream(disk, data, chosen, state=state, progress=progress, **trainer)
+            space = CacheSpace(state.folder, None if cache_gb is None else int(cache_gb * 1e9))
+            pruned = prune_stream(disk, data, chosen, state=state, space=space, progress=progress, **trainer)
     model = model_or_path if isinstance(model_or_path, PreTrainedModel) else None
     if folder is not None:
         base = Base(type(model).__name__) if model is not None else Base.find(Path(str(model_or_path)))

@@ -75,6 +75,19 @@ class ScoreChoice:
 
 
 @dataclass(frozen=True)
+class CacheChoice:
+    """Where the hidden states of the calibration samples wait between two blocks."""
+
+    limit_gb: float | None = None
+    """GB of RAM for them (of each process); what goes beyond waits in mapped files under the run folder, with the same
+    result. Default: no limit."""
+
+    def __post_init__(self) -> None:
+        if self.limit_gb is not None and not self.limit_gb >= 0:
+            raise ValueError(f"cache.limit_gb is {self.limit_gb}; it has to be at least 0")
+
+
+@dataclass(frozen=True)
 class PruneRecipe:
     """Prune a checkpoint and score it before and after."""
 
@@ -85,10 +98,12 @@ class PruneRecipe:
     towers: Towers = field(default_factory=Towers)
     calibration: CalibrationChoice = field(default_factory=CalibrationChoice)
     scores: ScoreChoice = field(default_factory=ScoreChoice)
+    cache: CacheChoice = field(default_factory=CacheChoice)
     seed: int = 0
     """Seed of everything but the draw of calibration samples."""
     out: str | None = None
-    """Run folder; must be new. Default: runs/<recipe>-<date>-<time>."""
+    """Run folder; must be new, or hold a run of the same recipe that was killed, which then goes on where it was.
+    Default: runs/<recipe>-<date>-<time>."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """Arguments of lightning.Trainer, such as {accelerator: gpu}."""
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tamp_lightning.callbacks.contract import BlockPass
 from tamp_lightning.callbacks.tokens import TokenCollector, Tokens
-from tamp_lightning.stream.cache import ActivationCache, CachedBatch
+from tamp_lightning.stream.cache import ActivationCache, CachedBatch, CacheSpace
 
 
 class DenseTwin(L.Callback):
@@ -17,12 +17,13 @@ class DenseTwin(L.Callback):
     Args:
         collector: hooks the current block.
         keep_outputs: keep what the dense block returns until the block is pruned.
+        space: where hidden states wait.
     """
 
-    def __init__(self, collector: TokenCollector, keep_outputs: bool = False) -> None:
+    def __init__(self, collector: TokenCollector, keep_outputs: bool = False, space: CacheSpace | None = None) -> None:
         self.collector, self.keep_outputs = collector, keep_outputs
         self.outputs: dict[int, Tensor] = {}
-        self._cache = ActivationCache()
+        self._cache = ActivationCache(space)
         self._begun = False
 
     def begin(self, batch_idx: int, batch: CachedBatch) -> None:

@@ -98,9 +98,14 @@ class StateKeeper(L.Callback):
             self._keep_block(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
-        """Note towers and projector, which are pruned and committed when the prune walk starts."""
-        towers = self.towers
-        if towers is not None and towers.report and not towers.finished:
+        """When the prune walk starts, note the towers, which have just been pruned, or take up what was noted."""
+        towers, stream = self.towers, pl_module.stream
+        if towers is None or pl_module.walk != "prune" or not pl_module.needs_inputs:
+            return
+        if towers.finished:
+            assert isinstance(stream, DiskStream)
+            stream.load_towers(list(towers.report))
+        else:
             self.state.save("towers", {"report": towers.report, "unreached": towers.unreached}, towers.masks)
             towers.finished = True
 

@@ -160,10 +160,7 @@ class TowerPruning(L.Callback):
         Raises:
             ValueError: no media reach what is to be pruned, or something is not finite.
         """
-        if pl_module.walk != "prune" or not pl_module.needs_inputs:
-            return
-        if self.finished:
-            pl_module.stream.load_towers(list(self.report))
+        if pl_module.walk != "prune" or not pl_module.needs_inputs or self.finished:
             return
         statistics = TowerStatistics(pl_module.stream, self.method)
         assert trainer.train_dataloader is not None

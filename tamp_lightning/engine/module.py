@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tamp_lightning.callbacks.contract import BlockPass, Task, Walk
 from tamp_lightning.methods.method import Method
 from tamp_lightning.stream.base import Stream
-from tamp_lightning.stream.cache import ActivationCache, CachedBatch
+from tamp_lightning.stream.cache import ActivationCache, CachedBatch, CacheSpace
 from tamp_lightning.stream.calls import record_calls
 from tamp_lightning.stream.memory import MemoryStream
 from tamp_lightning.stream.verify import check_walk, token_guard
@@ -36,12 +36,15 @@ class TampModule(BlockPass):
         measured: number of blocks that an earlier run has measured.
         pruned: number of blocks that an earlier run has pruned. The hidden states in front of the first block that is
             left are computed again: passes of stage "advance" run the blocks before it and nothing else.
+        space: where hidden states wait between two blocks.
 
     Raises:
         ValueError: the method chooses tokens by attention, which not every block of the model has.
     """
 
-    def __init__(self, stream: Stream, method: Method, measured: int = 0, pruned: int = 0) -> None:
+    def __init__(
+        self, stream: Stream, method: Method, measured: int = 0, pruned: int = 0, space: CacheSpace | None = None
+    ) -> None:
         super().__init__()
         if method.token_rule.needs_attention and not stream.facts.self_attention:
             name, rule = type(stream.model).__name__, method.tokens
@@ -51,7 +54,7 @@ class TampModule(BlockPass):
         self.clock = nn.Parameter(torch.zeros(()))
         self.stream, self.method = stream, method
         self.plan = None
-        self.cache = ActivationCache()
+        self.cache = ActivationCache(space)
         self._checked: set[frozenset[str]] = set()
         self.passes = _passes(method, len(stream.facts.linears), measured, pruned)
 
@@ -152,12 +155,15 @@ class TampModule(BlockPass):
             check_walk(stream.model, stream.facts, masked, hidden, calls)
         return cached
 
+    def on_train_batch_end(self, *_: object) -> None:
+        """Let go of the predecessor as soon as the last batch is past it: what follows needs the memory."""
+        if self.trainer.is_last_batch and not self.is_dense and self.index > 0 and self.is_first_stage:
+            self.stream.release(self.index - 1)
+
     def on_train_epoch_end(self) -> None:
-        """Let go of the block nobody needs any more; stop after the last pass."""
+        """Let go of a block that was only looked at; stop after the last pass."""
         if self.is_dense:
             self.stream.release(self.index)
-        elif self.index > 0 and self.is_first_stage:
-            self.stream.release(self.index - 1)
         if self.current_epoch + 1 == len(self.passes):
             self.stream.release(self.index)
             self.cache.clear()

@@ -38,12 +38,15 @@ from tamp_lightning.reporting.logs import log_run
 from tamp_lightning.reporting.plan import Plan
 from tamp_lightning.reporting.run import Run
 from tamp_lightning.reporting.table import show_outcome
+from tamp_lightning.stream.cache import CacheSpace
 from tamp_lightning.stream.disk import DiskStream
 from tamp_lightning.stream.skeleton import model_class
 from tamp_lightning.stream.state import RunState, refuse_finished
 
 DENSE = "dense"
 """Record of the source's scores in the state of a run."""
+NO_MATTER = ("task", "out", "cache")
+"""Sections of a recipe that change no bit of the result."""
 SHOWS_ONLY = ("enable_progress_bar", "enable_model_summary", "logger", "log_every_n_steps", "default_root_dir")
 """Arguments of lightning.Trainer that change nothing but what is shown."""
 
@@ -100,7 +103,7 @@ def settings_of(recipe: PruneRecipe) -> dict[str, Any]:
     """What of a recipe decides the result, as JSON values."""
     settings = asdict(recipe)
     trainer = {key: str(value) for key, value in recipe.trainer.items() if key not in SHOWS_ONLY}
-    return {key: value for key, value in settings.items() if key not in ("task", "out")} | {"trainer": trainer}
+    return {key: value for key, value in settings.items() if key not in NO_MATTER} | {"trainer": trainer}
 
 
 @dataclass
@@ -143,6 +146,11 @@ class Job:
             stream = DiskStream(source, out / "model", towers=recipe.towers, **where, **patterns)
             check_pattern(stream, recipe.method)
         return cls(recipe, name, out, source, dtype, samples, data, suite, stream, state, clock)
+
+    def cache_space(self) -> CacheSpace:
+        """Where hidden states wait between two blocks."""
+        limit = self.recipe.cache.limit_gb
+        return CacheSpace(self.state.folder, None if limit is None else int(limit * 1e9))
 
     def score_dense(self) -> Scores | None:
         """Scores of the source, which an earlier run may have found already."""
@@ -192,7 +200,8 @@ def prune_job(job: Job, dense: Scores | None, recipe_text: str) -> tuple[dict[st
         Contents of run.json and metrics.json, None for the latter if nothing was scored.
     """
     L.seed_everything(job.recipe.seed, verbose=False)
-    pruned = prune_stream(job.stream, job.data, job.recipe.method, state=job.state, **job.recipe.trainer)
+    kept = {"state": job.state, "space": job.cache_space()}
+    pruned = prune_stream(job.stream, job.data, job.recipe.method, **kept, **job.recipe.trainer)
     job.clock.seconds |= pruned.seconds
     after = job.score(job.out / "model", "score pruned", dense)
     run, metrics = _describe(job, pruned), None

@@ -26,6 +26,7 @@ from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.engine.module import TampModule
 from tamp_lightning.methods.method import Method
 from tamp_lightning.stream.base import Stream
+from tamp_lightning.stream.cache import CacheSpace
 from tamp_lightning.stream.disk import DiskStream
 from tamp_lightning.stream.state import RunState
 
@@ -113,6 +114,7 @@ def prune_stream(
     method: Method,
     *,
     state: RunState | None = None,
+    space: CacheSpace | None = None,
     progress: bool = True,
     **trainer: Any,
 ) -> Pruned:
@@ -123,6 +125,7 @@ def prune_stream(
         data: calibration samples.
         method: what to do.
         state: of a run that can be continued, where finished blocks are noted; for a stream over a checkpoint.
+        space: where hidden states wait between two blocks; by default in RAM.
         progress: show a progress bar.
         **trainer: further arguments of `lightning.Trainer`.
 
@@ -133,19 +136,21 @@ def prune_stream(
     progress = trainer.pop("enable_progress_bar", progress)
     check_pattern(stream, method)
     timer = PhaseTimer()
-    callbacks, allocation, pruning = _callbacks(method)
+    callbacks, allocation, pruning = _callbacks(method, space)
     watcher = ChosenTokens(pruning.statistics)
     callbacks.insert(callbacks.index(pruning.statistics) + 1, watcher)
     dense = next((callback for callback in callbacks if isinstance(callback, DenseTwin)), None)
     towers = [TowerPruning(stream.towers, method, dense)] if stream.facts.towers else []
     callbacks[:0] = [timer, *towers]
     pruned = 0
+    if isinstance(stream, DiskStream) and method.allocation_rule.basis != "loss":
+        stream.drop_head()
     if state is not None and isinstance(stream, DiskStream):
         callbacks.append(keeper := StateKeeper(state, allocation, pruning, timer, *towers))
         pruned = keeper.restore(stream)
     if progress:
         callbacks.append(BlockProgressBar())
-    module = TampModule(stream, method, allocation.measured, pruned)
+    module = TampModule(stream, method, allocation.measured, pruned, space)
     fit = walking_trainer(callbacks, enable_progress_bar=progress, **trainer)
     if module.passes:
         with torch.random.fork_rng():
@@ -172,12 +177,14 @@ def prune_stream(
     )
 
 
-def _callbacks(method: Method) -> tuple[list[L.Callback], AllocationCallback, PruningCallback]:
+def _callbacks(
+    method: Method, space: CacheSpace | None
+) -> tuple[list[L.Callback], AllocationCallback, PruningCallback]:
     """Those that a method needs, in the order in which they have to be called."""
     collector = TokenCollector()
     attention = AttentionCollector() if method.token_rule.needs_attention else None
     drift = DriftCollector() if "drift" in method.prune_stages else None
-    dense = DenseTwin(collector, method.polish.on) if method.correction.on else None
+    dense = DenseTwin(collector, method.polish.on, space) if method.correction.on else None
     allocation = AllocationCallback(method, collector)
     statistics = StatisticsCollector(method, collector, attention, drift, dense)
     pruning = PruningCallback(method, statistics)

@@ -102,6 +102,12 @@ class DiskStream:
         for name, key in keys.items():
             self.model.get_parameter(f"{name}.weight").data.copy_(tensors[key])
 
+    def drop_head(self) -> None:
+        """Forget the output embeddings, unless they are the input's: pruning never runs them, and they can be large."""
+        head, inputs = self.model.get_output_embeddings(), self.model.get_input_embeddings()
+        if head is not None and head.weight is not inputs.weight:
+            head.to("meta")
+
     def load(self, index: int, dense: bool = False) -> nn.Module:
         """Return block ``index`` with real weights: the source's, or unless ``dense`` the pruned ones once committed.
 

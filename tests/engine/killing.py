@@ -1,8 +1,8 @@
 """Runs `tamp` in child processes and kills them; a program of its own, so that nothing is imported twice.
 
-Reads one JSON object a line:
-`{"arguments": [...], "kill": null or number or {"seconds": number} or {"fill": folder, "files": number}}`. A number n means: kill
-the child when a file is about to get its final name (n odd) or has just got it (n even), counted over all files.
+Reads one JSON object a line, `{"arguments": [...], "kill": KILL}`. KILL is null, `{"seconds": 1.5}`, `{"fill": folder,
+"files": n}` (no room is left on that disk once n files have their names), or a number n: the child dies when a file is
+about to get its final name (n odd) or has just got it (n even), counted over all files.
 Answers with the child's exit code, or minus the signal, what it wrote and how long it took.
 """
 
