@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -35,6 +36,7 @@ def main() -> None:
     args = parser.parse_args()
     start, peak, peak_file, samples = time.perf_counter(), {}, 0, 0
     with subprocess.Popen(args.command) as process:
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         while process.poll() is None:
             now = held(process.pid)
             peak_file = max(peak_file, now.get("RssFile", 0))

@@ -113,7 +113,7 @@ def assemble_shape(name: str) -> Path:
     if not folder.is_dir():
         model, processor = SHAPES[name]()
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as scratch:
             write_random(model, Path(scratch) / "bed")
             if processor is not None:
                 processor.save_pretrained(Path(scratch) / "bed")
