@@ -144,7 +144,7 @@ def _open(
     method: Method,
     towers: Towers,
     dtype: torch.dtype | None,
-    patterns: dict[str, list[str]],
+    patterns: dict[str, Any],
     trainer: Mapping[str, Any],
 ) -> tuple[DiskStream, RunState]:
     """The stream over a checkpoint folder, and the state of an earlier run with the same arguments if there was one."""

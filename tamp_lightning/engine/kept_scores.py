@@ -29,4 +29,5 @@ def load_scores(state: RunState, name: str) -> Scores | None:
     content, tensors = record
     values = {key.partition(".")[2]: rows.tolist() for key, rows in tensors.items() if key.startswith(f"{VALUES}.")}
     logs = [tensors[f"{LOGS}.{k}"] for k in range(len(tensors) - len(values))]
-    return Scores(content["results"], {int(item): text for item, text in content["predictions"]}, values, logs)
+    predictions = {int(item): text for item, text in content["predictions"]}
+    return Scores(content["results"], predictions, values, log_probs=logs)

@@ -141,8 +141,8 @@ class Job:
             data = CalibrationData.from_samples(samples, processor, given.batch_size, given.drop_silence)
             choice = recipe.scores
             suite = build_suite(choice.benchmarks, processor, choice.split, choice.slice)
-            patterns = {"include": recipe.model.include, "exclude": recipe.model.exclude}
-            where = {"dtype": dtype, "device": device, "resumes": state.resumes}
+            patterns: dict[str, Any] = {"include": recipe.model.include, "exclude": recipe.model.exclude}
+            where: dict[str, Any] = {"dtype": dtype, "device": device, "resumes": state.resumes}
             stream = DiskStream(source, out / "model", towers=recipe.towers, **where, **patterns)
             check_pattern(stream, recipe.method)
         return cls(recipe, name, out, source, dtype, samples, data, suite, stream, state, clock)
@@ -200,7 +200,7 @@ def prune_job(job: Job, dense: Scores | None, recipe_text: str) -> tuple[dict[st
         Contents of run.json and metrics.json, None for the latter if nothing was scored.
     """
     L.seed_everything(job.recipe.seed, verbose=False)
-    kept = {"state": job.state, "space": job.cache_space()}
+    kept: dict[str, Any] = {"state": job.state, "space": job.cache_space()}
     pruned = prune_stream(job.stream, job.data, job.recipe.method, **kept, **job.recipe.trainer)
     job.clock.seconds |= pruned.seconds
     after = job.score(job.out / "model", "score pruned", dense)

@@ -88,7 +88,7 @@ class DiskStream:
         Raises:
             ValueError: a file is not what was written.
         """
-        put = {TOWERS: [self._tower_keys[name] for name in towers]} if towers else {}
+        put: dict[int, Sequence[str]] = {TOWERS: [self._tower_keys[name] for name in towers]} if towers else {}
         first = len(put)
         put |= {index: self._writer.pruned[index] for index in range(finished)}
         there = max(self._writer.resume(put, files) - first, 0)

@@ -126,6 +126,13 @@ def test_killed_twenty_times(tamp, recipe, tmp_path, name):
     compare(tamp, recipe(METHODS[name]), tmp_path, wanted=20, seed=20)
 
 
+@pytest.mark.parametrize("name", ["wanda", pytest.param("corrected", marks=pytest.mark.slow)])
+def test_killed_with_towers(tamp, recipe, tmp_path, name):
+    path = recipe(METHODS[name], towers={"sparsity": 0.3})
+    compare(tamp, path, tmp_path, wanted=5, seed=9)
+    assert json.loads((tmp_path / "whole" / "plan.json").read_text())["towers_sparsity"] == pytest.approx(0.3, abs=0.01)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
 def test_killed_with_any_method(tamp, recipe, tmp_path, name):
