@@ -50,7 +50,9 @@ class StateKeeper(L.Callback):
             self.allocation.measured += 1
             self.timer.seconds = content["seconds"]
         records = list(self.state.numbered("pruned"))
-        towers, tower_masks = self.state.load("towers") or ({"report": {}}, {})
+        towers, tower_masks = self.state.load("towers") or ({"report": {}, "unreached": []}, {})
+        if self.towers is not None and not towers["report"]:
+            records = []  # blocks behind dense towers are not what they were
         pruned = stream.resume(len(records), records[-1][0]["files"], list(towers["report"])) if records else 0
         if self.towers is not None and pruned > 0:
             self.towers.report, self.towers.unreached = towers["report"], towers["unreached"]
