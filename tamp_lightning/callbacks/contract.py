@@ -58,6 +58,11 @@ class BlockPass(L.LightningModule):
 
     @property
     @abstractmethod
+    def is_blind(self) -> bool:
+        """Whether nobody looks at what passes the current block, so that nothing has to pass."""
+
+    @property
+    @abstractmethod
     def is_last_stage(self) -> bool:
         """Whether no further epoch of this walk is over the current block."""
 

@@ -80,7 +80,7 @@ class StateKeeper(L.Callback):
         Raises:
             ValueError: it is something else.
         """
-        if not pl_module.needs_inputs or not trainer.is_global_zero:
+        if not pl_module.needs_inputs or pl_module.is_blind or not trainer.is_global_zero:
             return
         self._inputs.append(_digest(batch))
         if self._known is not None and self._known[batch_idx : batch_idx + 1] != self._inputs[-1:]:

@@ -15,7 +15,7 @@ class Module:
     """As much of a LightningModule as the collector asks for."""
 
     def __init__(self, model, batch, walk="prune"):
-        self.stream, self.walk = MemoryStream(model), walk
+        self.stream, self.walk, self.stage = MemoryStream(model), walk, "collect"
         self.current = type("Current", (), {"valid": batch["attention_mask"].bool()})
 
 

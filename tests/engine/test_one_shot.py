@@ -27,8 +27,8 @@ class Loads(L.Callback):
         self.forwards = []
         forward = MemoryStream.load
 
-        def load(stream, index):
-            block = forward(stream, index)
+        def load(stream, index, dense=False):
+            block = forward(stream, index, dense)
             if not hasattr(block, "watched"):
                 block.watched = block.register_forward_hook(lambda *_: self.forwards.append(index))
             return block
