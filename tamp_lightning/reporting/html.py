@@ -100,5 +100,7 @@ def _sample(sample: Mapping[str, Any], pictures: dict[str, dict[str, Any]]) -> d
     shown = []
     for medium, picture in media_pictures(sample):
         stills = [*medium.get("frames", []), *([] if "grids" in medium else [medium.get("picture")])]
-        shown.append(({**pictures[picture.name], "stills": [uri for uri in stills if _is_picture(uri)]}, story.medium(medium)))
+        shown.append(
+            ({**pictures[picture.name], "stills": [uri for uri in stills if _is_picture(uri)]}, story.medium(medium))
+        )
     return {"id": sample["id"], "text": sample["text"], "pictures": shown}
