@@ -87,7 +87,8 @@ class Collator:
 
     def __init__(self, processor: ProcessorMixin, drop_silence: bool = False) -> None:
         self.processor, self.drop_silence = processor, drop_silence
-        if drop_silence and not hasattr(processor, "silent_tokens"):
+        self._silent: Callable[[Mapping[str, Tensor]], Tensor] | None = getattr(processor, "silent_tokens", None)
+        if drop_silence and self._silent is None:
             name = type(processor).__name__
             raise ValueError(f"calibration.drop_silence is true, but {name} cannot tell silent tokens: leave it out")
 
@@ -103,7 +104,7 @@ class Collator:
             return_tensors="pt",
         )
         batch = calibration_batch(inputs, [s.id for s in samples])
-        return {**batch, "ignored": self.processor.silent_tokens(batch)} if self.drop_silence else batch
+        return {**batch, "ignored": self._silent(batch)} if self.drop_silence and self._silent else batch
 
     def _accepted(self, media: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """The same media, if the processor takes such.

@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -138,7 +139,7 @@ def write_clip(clip: Clip, path: Path) -> None:
         container.mux(voice.encode())
 
 
-def _audio_frames(samples: np.ndarray, size: int = 1024) -> Iterator[object]:
+def _audio_frames(samples: np.ndarray, size: int = 1024) -> Iterator[Any]:
     import av
 
     for start in range(0, len(samples), size):

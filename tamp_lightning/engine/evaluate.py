@@ -201,8 +201,9 @@ def _bed(
     rows: dict[str, dict[str, dict[str, float]]] = {}
     kinds: list[Shown] = ["own", *recipe.controls]
     for kind in kinds:
-        suite = build_suite(name, processor, recipe.scores.split, recipe.scores.slice, kind)
-        assert suite is not None
+        shown = build_suite(name, processor, recipe.scores.split, recipe.scores.slice, kind)
+        assert shown is not None
+        suite = shown
         rows[kind] = score(model, suite, trainer, batch_size=recipe.scores.batch_size).results
     floor = suite.floor()
     console.print(control_table(rows, floor))

@@ -46,7 +46,7 @@ BEATS: dict[str, Any] = {
 
 def build_config(
     text: dict[str, Any],
-    tokens: Mapping[str, int] | None = None,
+    tokens: Mapping[str, Any] | None = None,
     vision: Mapping[str, Any] | None = None,
     audio: Mapping[str, Any] | None = None,
     width: int = 128,
