@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
+from tamp_lightning.recipe_finetune import DistillSection, FinetuneData, LoraSection, Schedule
 
 
 @dataclass(frozen=True)
@@ -259,4 +260,45 @@ class TrainBedRecipe:
     """Arguments of lightning.Trainer for both stages."""
 
 
-RECIPES = {"prune": PruneRecipe, "compare": CompareRecipe, "evaluate": EvaluateRecipe, "train_bed": TrainBedRecipe}
+@dataclass(frozen=True)
+class FinetuneRecipe:
+    """Train the surviving weights of a pruned model; what is zero stays zero."""
+
+    task: Literal["finetune"] = "finetune"
+    """What the recipe does."""
+    checkpoint: str | None = None
+    """A run folder, whose masks are used, or a sparse checkpoint (folder or hub id), whose zeros are the masks."""
+    mode: Literal["full", "lora", "distill"] = "full"
+    """Every surviving weight, a masked low-rank update merged at the end, or every surviving weight with a teacher."""
+    train: Literal["blocks", "decoder", "all"] = "blocks"
+    """What is trained: the decoder blocks, the language model, or towers and projectors too. lora: blocks only."""
+    schedule: Schedule = field(default_factory=Schedule)
+    lora: LoraSection = field(default_factory=LoraSection)
+    distill: DistillSection = field(default_factory=DistillSection)
+    data: FinetuneData = field(default_factory=FinetuneData)
+    scores: ScoreChoice = field(default_factory=ScoreChoice)
+    allow_dense: bool = False
+    """Accept a checkpoint with nothing pruned, as a control with the same budget."""
+    log: Literal["csv", "tensorboard", "none"] = "csv"
+    """Where losses go: logs/metrics.csv of the run folder, TensorBoard's files there, or nowhere."""
+    resume: str | None = None
+    """A Lightning checkpoint of the same recipe (RUN/checkpoints/last.ckpt) to go on from."""
+    seed: int = 0
+    """Seed of lora's initialisation and of dropout, if the model has any."""
+    out: str | None = None
+    """Run folder; must be new. Default: runs/<recipe>-<date>-<time>."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Arguments of lightning.Trainer, such as {accumulate_grad_batches: 4}."""
+
+    def __post_init__(self) -> None:
+        if self.mode == "lora" and self.train != "blocks":
+            raise ValueError(f"train is {self.train!r}; mode lora trains updates of the pruned linears: use blocks")
+
+
+RECIPES = {
+    "prune": PruneRecipe,
+    "compare": CompareRecipe,
+    "evaluate": EvaluateRecipe,
+    "train_bed": TrainBedRecipe,
+    "finetune": FinetuneRecipe,
+}

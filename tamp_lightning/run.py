@@ -236,6 +236,10 @@ def _dispatch(recipe: Any, name: str, text: str, console: Console) -> None:
         from tamp_lightning.engine.evaluate import run_evaluate
 
         run_evaluate(recipe, console)
+    elif recipe.task == "finetune":
+        from tamp_lightning.engine.finetune import run_finetune
+
+        run_finetune(recipe, name, text, console)
     else:
         from tamp_lightning.engine.train_bed import run_train_bed
 

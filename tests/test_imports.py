@@ -13,16 +13,17 @@ import pytest
 import tamp_lightning
 
 PACKAGE = Path(tamp_lightning.__file__).parent
-LEAVES = {"resources", "recipe_check"}
+LEAVES = {"resources", "recipe_check", "recipe_finetune"}
 BELOW_ENGINE = {"ops", "methods", "stream", "callbacks", "recipe", "models", "data", "metrics", "benchmarks", *LEAVES}
 ENGINE = BELOW_ENGINE | {"reporting", "export", "finetune"}
 DOORS = ENGINE | {"engine", "run", "doctor", "api", "cli", ""}
 MAY_IMPORT = {
     "resources": set(),
     "recipe_check": set(),
+    "recipe_finetune": set(),
     "ops": set(),
     "methods": {"ops"},
-    "recipe": {"methods"},
+    "recipe": {"methods", "recipe_finetune"},
     "stream": {"ops", "methods"},
     "callbacks": {"ops", "methods", "stream"},
     "models": {"stream", "resources"},

@@ -80,13 +80,15 @@ class Collator:
     Args:
         processor: the model's.
         drop_silence: mark the silence behind sounds as `ignored` [B,n]: attended to, but left out of statistics.
+        prompt: end with the words that open the assistant's next turn.
 
     Raises:
         ValueError: silence is to be dropped, and the processor cannot tell which tokens are silent.
     """
 
-    def __init__(self, processor: ProcessorMixin, drop_silence: bool = False) -> None:
+    def __init__(self, processor: ProcessorMixin, drop_silence: bool = False, prompt: bool = False) -> None:
         self.processor, self.drop_silence = processor, drop_silence
+        self.options = {"add_generation_prompt": True} if prompt else {}
         self._silent: Callable[[Mapping[str, Tensor]], Tensor] | None = getattr(processor, "silent_tokens", None)
         if drop_silence and self._silent is None:
             name = type(processor).__name__
@@ -94,7 +96,7 @@ class Collator:
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """One right-padded calibration batch."""
-        texts = [self.processor.apply_chat_template(s.messages) for s in samples]
+        texts = [self.processor.apply_chat_template(s.messages, **self.options) for s in samples]
         media = {kind: [item for s in samples for item in getattr(s, kind)] for kind in MEDIA}
         inputs = self.processor(
             text=texts,

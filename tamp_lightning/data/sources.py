@@ -91,7 +91,7 @@ def checked_messages(number: int, conversations: Iterable[Mapping[str, str]], co
 
 
 def from_llava_json(
-    path: Path, media: Path | None, count: int, seed: int, processor: ProcessorMixin | None = None
+    path: Path, media: Path | None, count: int | None, seed: int, processor: ProcessorMixin | None = None
 ) -> SampleList:
     """Samples of a LLaVA json or jsonl file, with the pictures, videos and sounds that its rows name.
 
@@ -102,7 +102,7 @@ def from_llava_json(
     Args:
         path: the file; its rows have `conversations` and, as needed, `image`, `video` and `audio`, each one or a list.
         media: folder of the files named in the rows; default: beside `path`.
-        count: how many samples.
+        count: how many samples; None = all.
         seed: seed of the draw.
         processor: what the samples are made for; None = one that opens videos and sounds itself.
 
@@ -110,7 +110,7 @@ def from_llava_json(
         ValueError: the file is missing or not in LLaVA's form, or it has too few samples.
     """
     rows = _read_rows(path)
-    chosen = choose(len(rows), count, seed, str(path))
+    chosen = choose(len(rows), len(rows) if count is None else count, seed, str(path))
     folder = media or path.parent
 
     def make(index: int) -> Sample:

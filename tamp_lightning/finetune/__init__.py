@@ -1,0 +1,1 @@
+"""Training the weights that pruning left."""

@@ -1,0 +1,105 @@
+"""What finetuning starts from: a run folder with its masks, or a sparse checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tamp_lightning.callbacks.pruning import mask_sha256, pack_bits
+from tamp_lightning.finetune.masks import FILE, PLAN, check_masks, masks_from_zeros, read_masks
+from tamp_lightning.finetune.target import Target
+from tamp_lightning.models.checkpoints import resolve
+from tamp_lightning.stream.reader import read_json
+
+
+@dataclass(frozen=True)
+class Start:
+    """A checked starting point."""
+
+    target: Target
+    masks: dict[str, Tensor]
+    """Full linear name -> BoolTensor, True = kept; empty for a dense control."""
+    run: Path | None
+    """The run folder, if it is one."""
+    source: str | None
+    """The dense checkpoint that a run folder was pruned from."""
+
+    @property
+    def kept(self) -> int:
+        """Weights that the masks keep."""
+        return sum(int(mask.sum()) for mask in self.masks.values())
+
+    @property
+    def size(self) -> int:
+        """Weights of all linears of the decoder blocks."""
+        return sum(self.target.model.get_parameter(f"{name}.weight").numel() for name in self.target.linears)
+
+    @property
+    def sparsity(self) -> float:
+        """Share of these weights that the masks hold at zero."""
+        return sum(mask.numel() for mask in self.masks.values()) / self.size - self.kept / self.size
+
+    def digest(self) -> str:
+        """Hash of all masks."""
+        lines = [f"{name} {mask_sha256(mask)}" for name, mask in sorted(self.masks.items())]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def find_start(checkpoint: str, allow_dense: bool) -> Start:
+    """Find a checkpoint and its masks, and check that they belong together.
+
+    Raises:
+        ValueError: nothing is sparse, a file is damaged, or masks are of another model or disagree with the weights.
+        FileNotFoundError: there is no such checkpoint.
+    """
+    run = Path(checkpoint)
+    if not (run / FILE).is_file() and not (run / PLAN).is_file():
+        return _from_checkpoint(checkpoint, allow_dense)
+    target, masks = Target.find(resolve(str(run / "model"))), read_masks(run)
+    check_masks(target, masks)
+    described = read_json(run / "run.json") if (run / "run.json").is_file() else {}
+    return Start(target, masks, run, described.get("source"))
+
+
+def _from_checkpoint(checkpoint: str, allow_dense: bool) -> Start:
+    target = Target.find(resolve(checkpoint))
+    masks = masks_from_zeros(target)
+    if not masks and not allow_dense:
+        raise ValueError(
+            f"{checkpoint} is dense: no linear of its decoder blocks has 1 % zeros; prune it first, "
+            "or set allow_dense: true for a control"
+        )
+    if masks:
+        message = f"{checkpoint} is no run folder: the masks of {len(masks)} linears are told from their zeros"
+        warnings.warn(message, stacklevel=2)
+    return Start(target, masks, None, None)
+
+
+def write_masks(out: Path, start: Start) -> None:
+    """masks.safetensors and plan.json of a run folder: the start's own, byte for byte, or made from its masks."""
+    if start.run is not None:
+        for name in (FILE, PLAN):
+            (out / name).write_bytes((start.run / name).read_bytes())
+    elif start.masks:
+        shapes = {name: json.dumps(list(mask.shape)) for name, mask in start.masks.items()}
+        save_file({name: pack_bits(mask) for name, mask in start.masks.items()}, out / FILE, metadata=shapes)
+        (out / PLAN).write_text(json.dumps(plan_of(start.masks), indent=1))
+
+
+def plan_of(masks: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Content of plan.json that can be told from masks alone."""
+    rows = {}
+    for name, mask in masks.items():
+        kept, size = int(mask.sum()), mask.numel()
+        row = {"kept": kept, "size": size, "shape": list(mask.shape), "sha256": mask_sha256(mask)}
+        rows[name] = {**row, "sparsity": 1 - kept / size}
+    total = sum(row["size"] for row in rows.values())
+    return {"sparsity": 1 - sum(row["kept"] for row in rows.values()) / total, "linears": rows}

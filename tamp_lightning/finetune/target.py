@@ -1,0 +1,85 @@
+"""The checkpoint that is trained: where its tensors are on disk, and how the trained ones get back there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tamp_lightning.stream.facts import ModelFacts, find_facts
+from tamp_lightning.stream.names import KeyMap, check_dtypes, map_keys
+from tamp_lightning.stream.reader import FLOATS, CheckpointReader
+from tamp_lightning.stream.skeleton import build_skeleton
+from tamp_lightning.stream.writer import ShardWriter
+
+
+@dataclass(frozen=True)
+class Target:
+    """A checkpoint with its facts; no weight is in memory."""
+
+    folder: Path
+    reader: CheckpointReader
+    model: PreTrainedModel
+    """On the meta device."""
+    facts: ModelFacts
+    keys: KeyMap
+
+    @classmethod
+    def find(cls, folder: Path) -> Target:
+        """Read the headers of a checkpoint.
+
+        Raises:
+            ValueError: it is no checkpoint, damaged, or of a kind that cannot be pruned.
+        """
+        reader = CheckpointReader(folder)
+        model = build_skeleton(reader, None)
+        facts = find_facts(model)
+        keys = map_keys(model, reader, facts.blocks)
+        check_dtypes(keys, facts.linears, reader)
+        return cls(folder, reader, model, facts, keys)
+
+    @property
+    def linears(self) -> dict[str, str]:
+        """Full name of every linear of the decoder blocks -> key on disk of its weight."""
+        blocks = enumerate(self.facts.linears)
+        names = [(k, name) for k, linears in blocks for name in linears]
+        return {self.facts.linear_name(k, name): self.keys.blocks[k][f"{name}.weight"] for k, name in names}
+
+    def key_of(self, parameter: str) -> str:
+        """Key on disk of a parameter.
+
+        Raises:
+            ValueError: it is not stored as one tensor of its own.
+        """
+        head, _, rest = parameter.removeprefix(f"{self.facts.blocks}.").partition(".")
+        if parameter.startswith(f"{self.facts.blocks}."):
+            return self.keys.blocks[int(head)][rest]
+        if parameter not in self.keys.outside:
+            raise ValueError(f"{parameter} is not stored as it is used, so it cannot be trained: use train: blocks")
+        return self.keys.outside[parameter]
+
+    def keys_of(self, model: PreTrainedModel, names: Iterable[str]) -> dict[str, list[str]]:
+        """Keys on disk of each named parameter of `model`; a tied one may be stored under several.
+
+        Raises:
+            ValueError: one is not stored as one tensor of its own.
+        """
+        aliases: dict[int, list[str]] = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            aliases.setdefault(id(parameter), []).append(name)
+        known = dict(model.named_parameters())
+        stored = {name: [a for a in aliases[id(known[name])] if a in self.keys.outside] or [name] for name in names}
+        return {name: [self.key_of(alias) for alias in found] for name, found in stored.items()}
+
+    def write(self, out: Path, trained: Mapping[str, Tensor]) -> dict[str, str]:
+        """Write a copy of the checkpoint with `trained` (key -> tensor) in the dtypes on disk; sha256 by file.
+
+        Every other tensor keeps its bytes.
+        """
+        writer = ShardWriter(self.reader, out, {0: list(trained)})
+        dtypes = {key: FLOATS[self.reader.info(key).dtype] for key in trained}
+        writer.put(0, {key: value.detach().cpu().to(dtypes[key]).contiguous() for key, value in trained.items()})
+        return writer.finish()
