@@ -281,8 +281,8 @@ class FinetuneRecipe:
     """Accept a checkpoint with nothing pruned, as a control with the same budget."""
     log: Literal["csv", "tensorboard", "none"] = "csv"
     """Where losses go: logs/metrics.csv of the run folder, TensorBoard's files there, or nowhere."""
-    resume: str | None = None
-    """A Lightning checkpoint of the same recipe (RUN/checkpoints/last.ckpt) to go on from."""
+    resume: bool = False
+    """Go on after the last checkpoint of the run folder `out`, which an interrupted run of the same recipe left."""
     seed: int = 0
     """Seed of lora's initialisation and of dropout, if the model has any."""
     out: str | None = None

@@ -88,7 +88,7 @@ class Collator:
 
     def __init__(self, processor: ProcessorMixin, drop_silence: bool = False, prompt: bool = False) -> None:
         self.processor, self.drop_silence = processor, drop_silence
-        self.options = {"add_generation_prompt": True} if prompt else {}
+        self.options: dict[str, Any] = {"add_generation_prompt": True} if prompt else {}
         self._silent: Callable[[Mapping[str, Tensor]], Tensor] | None = getattr(processor, "silent_tokens", None)
         if drop_silence and self._silent is None:
             name = type(processor).__name__

@@ -25,7 +25,7 @@ class ConversationCollator:
 
     def __init__(self, processor: ProcessorMixin) -> None:
         self.whole, self.prompt = Collator(processor), Collator(processor, prompt=True)
-        self.end = getattr(processor, "tokenizer", processor).eos_token_id
+        self.end = processor.tokenizer.eos_token_id
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """One batch.

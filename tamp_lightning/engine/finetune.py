@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 import gc
+import math
 import warnings
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from peft import LoraModel
 from rich.console import Console
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite, headline
+from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite
 from tamp_lightning.benchmarks.predictions import write_json
-from tamp_lightning.callbacks.keep_mask import MaskKeeper
 from tamp_lightning.data.finetuning import FinetuneBatches
 from tamp_lightning.engine.environment import compute_dtype, environment, peak_memory_bytes
 from tamp_lightning.engine.evaluate import load_processor
+from tamp_lightning.engine.finetune_scores import score_all, summarise_finetuned
+from tamp_lightning.engine.finetune_trainer import CHECKPOINTS, LAST, best_checkpoint, epoch_lengths, finetune_trainer
 from tamp_lightning.engine.prune import PhaseClock, build_suite, load_whole, run_path
-from tamp_lightning.engine.scoring import Scores, score
-from tamp_lightning.engine.trainer import QUIET, scoring_trainer
 from tamp_lightning.finetune.batches import make_batches
-from tamp_lightning.finetune.checkpoint_io import DirectCheckpointIO
 from tamp_lightning.finetune.lora import BASE, add_lora, merge_lora
 from tamp_lightning.finetune.losses import Answers, Distillation
-from tamp_lightning.finetune.module import FinetuneModule, choose_trainable, epochs_of, set_modes
-from tamp_lightning.finetune.start import Start, find_start, write_masks
-from tamp_lightning.metrics import corrected_retention, retention
-from tamp_lightning.models.checkpoints import resolve
+from tamp_lightning.finetune.module import FinetuneModule, choose_trainable, set_modes
+from tamp_lightning.finetune.start import Start, find_dense, find_start, write_masks
 from tamp_lightning.recipe import FinetuneRecipe
 from tamp_lightning.recipe_finetune import LEARNING_RATES
 from tamp_lightning.reporting.finetune import show_finetuned
-
-MONITOR = "held_out_loss"
-CHECKPOINTS = "checkpoints"
 
 
 @dataclass
@@ -55,112 +46,43 @@ class Job:
     """The dense model: teacher, and what scores are compared with."""
     batches: FinetuneBatches
     suite: EasyVqaSuite | None
-    trainer: L.Trainer
     clock: PhaseClock
 
     @classmethod
-    def prepare(cls, recipe: FinetuneRecipe, name: str) -> Job:
-        """Find the checkpoint, its masks, the data and the teacher; read no weights but to compare them with the masks.
+    def prepare(cls, recipe: FinetuneRecipe, name: str, out: Path, accumulate: int) -> Job:
+        """Find the checkpoint, its masks, the data and the teacher.
 
         Raises:
             ValueError, FileNotFoundError: bad input.
         """
-        out, clock = run_path(recipe, name), PhaseClock()
         if recipe.checkpoint is None:
             raise ValueError("checkpoint is missing: name a run folder or a sparse checkpoint with --checkpoint=RUN")
-        if recipe.resume is not None and not Path(recipe.resume).is_file():
-            raise ValueError(f"resume is {recipe.resume!r}, which is no file: give RUN/checkpoints/last.ckpt")
-        trainer = finetune_trainer(recipe, out)
+        clock = PhaseClock()
         with clock.phase("prepare"):
             start = find_start(recipe.checkpoint, recipe.allow_dense)
-            dense = _dense(recipe, start)
+            dense = find_dense(recipe, start)
             processor = load_processor(start.target.folder)
-            lengths = epoch_lengths(recipe, trainer.accumulate_grad_batches)
-            batches = make_batches(recipe.data, processor, lengths)
+            batches = make_batches(recipe.data, processor, epoch_lengths(recipe.schedule, accumulate))
             suite = build_suite(recipe.scores, processor)  # type: ignore[arg-type]
-        return cls(recipe, name, out, start, dense, batches, suite, trainer, clock)
+        return cls(recipe, name, out, start, dense, batches, suite, clock)
 
 
-def epoch_lengths(recipe: FinetuneRecipe, accumulate: int) -> list[int]:
-    """Batches between one look at the held-out loss and the next."""
-    steps, every = recipe.schedule.steps, recipe.schedule.check_every
-    return [min(every, steps - done) * accumulate for done in range(0, steps, every)]
-
-
-def _dense(recipe: FinetuneRecipe, start: Start) -> Path | None:
-    """The dense model, if it is known.
+def finetune_path(recipe: FinetuneRecipe, name: str) -> Path:
+    """The run folder: new, or one with a checkpoint to go on from.
 
     Raises:
-        ValueError: it has to be the teacher, and nobody says which it is, or it has other decoder blocks.
+        ValueError: it exists and is not to be resumed, or cannot be.
     """
-    named = recipe.distill.teacher or start.source
-    if recipe.mode != "distill" and (named is None or not Path(named).is_dir()):
-        return None
-    if named is None:
-        raise ValueError("mode distill needs the dense model: give --distill.teacher=DIR")
-    folder = resolve(named)
-    if recipe.mode == "distill":
-        from tamp_lightning.finetune.target import Target
-
-        teacher = Target.find(folder)
-        if teacher.facts.linears != start.target.facts.linears or teacher.facts.blocks != start.target.facts.blocks:
-            raise ValueError(f"distill.teacher {folder} has other decoder blocks than {start.target.folder}")
-    return folder
-
-
-def finetune_trainer(recipe: FinetuneRecipe, out: Path) -> L.Trainer:
-    """Trainer in ordinary automatic optimisation; an epoch is what lies between two looks at the held-out loss.
-
-    Weights are float32 and computed with in bfloat16 where the processor can: a bfloat16 weight has 8 significant bits,
-    so most steps of these learning rates would be rounded away.
-
-    Raises:
-        ValueError: an argument that the recipe's own keys decide was given, or TensorBoard is wanted and missing.
-    """
-    schedule, given = recipe.schedule, dict(recipe.trainer)
-    fixed = {
-        "max_epochs": epochs_of(schedule),
-        "reload_dataloaders_every_n_epochs": 1,
-        "use_distributed_sampler": False,
-        "inference_mode": False,
-        "gradient_clip_val": None,
-        "logger": make_logger(recipe.log, out),
-        "enable_checkpointing": True,
-    }
-    if taken := sorted(fixed.keys() & given):
-        raise ValueError(f"trainer.{taken[0]} follows from the recipe's own keys: leave it out")
-    bars = [RichProgressBar()] if given.get("enable_progress_bar", True) else []
-    ours = [*bars, *make_callbacks(recipe, out)]
-    half = compute_dtype("auto", L.Trainer(**{**QUIET, **given}).strategy.root_device) is None
-    defaults = {**QUIET, "precision": "bf16-mixed" if half else "32-true", "log_every_n_steps": 1}
-    plugins = {"plugins": [DirectCheckpointIO()]}
-    return L.Trainer(**{**defaults, **plugins, **given, **fixed, "callbacks": ours})
-
-
-def make_callbacks(recipe: FinetuneRecipe, out: Path) -> list[L.Callback]:
-    """Early stopping, the best checkpoint (weights alone), and the last one (to resume from)."""
-    folder = out / CHECKPOINTS
-    at_end = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
-    best = ModelCheckpoint(filename="best", monitor=MONITOR, save_weights_only=True, **at_end)
-    last = ModelCheckpoint(filename="last", **at_end)
-    patience = recipe.schedule.patience
-    stop = [EarlyStopping(MONITOR, patience=patience, check_on_train_epoch_end=True)] if patience else []
-    return [*stop, best, last]
-
-
-def make_logger(kind: str, out: Path) -> Logger | bool:
-    """Where losses are written.
-
-    Raises:
-        ValueError: TensorBoard is not installed.
-    """
-    if kind == "none":
-        return False
-    if kind == "csv":
-        return CSVLogger(out, name="", version="logs")
-    if find_spec("tensorboard") is None and find_spec("tensorboardX") is None:
-        raise ValueError("log is 'tensorboard', which is not installed: `pip install tensorboard`, or use csv")
-    return TensorBoardLogger(out, name="", version="logs")
+    if not recipe.resume:
+        return run_path(recipe, name)
+    if recipe.out is None:
+        raise ValueError("resume: name the run folder to go on with by --out=RUN")
+    out = Path(recipe.out)
+    if not (out / CHECKPOINTS / LAST).is_file():
+        raise ValueError(f"resume: {out / CHECKPOINTS / LAST} is missing, so there is nothing to go on from")
+    if (out / "model").exists():
+        raise ValueError(f"resume: {out / 'model'} is there, so training is over; remove it to write it again")
+    return out
 
 
 def run_finetune(recipe: FinetuneRecipe, name: str, recipe_text: str, console: Console) -> Path:
@@ -171,63 +93,54 @@ def run_finetune(recipe: FinetuneRecipe, name: str, recipe_text: str, console: C
         RuntimeError: training was interrupted, or gave no finite loss.
     """
     L.seed_everything(recipe.seed, verbose=False)
-    job = Job.prepare(recipe, name)
-    trained, facts = _train(job)
-    if not job.trainer.is_global_zero:
-        return job.out
+    out = finetune_path(recipe, name)
+    trainer = finetune_trainer(recipe, out)
+    job = Job.prepare(recipe, name, out, trainer.accumulate_grad_batches)
+    if job.start.inferred and trainer.is_global_zero:
+        console.print(f"[yellow]warning[/yellow]: {job.start.inferred}", soft_wrap=True)
+    trained, facts = train(job, trainer)
+    if not trainer.is_global_zero:
+        return out
     _leave_group()
     with job.clock.phase("write"):
-        files = job.start.target.write(job.out / "model", trained)
-        write_masks(job.out, job.start)
-        (job.out / "recipe.yaml").write_text(recipe_text)
-    del trained
+        files = job.start.target.write(out / "model", trained)
+        write_masks(out, job.start)
+        (out / "recipe.yaml").write_text(recipe_text)
+    del trained, trainer
     gc.collect()
-    metrics = _score(job)
-    run = _describe(job, facts, files)
-    if metrics is not None:
-        write_json(job.out / "metrics.json", metrics)
-    write_json(job.out / "run.json", run)
-    show_finetuned(console, metrics, run)
-    return job.out
+    _report(job, facts, files, console)
+    return out
 
 
-def _train(job: Job) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Key on disk -> trained tensor, and what is worth saying about the training."""
-    recipe, start = job.recipe, job.start
-    model = load_whole(start.target.folder, torch.float32)
+def train(job: Job, trainer: L.Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Key on disk -> trained tensor, and what is worth saying about the training.
+
+    Raises:
+        RuntimeError: training was interrupted, no held-out loss was finite, or a pruned weight is not zero.
+    """
+    model = load_whole(job.start.target.folder, torch.float32)
     tuner = _make_trainable(job, model)
-    names = {name for name, p in model.named_parameters() if p.requires_grad}
-    rate = recipe.schedule.lr or LEARNING_RATES[recipe.mode]
-    identity = {"mode": recipe.mode, "train": recipe.train, "steps": recipe.schedule.steps, "masks": start.digest()}
-    module = FinetuneModule(model, _objective(job), recipe.schedule, rate, identity)
-    middle = f".{BASE}.weight" if tuner else ".weight"
-    keeper = MaskKeeper({f"model.{linear}{middle}": mask for linear, mask in start.masks.items()})
-    trainer = job.trainer
-    trainer.callbacks.insert(0, keeper)
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    module = _module(job, model, trainer, tuner is not None)
+    last = job.out / CHECKPOINTS / LAST
     with job.clock.phase("train"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty")
-        if recipe.resume is None:
+        if job.recipe.resume:
+            warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+            trainer.fit(module, datamodule=job.batches, ckpt_path=last, weights_only=True)
+        else:
             trainer.validate(module, datamodule=job.batches, verbose=False)
-        trainer.fit(module, datamodule=job.batches, ckpt_path=recipe.resume, weights_only=True)
+            trainer.fit(module, datamodule=job.batches)
     if trainer.interrupted:
-        raise RuntimeError(f"finetuning was interrupted: go on with --resume={job.out / CHECKPOINTS / 'last.ckpt'}")
+        raise RuntimeError(f"finetuning was interrupted: go on with --out={job.out} --resume=true")
     _restore_best(trainer, module)
-    facts = {
-        "steps": trainer.global_step,
-        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "learning_rate": rate,
-        "precision": str(trainer.precision),
-        "processes": trainer.world_size,
-        "held_out_loss": module.history,
-        "best": min(range(1, len(module.history)), key=module.history.__getitem__) * recipe.schedule.check_every,
-    }
+    facts = _facts(job, trainer, module)
     if tuner is not None:
         merge_lora(tuner)
-        names = {f"{linear}.weight" for linear in start.target.linears}
-    weights = dict(model.named_parameters())
-    _check_zeros(weights, start.masks)
-    keys = start.target.keys_of(model, names)
-    return {key: weights[name].detach() for name, stored in keys.items() for key in stored}, facts
+        names = [f"{linear}.weight" for linear in job.start.target.linears]
+    weights: dict[str, Tensor] = {name: p.detach().cpu() for name, p in model.named_parameters()}
+    _check_zeros(weights, job.start.masks)
+    keys = job.start.target.keys_of(model, names)
+    return {key: weights[name] for name, stored in keys.items() for key in stored}, facts
 
 
 def _make_trainable(job: Job, model: PreTrainedModel) -> LoraModel | None:
@@ -240,12 +153,41 @@ def _make_trainable(job: Job, model: PreTrainedModel) -> LoraModel | None:
     return tuner
 
 
-def _objective(job: Job) -> Answers | Distillation:
+def _module(job: Job, model: PreTrainedModel, trainer: L.Trainer, wrapped: bool) -> FinetuneModule:
+    recipe, objective = job.recipe, _objective(job, trainer.strategy.root_device)
+    rate = recipe.schedule.lr or LEARNING_RATES[recipe.mode]
+    identity = {
+        "mode": recipe.mode,
+        "train": recipe.train,
+        "steps": recipe.schedule.steps,
+        "rate": rate,
+        "masks": job.start.digest(),
+    }
+    end = f".{BASE}.weight" if wrapped else ".weight"
+    masks = {f"model.{linear}{end}": mask for linear, mask in job.start.masks.items()}
+    return FinetuneModule(model, objective, recipe.schedule, rate, masks, identity)
+
+
+def _objective(job: Job, device: torch.device) -> Answers | Distillation:
     if job.recipe.mode != "distill":
         return Answers()
     assert job.dense is not None
-    teacher = load_whole(job.dense, compute_dtype("auto", job.trainer.strategy.root_device))
+    teacher = load_whole(job.dense, compute_dtype("auto", device))
     return Distillation(teacher, job.start.target.facts.blocks, job.recipe.distill)
+
+
+def _facts(job: Job, trainer: L.Trainer, module: FinetuneModule) -> dict[str, Any]:
+    looks = [value if math.isfinite(value) else None for value in module.history]
+    best = min((value, look) for look, value in enumerate(looks[1:], start=1) if value is not None)[1]
+    return {
+        "steps": trainer.global_step,
+        "trained_parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
+        "learning_rate": module.rate,
+        "precision": str(trainer.precision),
+        "processes": trainer.world_size,
+        "held_out_loss": looks,
+        "best": min(best * job.recipe.schedule.check_every, trainer.global_step),
+    }
 
 
 def _restore_best(trainer: L.Trainer, module: FinetuneModule) -> None:
@@ -254,18 +196,17 @@ def _restore_best(trainer: L.Trainer, module: FinetuneModule) -> None:
     Raises:
         RuntimeError: no held-out loss was finite.
     """
-    best = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor == MONITOR)
-    if not best.best_model_path:
+    best = best_checkpoint(trainer)
+    if not any(math.isfinite(value) for value in module.history[1:]):
         raise RuntimeError(f"no held-out loss was finite ({module.history}): try a smaller schedule.lr")
-    state = torch.load(best.best_model_path, map_location=module.device, weights_only=True)["state_dict"]
+    state = torch.load(best, map_location=module.device, weights_only=True, mmap=True)["state_dict"]
     if module.load_state_dict(state, strict=False).unexpected_keys:
-        raise RuntimeError(f"{best.best_model_path} is not of this model")
+        raise RuntimeError(f"{best} is not of this model")
 
 
 def _check_zeros(weights: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
     for name, mask in masks.items():
-        left = int(torch.count_nonzero(weights[f"{name}.weight"].detach().cpu().masked_fill(mask.cpu(), 0)))
-        if left:
+        if left := int(torch.count_nonzero(weights[f"{name}.weight"].masked_fill(mask, 0))):
             raise RuntimeError(f"{left} pruned weights of {name} are not zero after training")
 
 
@@ -275,56 +216,13 @@ def _leave_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _score(job: Job) -> dict[str, Any] | None:
-    """Content of metrics.json: dense (where known), before and after."""
-    if job.suite is None:
-        return None
-    folders = {"dense": job.dense, "before": job.start.target.folder, "after": job.out / "model"}
-    found: dict[str, Scores] = {}
-    for phase, folder in folders.items():
-        if folder is not None:
-            with job.clock.phase(f"score {phase}"):
-                found[phase] = _score_one(job, folder, phase, found.get("dense"))
-    return summarise_finetuned(job.suite, found)
-
-
-def _score_one(job: Job, folder: Path, phase: str, dense: Scores | None) -> Scores:
-    given = {k: v for k, v in job.recipe.trainer.items() if k in ("accelerator", "enable_progress_bar")}
-    trainer = scoring_trainer(phase, **given)
-    model = load_whole(folder, compute_dtype("auto", trainer.strategy.root_device))
-    assert job.suite is not None
-    scores = score(model, job.suite, trainer, batch_size=job.recipe.scores.batch_size, dense=dense)
-    if phase != "dense":
-        scores.log_probs = []
-    del model
-    gc.collect()
-    return scores
-
-
-def summarise_finetuned(suite: EasyVqaSuite, found: dict[str, Scores]) -> dict[str, Any]:
-    """Content of metrics.json; retention and fidelity only where the dense model was scored too."""
-    floor, rows = suite.floor(), {phase: headline(scores.results) for phase, scores in found.items()}
-    content: dict[str, Any] = {
-        "split": suite.split,
-        "questions": len(suite.items),
-        "floor": floor,
-        "scores": rows,
-        "results": {phase: scores.results for phase, scores in found.items()},
-    }
-    if "dense" in rows:
-        dense = rows.pop("dense")
-        above = all(dense[kind] > floor[kind] for kind in dense)
-        content["retention"] = {k: retention(dense, row) for k, row in rows.items()}
-        content["corrected_retention"] = {
-            k: corrected_retention(dense, row, floor) if above else None for k, row in rows.items()
-        }
-        content["scores"] = {"dense": dense, **rows}
-    return content
-
-
-def _describe(job: Job, facts: dict[str, Any], files: dict[str, str]) -> dict[str, Any]:
-    start = job.start
-    return {
+def _report(job: Job, facts: dict[str, Any], files: dict[str, str], console: Console) -> None:
+    start, metrics = job.start, None
+    if job.suite is not None:
+        folders = {"dense": job.dense, "before": start.target.folder, "after": job.out / "model"}
+        metrics = summarise_finetuned(job.suite, score_all(folders, job.suite, job.recipe, job.clock))
+        write_json(job.out / "metrics.json", metrics)
+    run = {
         "recipe": job.name,
         "mode": job.recipe.mode,
         "source": str(job.dense) if job.dense else start.source,
@@ -339,3 +237,5 @@ def _describe(job: Job, facts: dict[str, Any], files: dict[str, str]) -> dict[st
         **environment(),
         "files": files,
     }
+    write_json(job.out / "run.json", run)
+    show_finetuned(console, metrics, run)

@@ -30,7 +30,7 @@ from tamp_lightning.engine.kept_scores import load_scores, save_scores
 from tamp_lightning.engine.scoring import Scores, score
 from tamp_lightning.engine.trainer import Pruned, check_pattern, prune_stream, scoring_trainer
 from tamp_lightning.models.checkpoints import resolve
-from tamp_lightning.recipe import CalibrationChoice, PruneRecipe
+from tamp_lightning.recipe import CalibrationChoice, FinetuneRecipe, PruneRecipe
 from tamp_lightning.reporting.card import Base, prune_card, write_cards
 from tamp_lightning.reporting.examples import examples_content, worst_flips
 from tamp_lightning.reporting.html import write_report
@@ -88,7 +88,7 @@ def calibration_samples(choice: CalibrationChoice, processor: ProcessorMixin) ->
     return sources.from_llava_next_data(path, choice.subset, choice.samples, choice.seed)
 
 
-def run_path(recipe: PruneRecipe, name: str) -> Path:
+def run_path(recipe: PruneRecipe | FinetuneRecipe, name: str) -> Path:
     """The run folder, which must be new or hold an unfinished run.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import ProcessorMixin
 
@@ -15,23 +16,28 @@ from tamp_lightning.recipe_finetune import FinetuneData
 
 
 def make_batches(choice: FinetuneData, processor: ProcessorMixin, lengths: Sequence[int]) -> FinetuneBatches:
-    """Batches of a recipe.
+    """Batches of a recipe; `lengths` is how many each of Lightning's epochs has.
 
     Raises:
         ValueError: a file is not what it should be, or has too few conversations.
         FileNotFoundError: easy-VQA is not installed.
     """
     if choice.source == "easy_vqa":
-        pictures = sorted(by_picture(questions("train")))
-        ours, others = split(len(pictures), choice.held_out, choice.seed, "easy-VQA's train split")
-        numbers = [[pictures[k] for k in part] for part in (ours, others)]
-        packed = [
-            PictureQuestions(processor, part, choice.questions, seed)  # type: ignore[arg-type]
-            for part, seed in zip(numbers, (choice.seed, None), strict=True)
-        ]
-        return FinetuneBatches(*packed, collate_packed, choice.batch, lengths)
+        train, held_out = _pictures(choice, processor)
+        return FinetuneBatches(train, held_out, collate_packed, choice.batch, lengths)
+    talks, others = _conversations(choice, processor)
+    return FinetuneBatches(talks, others, ConversationCollator(processor), choice.batch, lengths)
+
+
+def _pictures(choice: FinetuneData, processor: Any) -> tuple[PictureQuestions, PictureQuestions]:
+    numbers = sorted(by_picture(questions("train")))
+    ours, others = split(len(numbers), choice.held_out, choice.seed, "easy-VQA's train split")
+    train = PictureQuestions(processor, [numbers[k] for k in ours], choice.questions, choice.seed)
+    return train, PictureQuestions(processor, [numbers[k] for k in others], choice.questions, None)
+
+
+def _conversations(choice: FinetuneData, processor: ProcessorMixin) -> tuple[Conversations, Conversations]:
     media = Path(choice.media) if choice.media else None
     samples = sources.from_llava_json(Path(str(choice.path)), media, None, choice.seed, processor)
     ours, others = split(len(samples), choice.held_out, choice.seed, str(choice.path))
-    talks = [Conversations(samples, ours, choice.seed), Conversations(samples, others, None)]
-    return FinetuneBatches(*talks, ConversationCollator(processor), choice.batch, lengths)
+    return Conversations(samples, ours, choice.seed), Conversations(samples, others, None)

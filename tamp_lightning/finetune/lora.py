@@ -36,6 +36,7 @@ class MaskedLora(Linear):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The linear with W + masked update."""
         base = self.get_base_layer()
+        assert isinstance(base, nn.Linear)
         if self.disable_adapters or self.merged:
             return base(x)
         with torch.autocast(x.device.type, enabled=False):

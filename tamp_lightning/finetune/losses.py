@@ -34,8 +34,8 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> 
         teacher: logits [tokens,vocab].
         temperature: T.
     """
-    softened = [(logits.float() / temperature).log_softmax(-1) for logits in (student, teacher)]
-    return temperature**2 * F.kl_div(*softened, log_target=True, reduction="batchmean")
+    ours, theirs = ((logits.float() / temperature).log_softmax(-1) for logits in (student, teacher))
+    return temperature**2 * F.kl_div(ours, theirs, log_target=True, reduction="batchmean")
 
 
 def block_error(student: Sequence[Tensor], teacher: Sequence[Tensor], valid: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
+from tamp_lightning.callbacks.keep_mask import MaskKeeper
 from tamp_lightning.data.packing import IGNORE
 from tamp_lightning.finetune.losses import Answers, Distillation
 from tamp_lightning.recipe_finetune import Schedule
@@ -35,13 +36,14 @@ def set_modes(model: nn.Module) -> None:
 
 
 class FinetuneModule(L.LightningModule):
-    """Trains the parameters of a model that require gradients; keeping zeros is `callbacks.keep_mask.MaskKeeper`'s.
+    """Trains the parameters of a model that require gradients; brings the callback that keeps pruned ones at zero.
 
     Args:
         model: the sparse model; frozen parameters do not enter checkpoints.
         objective: gives `loss` and parts of it worth logging.
         schedule: steps, warm-up, weight decay.
         rate: peak learning rate.
+        masks: parameter of this module -> mask (`callbacks.keep_mask.MaskKeeper`).
         identity: what a checkpoint has to agree with to be resumed: plain values only.
     """
 
@@ -51,14 +53,19 @@ class FinetuneModule(L.LightningModule):
         objective: Answers | Distillation,
         schedule: Schedule,
         rate: float,
+        masks: Mapping[str, Tensor],
         identity: dict[str, Any],
     ) -> None:
         super().__init__()
         self.model, self.objective, self.schedule, self.rate = model, objective, schedule, rate
-        self.identity = identity
+        self.masks, self.identity = masks, identity
         self.strict_loading = False
         self.history: list[float] = []
         """Held-out loss at every look, the one before training included."""
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """What keeps zeros at zero."""
+        return [MaskKeeper(self.masks)]
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """The objective's loss."""
@@ -109,8 +116,3 @@ class FinetuneModule(L.LightningModule):
             if theirs.get(name) != value:
                 raise ValueError(f"resume: the checkpoint has {name} {theirs.get(name)!r}, this run {value!r}")
         self.history = list(theirs["history"])
-
-
-def epochs_of(schedule: Schedule) -> int:
-    """Looks at the held-out loss in a full run; Lightning's epochs are the steps between two of them."""
-    return math.ceil(schedule.steps / schedule.check_every)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from tamp_lightning.callbacks.pruning import mask_sha256, pack_bits
 from tamp_lightning.finetune.masks import FILE, PLAN, check_masks, masks_from_zeros, read_masks
 from tamp_lightning.finetune.target import Target
 from tamp_lightning.models.checkpoints import resolve
+from tamp_lightning.recipe import FinetuneRecipe
 from tamp_lightning.stream.reader import read_json
 
 
@@ -31,6 +31,8 @@ class Start:
     """The run folder, if it is one."""
     source: str | None
     """The dense checkpoint that a run folder was pruned from."""
+    inferred: str = ""
+    """What to warn of where masks were told from zeros."""
 
     @property
     def kept(self) -> int:
@@ -77,10 +79,27 @@ def _from_checkpoint(checkpoint: str, allow_dense: bool) -> Start:
             f"{checkpoint} is dense: no linear of its decoder blocks has 1 % zeros; prune it first, "
             "or set allow_dense: true for a control"
         )
-    if masks:
-        message = f"{checkpoint} is no run folder: the masks of {len(masks)} linears are told from their zeros"
-        warnings.warn(message, stacklevel=2)
-    return Start(target, masks, None, None)
+    told = f"{checkpoint} is no run folder: the masks of {len(masks)} linears are told from their zeros"
+    return Start(target, masks, None, None, told if masks else "")
+
+
+def find_dense(recipe: FinetuneRecipe, start: Start) -> Path | None:
+    """The dense model, if it is known; in mode distill it has to be, and to fit.
+
+    Raises:
+        ValueError: nobody says which it is, or it is another model.
+        FileNotFoundError: the named one is not there.
+    """
+    named = recipe.distill.teacher or start.source
+    if recipe.mode != "distill":
+        return Path(named) if named and Path(named).is_dir() else None
+    if named is None:
+        raise ValueError("mode distill needs the dense model: give --distill.teacher=DIR")
+    teacher, student = Target.find(resolve(named)), start.target
+    heads = [target.model.get_output_embeddings().weight.shape for target in (teacher, student)]
+    if teacher.facts.linears != student.facts.linears or heads[0] != heads[1]:
+        raise ValueError(f"distill.teacher {named} is another model than {student.folder}: blocks or vocabulary differ")
+    return teacher.folder
 
 
 def write_masks(out: Path, start: Start) -> None:
@@ -101,5 +120,5 @@ def plan_of(masks: Mapping[str, Tensor]) -> dict[str, Any]:
         kept, size = int(mask.sum()), mask.numel()
         row = {"kept": kept, "size": size, "shape": list(mask.shape), "sha256": mask_sha256(mask)}
         rows[name] = {**row, "sparsity": 1 - kept / size}
-    total = sum(row["size"] for row in rows.values())
-    return {"sparsity": 1 - sum(row["kept"] for row in rows.values()) / total, "linears": rows}
+    kept, size = (sum(count) for count in zip(*((int(m.sum()), m.numel()) for m in masks.values()), strict=True))
+    return {"sparsity": 1 - kept / size, "linears": rows}

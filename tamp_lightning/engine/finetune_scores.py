@@ -1,0 +1,61 @@
+"""Scores of a finetuned model beside those it started from."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite, headline
+from tamp_lightning.engine.environment import compute_dtype
+from tamp_lightning.engine.prune import PhaseClock, load_whole
+from tamp_lightning.engine.scoring import Scores, score
+from tamp_lightning.engine.trainer import scoring_trainer
+from tamp_lightning.metrics import corrected_retention, retention
+from tamp_lightning.recipe import FinetuneRecipe
+
+
+def score_all(
+    folders: Mapping[str, Path | None], suite: EasyVqaSuite, recipe: FinetuneRecipe, clock: PhaseClock
+) -> dict[str, Scores]:
+    """Scores of each checkpoint of `folders` (name -> folder, or None for one that is not known), one after another.
+
+    The rest is also compared with the one called `dense`, which has to come first.
+    """
+    found: dict[str, Scores] = {}
+    given = {k: v for k, v in recipe.trainer.items() if k in ("accelerator", "enable_progress_bar")}
+    for name, folder in folders.items():
+        if folder is None:
+            continue
+        with clock.phase(f"score {name}"):
+            trainer = scoring_trainer(name, **given)
+            model = load_whole(folder, compute_dtype("auto", trainer.strategy.root_device))
+            size = recipe.scores.batch_size
+            found[name] = score(model, suite, trainer, batch_size=size, dense=found.get("dense"))
+            if name != "dense":
+                found[name].log_probs = []
+            del model, trainer
+            gc.collect()
+    return found
+
+
+def summarise_finetuned(suite: EasyVqaSuite, found: Mapping[str, Scores]) -> dict[str, Any]:
+    """Content of metrics.json; retention and fidelity only where the dense model was scored too."""
+    floor, rows = suite.floor(), {name: headline(scores.results) for name, scores in found.items()}
+    content: dict[str, Any] = {
+        "split": suite.split,
+        "questions": len(suite.items),
+        "floor": floor,
+        "scores": rows,
+        "results": {name: scores.results for name, scores in found.items()},
+    }
+    if "dense" in rows:
+        dense = rows["dense"]
+        above = all(dense[kind] > floor[kind] for kind in dense)
+        sparse = {name: row for name, row in rows.items() if name != "dense"}
+        content["retention"] = {name: retention(dense, row) for name, row in sparse.items()}
+        content["corrected_retention"] = {
+            name: corrected_retention(dense, row, floor) if above else None for name, row in sparse.items()
+        }
+    return content
