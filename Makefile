@@ -1,7 +1,8 @@
-# Run `make` for the list of targets. Variables: PYTHON, TORCH, CHECKPOINT, OUT, ARGS.
+# Run `make` for the list of targets. Variables: PYTHON, TORCH, CHECKPOINT, RUN, OUT, ARGS.
 PYTHON ?= python3
 TORCH ?= 2.13.0
 CHECKPOINT ?=
+RUN ?= $(CHECKPOINT)
 OUT ?= runs/towers
 ARGS ?=
 
@@ -13,7 +14,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup prune-llava prune-videollama2 train-smol evaluate-smol export test test-all lint bench clean
+.PHONY: help setup prune-llava prune-videollama2 finetune train-smol evaluate-smol export test test-all lint bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -33,6 +34,10 @@ ifeq ($(CHECKPOINT),)
 else
 	$(TAMP) videollama2_7b_tamp --model.checkpoint=$(CHECKPOINT) $(ARGS)
 endif
+
+finetune: $(READY) ## train what pruning left, zeros stay zero: RUN=runs/... (a run folder or a sparse checkpoint)
+	@test -n "$(RUN)" || { echo "make finetune needs RUN=runs/NAME, the run folder of a pruned model" >&2; exit 2; }
+	$(TAMP) finetune_smol --checkpoint=$(RUN) $(ARGS)
 
 train-smol: $(READY) ## train the test bed's towers anew into OUT (runs/towers); about 1.5 hours on 2 cores
 	$(TAMP) train_smol_llava_next --out=$(OUT) $(ARGS)

@@ -2,8 +2,8 @@
 
     python benchmarks/finetune_smol.py --work /tmp/finetune --steps 150
 
-The control is the dense model finetuned with the same budget. Cells that the results file has are not run again, so
-an interrupted call goes on; checkpoints of training are deleted after each cell, the models stay in --work.
+The control is the dense model finetuned with the same budget. Cells that the results file has are not run again, and
+one that was cut goes on after its last checkpoint; checkpoints are deleted after each cell, the models stay in --work.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CELLS = [
     ("80", "distill"),
     ("80", "lora"),
 ]
-KEPT = ("steps", "best", "held_out_loss", "learning_rate", "trained_parameters", "precision", "seconds")
+KEPT = ("steps", "best", "held_out_loss", "learning_rate", "trained_parameters", "precision")
 
 
 def arguments() -> argparse.Namespace:
@@ -74,10 +74,13 @@ def finetuned(options: argparse.Namespace, sparsity: str, mode: str) -> Path:
     """Run folder of the finetuned model, made if it is missing."""
     run = options.work / f"{sparsity}-{mode}-{options.steps}"
     if not (run / "run.json").is_file():
-        shutil.rmtree(run, ignore_errors=True)
+        shutil.rmtree(run / "model", ignore_errors=True)
+        begun = (run / "checkpoints/last.ckpt").is_file()
+        if not begun:
+            shutil.rmtree(run, ignore_errors=True)
         steps = [f"--schedule.steps={options.steps}", "--scores.benchmarks=none", f"--out={run}"]
-        control = ["--allow_dense=true"] if sparsity == "dense" else []
-        tamp("finetune_smol", f"--checkpoint={pruned(options.work, sparsity)}", f"--mode={mode}", *steps, *control)
+        extra = ["--allow_dense=true"] * (sparsity == "dense") + ["--resume=true"] * begun
+        tamp("finetune_smol", f"--checkpoint={pruned(options.work, sparsity)}", f"--mode={mode}", *steps, *extra)
         shutil.rmtree(run / "checkpoints")
     return run
 
@@ -97,10 +100,10 @@ def figures(scores: Scores, dense: Scores) -> dict[str, Any]:
 
 def table(content: dict[str, Any]) -> Table:
     """One line per model."""
-    view = Table("sparsity", "mode", "yes/no", "shape", "colour", "retention", "KL", "held-out loss", "seconds")
+    view = Table("sparsity", "mode", "yes/no", "shape", "colour", "retention", "KL", "held-out loss")
     for row in [*content["start"].values(), *content["cells"].values()]:
         scores = [f"{100 * row['scores'][k]:.1f}" for k in ("yes_no", "shape", "colour")]
-        losses, seconds = row.get("held_out_loss"), row.get("seconds")
+        losses = row.get("held_out_loss")
         view.add_row(
             row["sparsity"],
             row["mode"],
@@ -108,7 +111,6 @@ def table(content: dict[str, Any]) -> Table:
             f"{row['retention']:.1f}",
             f"{row['kl']:.2f}",
             f"{losses[0]:.3f} → {min(losses[1:]):.3f}" if losses else "",
-            f"{seconds['train']:.0f}" if seconds else "",
         )
     return view
 

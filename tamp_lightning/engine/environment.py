@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("tamp-lightning", "torch", "lightning", "transformers", "torchmetrics", "safetensors")
+PACKAGES = ("tamp-lightning", "torch", "lightning", "transformers", "torchmetrics", "peft", "safetensors")
 
 
 def environment() -> dict[str, Any]:

@@ -22,8 +22,15 @@ from tamp_lightning.data.finetuning import FinetuneBatches
 from tamp_lightning.engine.environment import compute_dtype, environment, peak_memory_bytes
 from tamp_lightning.engine.evaluate import load_processor
 from tamp_lightning.engine.finetune_scores import score_all, summarise_finetuned
-from tamp_lightning.engine.finetune_trainer import CHECKPOINTS, LAST, best_checkpoint, epoch_lengths, finetune_trainer
-from tamp_lightning.engine.prune import PhaseClock, build_suite, load_whole, run_path
+from tamp_lightning.engine.finetune_trainer import (
+    CHECKPOINTS,
+    LAST,
+    best_checkpoint,
+    epoch_lengths,
+    finetune_path,
+    finetune_trainer,
+)
+from tamp_lightning.engine.prune import PhaseClock, build_suite, load_whole
 from tamp_lightning.finetune.batches import make_batches
 from tamp_lightning.finetune.lora import BASE, add_lora, merge_lora
 from tamp_lightning.finetune.losses import Answers, Distillation
@@ -67,30 +74,12 @@ class Job:
         return cls(recipe, name, out, start, dense, batches, suite, clock)
 
 
-def finetune_path(recipe: FinetuneRecipe, name: str) -> Path:
-    """The run folder: new, or one with a checkpoint to go on from.
-
-    Raises:
-        ValueError: it exists and is not to be resumed, or cannot be.
-    """
-    if not recipe.resume:
-        return run_path(recipe, name)
-    if recipe.out is None:
-        raise ValueError("resume: name the run folder to go on with by --out=RUN")
-    out = Path(recipe.out)
-    if not (out / CHECKPOINTS / LAST).is_file():
-        raise ValueError(f"resume: {out / CHECKPOINTS / LAST} is missing, so there is nothing to go on from")
-    if (out / "model").exists():
-        raise ValueError(f"resume: {out / 'model'} is there, so training is over; remove it to write it again")
-    return out
-
-
 def run_finetune(recipe: FinetuneRecipe, name: str, recipe_text: str, console: Console) -> Path:
     """Do what a finetune recipe says and return the run folder.
 
     Raises:
-        ValueError, FileNotFoundError: bad input, before anything is written.
-        RuntimeError: training was interrupted, or gave no finite loss.
+        ValueError, FileNotFoundError: bad input, before anything is written; or no held-out loss was finite.
+        RuntimeError: training was interrupted.
     """
     L.seed_everything(recipe.seed, verbose=False)
     out = finetune_path(recipe, name)
@@ -116,7 +105,8 @@ def train(job: Job, trainer: L.Trainer) -> tuple[dict[str, Tensor], dict[str, An
     """Key on disk -> trained tensor, and what is worth saying about the training.
 
     Raises:
-        RuntimeError: training was interrupted, no held-out loss was finite, or a pruned weight is not zero.
+        RuntimeError: training was interrupted, or a pruned weight is not zero.
+        ValueError: no held-out loss was finite, or a checkpoint to go on from is of another run.
     """
     model = load_whole(job.start.target.folder, torch.float32)
     tuner = _make_trainable(job, model)
@@ -194,11 +184,11 @@ def _restore_best(trainer: L.Trainer, module: FinetuneModule) -> None:
     """Take the weights with the smallest held-out loss.
 
     Raises:
-        RuntimeError: no held-out loss was finite.
+        ValueError: no held-out loss was finite.
     """
     best = best_checkpoint(trainer)
     if not any(math.isfinite(value) for value in module.history[1:]):
-        raise RuntimeError(f"no held-out loss was finite ({module.history}): try a smaller schedule.lr")
+        raise ValueError(f"no held-out loss was finite ({module.history}): try a smaller schedule.lr")
     state = torch.load(best, map_location=module.device, weights_only=True, mmap=True)["state_dict"]
     if module.load_state_dict(state, strict=False).unexpected_keys:
         raise RuntimeError(f"{best} is not of this model")
@@ -232,6 +222,7 @@ def _report(job: Job, facts: dict[str, Any], files: dict[str, str], console: Con
         "sparsity": start.sparsity,
         "masks_sha256": start.digest(),
         **facts,
+        "resumed": job.recipe.resume,
         "seconds": job.clock.seconds,
         "peak_memory_bytes": peak_memory_bytes(),
         **environment(),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from tamp_lightning.engine.environment import compute_dtype
+from tamp_lightning.engine.prune import run_path
 from tamp_lightning.engine.trainer import QUIET
 from tamp_lightning.finetune.checkpoint_io import DirectCheckpointIO
 from tamp_lightning.recipe import FinetuneRecipe
@@ -25,6 +28,29 @@ def epoch_lengths(schedule: Schedule, accumulate: int) -> list[int]:
     """Batches of each of Lightning's epochs: what lies between one look at the held-out loss and the next."""
     starts = range(0, schedule.steps, schedule.check_every)
     return [min(schedule.check_every, schedule.steps - done) * accumulate for done in starts]
+
+
+def finetune_path(recipe: FinetuneRecipe, name: str) -> Path:
+    """The run folder: new, or one with a checkpoint to go on from.
+
+    Raises:
+        ValueError: it exists and is not to be resumed, or cannot be.
+    """
+    if not recipe.resume:
+        return run_path(recipe, name)
+    if recipe.out is None:
+        raise ValueError("resume: name the run folder to go on with by --out=RUN")
+    out = Path(recipe.out)
+    last = out / CHECKPOINTS / LAST
+    if not last.is_file():
+        raise ValueError(f"resume: {last} is missing, so there is nothing to go on from")
+    if (out / "model").exists():
+        raise ValueError(f"resume: {out / 'model'} is there, so training is over; remove it to write it again")
+    try:
+        torch.load(last, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, UnpicklingError, EOFError) as error:
+        raise ValueError(f"resume: {last} is damaged ({str(error).splitlines()[0]}): start anew") from None
+    return out
 
 
 def finetune_trainer(recipe: FinetuneRecipe, out: Path) -> L.Trainer:
