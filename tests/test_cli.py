@@ -72,7 +72,7 @@ IN_FILE = {
     "trainer: 3": "trainer is 3, expected a section (keys and values)",
     "out: 5": "out is 5, expected text or nothing; put it in quotes",
     "out: 2026-01-01": "out is datetime.date(2026, 1, 1), expected text or nothing; put it in quotes",
-    "task: prun": "task is 'prun', expected one of prune, compare, evaluate, train_bed, finetune (did you mean 'prune'?)",
+    "task: prun": "task is 'prun', expected one of prune, compare, evaluate, train_bed, finetune (did you mean 'prune'",
     "task: [a]": "task is ['a'], expected one of",
     "seed: 1\nseed: 2": "key seed stands twice",
     "method: {sparsity: 0.5, sparsity: 0.6}": "key method.sparsity stands twice",
