@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoProcessor
 
-from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite, headline
+from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite
 from tamp_lightning.benchmarks.predictions import write_json
 from tamp_lightning.engine.environment import environment
 from tamp_lightning.engine.prune import load_whole
@@ -89,11 +89,11 @@ def scored(folder: Path, suite: EasyVqaSuite, dense: Scores | None) -> Scores:
     return score(load_whole(folder, None), suite, scoring_trainer(enable_progress_bar=False), dense=dense)
 
 
-def figures(scores: Scores, dense: Scores) -> dict[str, Any]:
-    row = headline(scores.results)
+def figures(scores: Scores, dense: Scores, suite: EasyVqaSuite) -> dict[str, Any]:
+    row = suite.headline(scores.results)
     return {
         "scores": row,
-        "retention": retention(headline(dense.results), row),
+        "retention": retention(suite.headline(dense.results), row),
         "kl": scores.results.get("fidelity", {"kl": 0.0})["kl"],
     }
 
@@ -133,10 +133,10 @@ def main() -> None:
             start = (
                 dense if sparsity == "dense" else scored(Path(pruned(options.work, sparsity)) / "model", suite, dense)
             )
-            content["start"][sparsity] = {"sparsity": sparsity, "mode": "before", **figures(start, dense)}
+            content["start"][sparsity] = {"sparsity": sparsity, "mode": "before", **figures(start, dense, suite)}
         run = finetuned(options, sparsity, mode)
         described = json.loads((run / "run.json").read_text())
-        after = figures(scored(run / "model", suite, dense), dense)
+        after = figures(scored(run / "model", suite, dense), dense, suite)
         content["cells"][cell] = {"sparsity": sparsity, "mode": mode, **after, **{k: described[k] for k in KEPT}}
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(options.out, {**content, **environment()})

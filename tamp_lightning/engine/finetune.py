@@ -16,8 +16,9 @@ from rich.console import Console
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite
+from tamp_lightning.benchmarks.beds import build_suite
 from tamp_lightning.benchmarks.predictions import write_json
+from tamp_lightning.benchmarks.suite import Suite
 from tamp_lightning.data.finetuning import FinetuneBatches
 from tamp_lightning.engine.environment import compute_dtype, environment, peak_memory_bytes
 from tamp_lightning.engine.evaluate import load_processor
@@ -30,7 +31,7 @@ from tamp_lightning.engine.finetune_trainer import (
     finetune_path,
     finetune_trainer,
 )
-from tamp_lightning.engine.prune import PhaseClock, build_suite, load_whole
+from tamp_lightning.engine.prune import PhaseClock, load_whole
 from tamp_lightning.finetune.batches import make_batches
 from tamp_lightning.finetune.lora import BASE, add_lora, merge_lora
 from tamp_lightning.finetune.losses import Answers, Distillation
@@ -52,7 +53,7 @@ class Job:
     dense: Path | None
     """The dense model: teacher, and what scores are compared with."""
     batches: FinetuneBatches
-    suite: EasyVqaSuite | None
+    suite: Suite | None
     clock: PhaseClock
 
     @classmethod
@@ -70,7 +71,8 @@ class Job:
             dense = find_dense(recipe, start)
             processor = load_processor(start.target.folder)
             batches = make_batches(recipe.data, processor, epoch_lengths(recipe.schedule, accumulate))
-            suite = build_suite(recipe.scores, processor)  # type: ignore[arg-type]
+            choice = recipe.scores
+            suite = build_suite(choice.benchmarks, processor, choice.split, choice.slice)
         return cls(recipe, name, out, start, dense, batches, suite, clock)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tamp_lightning.benchmarks.easy_vqa import EasyVqaSuite, headline
+from tamp_lightning.benchmarks.suite import Suite
 from tamp_lightning.engine.environment import compute_dtype
 from tamp_lightning.engine.prune import PhaseClock, load_whole
 from tamp_lightning.engine.scoring import Scores, score
@@ -17,7 +17,7 @@ from tamp_lightning.recipe import FinetuneRecipe
 
 
 def score_all(
-    folders: Mapping[str, Path | None], suite: EasyVqaSuite, recipe: FinetuneRecipe, clock: PhaseClock
+    folders: Mapping[str, Path | None], suite: Suite, recipe: FinetuneRecipe, clock: PhaseClock
 ) -> dict[str, Scores]:
     """Scores of each checkpoint of `folders` (name -> folder, or None for one that is not known), one after another.
 
@@ -40,12 +40,12 @@ def score_all(
     return found
 
 
-def summarise_finetuned(suite: EasyVqaSuite, found: Mapping[str, Scores]) -> dict[str, Any]:
+def summarise_finetuned(suite: Suite, found: Mapping[str, Scores]) -> dict[str, Any]:
     """Content of metrics.json; retention and fidelity only where the dense model was scored too."""
-    floor, rows = suite.floor(), {name: headline(scores.results) for name, scores in found.items()}
+    floor, rows = suite.floor(), {name: suite.headline(scores.results) for name, scores in found.items()}
     content: dict[str, Any] = {
         "split": suite.split,
-        "questions": len(suite.items),
+        "questions": len(suite.right),
         "floor": floor,
         "scores": rows,
         "results": {name: scores.results for name, scores in found.items()},

@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tamp_lightning.reporting.table import LABELS, percent
+from tamp_lightning.reporting.table import percent
+from tamp_lightning.reporting.wording import LABELS
 
 
 def scores_table(metrics: Mapping[str, Any]) -> Table:
