@@ -2,10 +2,12 @@
 
 import copy
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 
 from tamp_lightning.data.easy_vqa import load_picture
@@ -35,7 +37,7 @@ def prune(dense: Path, out: Path, **model) -> Path:
         out=str(out),
         trainer=CPU,
     )
-    return run_prune(recipe, "test", "task: prune\n", Console(quiet=True))
+    return run_prune(recipe, "test", yaml.safe_dump(asdict(recipe)), Console(quiet=True))
 
 
 @pytest.fixture(scope="session")
