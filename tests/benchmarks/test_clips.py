@@ -104,10 +104,11 @@ def test_batch_size_changes_no_answer_and_predictions_have_a_row_each(tiny, tmp_
     suite = few(processor)
     first, second = scored(model, suite, size=1), scored(model, suite, size=8)
     assert first.predictions == second.predictions
-    summary = summarise(suite, first, scored(model, suite, first, size=1))
+    again = scored(model, suite, first, size=1)
+    summary = summarise(suite, first, again)
     assert summary["flips"] == 0
     assert set(summary["benchmarks"]) == set(CATEGORIES)
-    write_predictions(tmp_path / "p.parquet", suite, first, first)
+    write_predictions(tmp_path / "p.parquet", suite, first, again)
     rows = pq.read_table(tmp_path / "p.parquet").to_pylist()
     assert [(row["question"], row["answer"]) for row in rows] == [(q.text, q.answer) for q in suite.items]
     assert all(row["dense"] in row["options"].split(" | ") for row in rows)

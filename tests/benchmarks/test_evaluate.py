@@ -174,7 +174,7 @@ def test_the_packed_suite_still_runs_beside_the_others(checkpoint, data, tmp_pat
 
 
 REFUSED = {
-    ("--benchmarks=[pop]",): "error: benchmarks has 'pop', expected easy_vqa, mmbench,",
+    ("--benchmarks=[pop]",): "error: benchmarks has 'pop', expected easy_vqa, clips, mmbench,",
     ("--benchmarks=[]",): "error: benchmarks is empty",
     ("--benchmarks", "pope", "--data.mmme=x"): "error: data has 'mmme', expected mmbench, pope,",
     (

@@ -116,7 +116,7 @@ def compare(tamp, recipe: Path, out: Path, wanted: int, seed: int) -> None:
         attempt += 1
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", [QUICK[0], *(pytest.param(name, marks=pytest.mark.slow) for name in QUICK[1:])])
 def test_killed_five_times(tamp, recipe, tmp_path, name):
     compare(tamp, recipe(METHODS[name]), tmp_path, wanted=5, seed=len(name))
 

@@ -26,7 +26,7 @@ FLAGS = [
 ]
 SECTIONS = ["done", "quality", "zeros", "why", "next"]
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")]
 
 
 @pytest.fixture
