@@ -111,6 +111,7 @@ def prune(
     state: RunState | None = None
     data = calibration if isinstance(calibration, CalibrationData) else _from_batches(calibration)
     with _without_known_warnings():
+        _refuse_several(trainer)
         if isinstance(model_or_path, PreTrainedModel):
             if dtype is not None:
                 raise ValueError("dtype is for checkpoint folders: a model in memory computes in its own")
@@ -165,6 +166,11 @@ def _result(model: PreTrainedModel | None, folder: Path | None, pruned: Pruned) 
     checkpoint = folder and folder / "model"
     towers = pruned.towers_sparsity, content.get("towers", {})
     return PruneResult(model, checkpoint, pruned.sparsity, content["linears"], *towers, pruned.seconds, pruned.masks)
+
+
+def _refuse_several(trainer: Mapping[str, Any]) -> None:
+    if (processes := scoring_trainer(**trainer).world_size) > 1:
+        raise ValueError(f"trainer asks for {processes} processes: set devices to 1, or prune with `tamp run`")
 
 
 def _run_folder(out: str | Path | None, in_memory: bool) -> Path | None:

@@ -69,6 +69,14 @@ class ScoreChoice:
     """easy_vqa: about 400 questions, about 1,500, or all (not balanced); clips: 264, 1,056 or 2,640."""
     batch_size: int = 8
     """Pictures per batch."""
+    mode: Literal["whole", "ride_along"] = "whole"
+    """whole: the dense and the pruned model are loaded to be scored. ride_along: pictures pass each block as it is
+    pruned, for models larger than memory; when pruning only."""
+
+    @property
+    def rides(self) -> bool:
+        """Whether pictures ride along."""
+        return self.benchmarks != "none" and self.mode == "ride_along"
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -111,6 +119,9 @@ class PruneRecipe:
     def __post_init__(self) -> None:
         if self.towers.on:
             self.towers.method(self.method)
+        if self.scores.rides and (self.towers.on or self.method.mode == "one_shot"):
+            what = "pruned towers" if self.towers.on else "mode: one_shot"
+            raise ValueError(f"scores.mode ride_along does not go with {what}: set scores.mode: whole")
 
 
 @dataclass(frozen=True)

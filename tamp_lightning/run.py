@@ -23,6 +23,8 @@ from tamp_lightning.recipe_check import Checker, UsageError, did_you_mean, read_
 from tamp_lightning.resources import find_recipe
 
 PRINT = "--print_config"
+PROCESSES = "tamp_lightning.engine.processes"
+"""Not imported here, for it is Lightning that takes seconds."""
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -167,7 +169,7 @@ def is_refusal(error: Exception) -> bool:
 
 def run(name: str, overrides: Sequence[str]) -> None:
     """Do what a recipe says; bad input ends the program with one line and exit code 2, before anything is written."""
-    with refusals_in_one_line():
+    with _all_processes(), refusals_in_one_line():
         recipe, path, text = parse(name, [o for o in overrides if o != PRINT])
         if PRINT in overrides:
             print(text, end="")
@@ -212,15 +214,36 @@ def report_runs(arguments: Sequence[str]) -> None:
 
 @contextmanager
 def refusals_in_one_line() -> Iterator[None]:
-    """End the program with one line and exit code 2 on bad input; any other error keeps its traceback."""
+    """End the program with one line and exit code 2 on bad input; any other error keeps its traceback.
+
+    Of several processes only the first to fail speaks.
+    """
     try:
         yield
     except Exception as error:
+        if not _speaks():
+            sys.exit(2 if is_refusal(error) else 1)
         if not is_refusal(error):
             raise
         line = escape(" ".join(str(error).split()))
         Console(stderr=True).print(f"[bold red]error[/bold red]: {line}", soft_wrap=True, highlight=False)
         sys.exit(2)
+
+
+@contextmanager
+def _all_processes() -> Iterator[None]:
+    """End all processes when this one fails; before Lightning is there, there is but one."""
+    try:
+        yield
+    except BaseException as error:
+        code = error.code if isinstance(error, SystemExit) else 1
+        if isinstance(code, int) and code and PROCESSES in sys.modules:
+            sys.modules[PROCESSES].end_others(code)
+        raise
+
+
+def _speaks() -> bool:
+    return PROCESSES not in sys.modules or sys.modules[PROCESSES].speaks()
 
 
 def _dispatch(recipe: Any, name: str, text: str, console: Console) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from tamp_lightning.callbacks.contract import BlockPass
 from tamp_lightning.callbacks.measuring import InputMeter, Meter, OutputMeter
 from tamp_lightning.callbacks.sensitivity import LossMeter
+from tamp_lightning.callbacks.together import first_says
 from tamp_lightning.callbacks.tokens import TokenCollector
 from tamp_lightning.methods.method import Method
 
@@ -91,7 +92,7 @@ class AllocationCallback(L.Callback):
         self, trainer: L.Trainer, pl_module: BlockPass, outputs: object, batch: dict[str, Tensor], batch_idx: int
     ) -> None:
         """Let the meter look at the batch."""
-        if not pl_module.is_dense or self._meter is None:
+        if not pl_module.is_dense or self._meter is None or pl_module.idle:
             return
         if pl_module.stage == "advance":
             self._meter.skip(pl_module, batch, batch_idx)
@@ -120,4 +121,6 @@ class AllocationCallback(L.Callback):
             for k, names in enumerate(stream.facts.linears)
             for name in names
         }
-        pl_module.plan = self.method.allocation_rule.kept(sizes, self.method.sparsity, self.scores or None)
+        plan = self.method.allocation_rule.kept(sizes, self.method.sparsity, self.scores or None)
+        # processes on other processors could round a score differently
+        pl_module.plan = first_says(pl_module.share, plan)

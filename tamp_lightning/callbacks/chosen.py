@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tamp_lightning.callbacks.contract import BlockPass
 from tamp_lightning.callbacks.statistics import StatisticsCollector
+from tamp_lightning.callbacks.together import everyones
 from tamp_lightning.ops.diversity import MODALITIES
 from tamp_lightning.ops.drift import TEXT
 
@@ -58,7 +59,7 @@ class ChosenTokens(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: BlockPass, *_: object) -> None:
         """Note the batch's watched samples."""
         weights = self.statistics.weights
-        if pl_module.walk != "prune" or pl_module.stage != "collect" or not weights:
+        if pl_module.walk != "prune" or pl_module.stage != "collect" or not weights or pl_module.idle:
             return
         current = pl_module.current
         self._first = pl_module.index if self._first is None else self._first
@@ -73,6 +74,12 @@ class ChosenTokens(L.Callback):
                 votes = torch.stack([own[row] > 0 for own in weights.values()])
                 sample.counts[pl_module.index] = votes.sum(0)[current.valid[row]].cpu()
                 sample.linears[pl_module.index] = len(weights)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Put together what the processes have seen, in the order of batches."""
+        parts = everyones(pl_module.share, self.chosen)
+        samples = [sample for part in parts for sample in part.samples][: self.limit]
+        self.chosen = Chosen(samples, torch.stack([part.totals for part in parts]).sum(0))
 
     def _meet(self, ids: Tensor, modality: Tensor, valid: Tensor) -> None:
         """Count the batch's tokens, and watch its samples with media as long as there is room."""

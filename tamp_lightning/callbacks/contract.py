@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tamp_lightning.methods.tokens import Stage
 from tamp_lightning.stream.base import Stream
 from tamp_lightning.stream.cache import ActivationCache, CachedBatch
+from tamp_lightning.stream.share import Share
 
 Walk = Literal["measure", "prune"]
 Task = Stage | Literal["advance"]
@@ -27,9 +28,18 @@ class BlockPass(L.LightningModule):
     output: Tensor
     """What the current block made of that batch [B,n,h]."""
     cache: ActivationCache
-    """Every batch in front of the current block, in the prune walk; behind it, in the measure walk."""
+    """Every batch of this process in front of the current block, in the prune walk; behind it, in the measure walk."""
+    share: Share
+    """The batches of this process."""
+    idle: bool = False
+    """Whether this step has no batch, because other processes have more; there is nothing to look at then."""
     plan: dict[str, int] | None
     """Weights each linear keeps, by full module name; None until the budget is allocated."""
+
+    @property
+    @abstractmethod
+    def samples_ahead(self) -> int:
+        """Number of samples in the batches of the processes before this one."""
 
     @property
     @abstractmethod
@@ -60,6 +70,11 @@ class BlockPass(L.LightningModule):
     @abstractmethod
     def is_blind(self) -> bool:
         """Whether nobody looks at what passes the current block, so that nothing has to pass."""
+
+    @property
+    @abstractmethod
+    def is_first_stage(self) -> bool:
+        """Whether no epoch of this walk was over the current block before."""
 
     @property
     @abstractmethod

@@ -6,6 +6,7 @@ import lightning as L
 from torch import Tensor
 
 from tamp_lightning.callbacks.contract import BlockPass
+from tamp_lightning.callbacks.together import everyones
 from tamp_lightning.callbacks.tokens import check_finite
 from tamp_lightning.ops.drift import drift, drift_totals
 
@@ -31,7 +32,7 @@ class DriftCollector(L.Callback):
         Raises:
             ValueError: a hidden state is NaN or infinite on a token that counts.
         """
-        if pl_module.stage != "drift":
+        if pl_module.stage != "drift" or pl_module.idle:
             return
         current, rows = pl_module.current, self.rows(pl_module)
         check_finite(
@@ -45,7 +46,8 @@ class DriftCollector(L.Callback):
         """Average once all samples have passed."""
         if pl_module.stage != "drift":
             return
-        ordered = [self._totals[i] for i in sorted(self._totals)]
+        totals = {i: row for rows in everyones(pl_module.share, self._totals) for i, row in rows.items()}
+        ordered = [totals[i] for i in sorted(totals)]
         count = sum(number for _, number in ordered)
         self.mean = sum(total for total, _ in ordered) / count if count else 0.0
         self._totals.clear()

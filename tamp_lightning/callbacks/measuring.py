@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tamp_lightning.callbacks.contract import BlockPass
+from tamp_lightning.callbacks.together import merged
 from tamp_lightning.callbacks.tokens import TokenCollector, check_finite, unreached
 from tamp_lightning.methods.allocation import Das
 from tamp_lightning.ops.diversity import pairs_present
@@ -50,12 +51,12 @@ class SampleRows:
         self._rows.setdefault(name, {}).update(zip(ids.tolist(), rows.cpu(), strict=True))
 
     def take(self, pl_module: BlockPass, name: str) -> Tensor:
-        """Rows of all samples [samples, ...], which are then forgotten.
+        """Rows of all processes' samples [samples, ...], which are then forgotten.
 
         Raises:
             ValueError: no token reached the linear.
         """
-        rows = self._rows.pop(name, None)
+        rows = merged(pl_module.share, self._rows.pop(name, {}))
         if not rows:
             raise unreached(pl_module.stream.facts.linear_name(pl_module.index, name))
         return torch.stack([rows[i] for i in sorted(rows)])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tamp_lightning.callbacks.contract import BlockPass
+from tamp_lightning.callbacks.together import everyones
 from tamp_lightning.methods.tokens import ModalityMix
 from tamp_lightning.ops.drift import TEXT
 
@@ -59,9 +60,11 @@ class MixChooser(L.Callback):
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: BlockPass, *_: object) -> None:
         """Compare what each candidate makes of the held-out samples with what the dense block makes of them."""
+        if pl_module.stage != "mix" or pl_module.idle:
+            return
         current = pl_module.current
         judges = [row for row, i in enumerate(current.ids.tolist()) if self.rule.judges(i)]
-        if pl_module.stage != "mix" or not judges:
+        if not judges:
             return
         text = (current.valid & (current.modality == TEXT))[judges]
         wanted = pl_module.output[judges].double()
@@ -79,8 +82,10 @@ class MixChooser(L.Callback):
         """
         if pl_module.stage != "mix":
             return
-        totals = {lam: sum(errors[i] for i in sorted(errors)) for lam, errors in self._errors.items()}
-        if not any(self._errors.values()):
+        processes = everyones(pl_module.share, self._errors)
+        found = {lam: {i: e for own in processes for i, e in own[lam].items()} for lam in self._errors}
+        totals = {lam: sum(errors[i] for i in sorted(errors)) for lam, errors in found.items()}
+        if not any(found.values()):
             raise ValueError(
                 "modality_mix.held_out leaves no calibration sample to judge by: "
                 "raise it or calibrate with more samples."

@@ -15,6 +15,7 @@ from tamp_lightning.callbacks.contract import BlockPass
 from tamp_lightning.callbacks.mixing import MixChooser, Solved, swapped
 from tamp_lightning.callbacks.polishing import polish
 from tamp_lightning.callbacks.statistics import WHOLE, Aside, StatisticsCollector
+from tamp_lightning.callbacks.together import copy_from_first
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics, mixed
 from tamp_lightning.methods.tokens import ModalityMix
@@ -89,11 +90,21 @@ class PruningCallback(L.Callback):
     def solve(self, pl_module: BlockPass, lam: float = 1.0) -> Solved:
         """New weight and mask of every linear of the current block; nothing is changed.
 
+        The first process solves, all get its bits.
+
         Args:
             pl_module: whose current block is meant.
             lam: weight of other modalities than text, where statistics are kept by modality.
         """
-        return {name: self._solve(pl_module, name, lam) for name in pl_module.stream.facts.linears[pl_module.index]}
+        names = pl_module.stream.facts.linears[pl_module.index]
+        if pl_module.share.is_first:
+            solved = {name: self._solve(pl_module, name, lam) for name in names}
+        else:
+            weights = {name: pl_module.block.get_parameter(f"{name}.weight").detach() for name in names}
+            solved = {n: (torch.empty_like(w), torch.empty_like(w, dtype=torch.bool)) for n, w in weights.items()}
+        solved = {name: (weight.contiguous(), mask.contiguous()) for name, (weight, mask) in solved.items()}
+        copy_from_first(pl_module.share, (tensor for pair in solved.values() for tensor in pair))
+        return solved
 
     @torch.no_grad()
     def _solve(self, pl_module: BlockPass, name: str, lam: float) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from tamp_lightning.callbacks.contract import BlockPass
 from tamp_lightning.callbacks.measuring import SampleRows
@@ -15,8 +12,8 @@ from tamp_lightning.callbacks.tokens import TokenCollector
 from tamp_lightning.methods.allocation import Ecoflap
 from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.ops.zeroth_order import gradient_estimate, perturbed, sensitivity
+from tamp_lightning.stream.head import head_logits
 
-FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
 SPREAD = 1_000_003
 """A prime, so that seeds of neighbouring linears and samples differ."""
 
@@ -60,7 +57,7 @@ class LossMeter:
             self._take_ids(pl_module, batch, batch_idx)
 
     def _take_ids(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
-        if len(self._used) >= self.rule.samples:
+        if pl_module.samples_ahead + len(self._used) >= self.rule.samples:
             return
         ids, shape = batch.get("input_ids"), pl_module.current.valid.shape
         if ids is None or ids.shape != shape:
@@ -80,7 +77,8 @@ class LossMeter:
             batch = batch.advanced(pl_module.run(index, batch))
         wanted = (batch.valid & (batch.modality == TEXT))[:, 1:]
         rows = wanted.nonzero()[:, 0]
-        logits = _logits(pl_module, batch.hidden[:, :-1][wanted]).float()
+        model, blocks = pl_module.stream.model, pl_module.stream.facts.blocks
+        logits = head_logits(model, blocks, batch.hidden[:, :-1][wanted]).float()
         found = nn.functional.cross_entropy(logits, ids.to(logits.device)[:, 1:][wanted], reduction="none").double()
         totals = torch.zeros(len(batch.ids), dtype=found.dtype, device=found.device).index_add_(0, rows, found)
         return totals / wanted.sum(1).clamp(min=1)
@@ -96,23 +94,3 @@ class LossMeter:
             facts.linear_name(pl_module.index, name): sensitivity(self._rows.take(pl_module, name))
             for name in facts.linears[pl_module.index]
         }
-
-
-def _logits(pl_module: BlockPass, hidden: Tensor) -> Tensor:
-    """What the model's head makes of hidden states behind the last block [tokens, h]."""
-    model = pl_module.stream.model
-    decoder = model.get_submodule(pl_module.stream.facts.blocks.rpartition(".")[0])
-    norm, head = next(_norms(decoder), None), model.get_output_embeddings()
-    if norm is None or head is None:
-        missing = "final norm" if norm is None else "head"
-        raise ValueError(f"ecoflap finds no {missing} in {type(model).__name__}: choose another allocation.")
-    return _capped(model, head(norm(hidden)))
-
-
-def _norms(decoder: nn.Module) -> Iterator[nn.Module]:
-    return (module for name, module in decoder.named_children() if name in FINAL_NORMS)
-
-
-def _capped(model: PreTrainedModel, logits: Tensor) -> Tensor:
-    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-    return logits if cap is None else cap * torch.tanh(logits / cap)

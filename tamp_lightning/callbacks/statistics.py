@@ -12,6 +12,8 @@ from tamp_lightning.callbacks.attention import AttentionCollector
 from tamp_lightning.callbacks.contract import BlockPass
 from tamp_lightning.callbacks.dense import DenseTwin
 from tamp_lightning.callbacks.drift import DriftCollector
+from tamp_lightning.callbacks.sums import OrderedSum
+from tamp_lightning.callbacks.together import check_same, everyones, merged, sum_on_first
 from tamp_lightning.callbacks.tokens import TokenCollector, Tokens, check_finite, unreached
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics
@@ -30,8 +32,13 @@ class Sums:
 
     samples: dict[int, Tensor] = field(default_factory=dict)
     """Sample id -> float64 [c], sum of w x^2; added up in the order of ids, whatever the batches were."""
-    mass: Tensor = field(default_factory=lambda: torch.zeros(len(MODALITIES), dtype=torch.float64))
-    """Sum of w per modality."""
+    masses: dict[int, Tensor] = field(default_factory=dict)
+    """Sample id -> float64 [4], sum of w per modality; likewise."""
+
+    @property
+    def mass(self) -> Tensor:
+        """Sum of w per modality over all samples, float64 [4]."""
+        return torch.stack([self.masses[i] for i in sorted(self.masses)]).sum(0)
 
     def total(self) -> Tensor:
         """Sum of w x^2 over the samples, float64 [c]."""
@@ -52,9 +59,9 @@ class Matrices:
 
     leader: dict[str, str] = field(default_factory=dict)
     """Linear -> the first of those it shares with."""
-    grams: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    grams: dict[tuple[str, int], OrderedSum] = field(default_factory=dict)
     """(leader, part) -> float32 [c, c]."""
-    crosses: dict[str, Tensor] = field(default_factory=dict)
+    crosses: dict[str, OrderedSum] = field(default_factory=dict)
     """Leader -> float32 [c, c]."""
 
     def share(self, name: str, leader: str) -> bool:
@@ -113,19 +120,37 @@ class StatisticsCollector(L.Callback):
         Raises:
             ValueError: a token that counts has a NaN or infinite activation.
         """
-        if pl_module.walk != "prune" or pl_module.stage != "collect" or self.method.statistics == "nothing":
+        if not self._collects(pl_module) or pl_module.idle:
             return
         seen, tokens = self._seen(pl_module), dict(self.collector.tokens)
         twins = self.dense.tokens(pl_module, batch_idx) if self.dense else {}
         self._count += int(seen.valid.sum())
         self.samples.update(pl_module.current.ids.tolist())
-        step = _Step(pl_module, seen, {})
+        share = pl_module.share
+        step = _Step(pl_module, seen, share.leaf(share.own[batch_idx]), {})
         # all at once, so that no two share an id because one is gone already
         self.weights = self._weights(seen, tokens)
         for name, weights in self.weights.items():
             self._add_diagonal(step, name, tokens[name], weights)
             if self.method.statistics == "hessian":
                 self._add_matrices(step, name, tokens[name], weights, twins.get(name))
+
+    def _collects(self, pl_module: BlockPass) -> bool:
+        return pl_module.walk == "prune" and pl_module.stage == "collect" and self.method.statistics != "nothing"
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Put the statistics of all processes together: sums by sample in each, second moments in the first alone."""
+        share = pl_module.share
+        if not self._collects(pl_module) or share.processes == 1:
+            return
+        check_same(share, self._sums)
+        for parts in self._sums.values():
+            for sums in parts.values():
+                sums.samples, sums.masses = merged(share, sums.samples), merged(share, sums.masses)
+        for store in (self._own.grams, self._own.crosses, self._all.grams):
+            sum_on_first(share, store.values())
+        self._count = sum(everyones(share, self._count))
+        self.samples.update(*everyones(share, self.samples))
 
     def _seen(self, pl_module: BlockPass) -> Seen:
         current = pl_module.current
@@ -169,23 +194,26 @@ class StatisticsCollector(L.Callback):
             check_finite(full, "inputs", rows.isfinite().all(1), ids)
             sums = self._sums.setdefault(name, {}).setdefault(part, Sums())
             sums.samples.update(zip(ids.tolist(), rows.cpu(), strict=True))
-            mass = torch.zeros_like(sums.mass, device=own.device)
-            sums.mass += mass.index_add_(0, step.seen.modality.flatten(), own.flatten().double()).cpu()
+            mass = torch.zeros(len(ids), len(MODALITIES), dtype=torch.float64, device=own.device)
+            mass.scatter_add_(1, step.seen.modality, own.double())
+            sums.masses.update(zip(ids.tolist(), mass.cpu(), strict=True))
 
     def _add_matrices(self, step: _Step, name: str, tokens: Tokens, weights: Tensor, twin: Tokens | None) -> None:
         inputs = tokens.inputs
         if self._own.share(name, step.leaders.setdefault((id(inputs), id(weights)), name)):
             for part, own in step.parts[id(weights)].items():
-                _accumulate(self._own.grams, (name, part), weighted_gram(inputs, own))
+                _sum(self._own.grams, (name, part)).add(step.leaf, weighted_gram(inputs, own))
             if twin is not None:
-                _accumulate(self._own.crosses, name, weighted_cross(twin.inputs, inputs, weights))
+                _sum(self._own.crosses, name).add(step.leaf, weighted_cross(twin.inputs, inputs, weights))
         if not self.method.blends or weights is step.seen.valid:
             return
         if self._all.share(name, step.leaders.setdefault((id(inputs), 0), name)):
-            _accumulate(self._all.grams, (name, WHOLE), weighted_gram(inputs, step.seen.valid))
+            _sum(self._all.grams, (name, WHOLE)).add(step.leaf, weighted_gram(inputs, step.seen.valid))
 
     def of(self, pl_module: BlockPass, name: str) -> dict[int, Statistics]:
         """Statistics of a linear's inputs, by part: everything under `WHOLE`, or one entry per modality.
+
+        Complete in the first process, once the pass is over.
 
         Args:
             pl_module: whose current block is meant.
@@ -203,10 +231,10 @@ class StatisticsCollector(L.Callback):
             part: Statistics(
                 sq_norm=sums.total(),
                 mass=float(sums.mass.sum()),
-                hessian=self._own.grams.get((leader, part)),
-                everything=self._all.grams.get((everything, part)),
+                hessian=_total(self._own.grams, (leader, part)),
+                everything=_total(self._all.grams, (everything, part)),
                 count=self._count,
-                cross=self._own.crosses.get(leader),
+                cross=_total(self._own.crosses, leader),
             )
             for part, sums in self._sums[name].items()
         }
@@ -214,7 +242,8 @@ class StatisticsCollector(L.Callback):
     def mass(self, name: str) -> Tensor:
         """Sum of a linear's token weights per modality, float64 [4]; zero if no token was needed."""
         parts = self._sums.get(name, {}).values()
-        return torch.stack([sums.mass for sums in parts]).sum(0) if parts else Sums().mass
+        zero = torch.zeros(len(MODALITIES), dtype=torch.float64)
+        return torch.stack([sums.mass for sums in parts]).sum(0) if parts else zero
 
 
 @dataclass
@@ -223,10 +252,15 @@ class _Step:
 
     module: BlockPass
     seen: Seen
+    leaf: int
     parts: dict[int, dict[int, Tensor]]
     rows: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     leaders: dict[tuple[int, int], str] = field(default_factory=dict)
 
 
-def _accumulate(store: dict, key: object, value: Tensor) -> None:
-    store[key] = store[key].add_(value) if key in store else value
+def _sum(store: dict, key: object) -> OrderedSum:
+    return store.setdefault(key, OrderedSum())
+
+
+def _total(store: dict, key: object) -> Tensor | None:
+    return store[key].total() if key in store else None

@@ -145,15 +145,6 @@ class TowerPruning(L.Callback):
         self.unreached: list[str] = []
         self.finished = False
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
-        """Refuse several processes, each of which would see a part of the samples.
-
-        Raises:
-            ValueError: there are several.
-        """
-        if trainer.world_size > 1:
-            raise ValueError(f"towers are pruned by one process, not {trainer.world_size}: set devices: 1")
-
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Collect, prune and commit, in front of the first pass of the prune walk.
 

@@ -152,14 +152,40 @@ class CalibrationData(L.LightningDataModule):
         ready = [calibration_batch(b, range(s, s + n)) for b, s, n in zip(batches, starts, sizes, strict=True)]
         return cls(DataLoader(_Ready(ready), batch_size=None))
 
+    @property
+    def batches(self) -> int:
+        """Number of batches."""
+        return len(self.loader)
+
+    def samples_before(self, batch: int) -> int:
+        """Number of samples in the batches before that of this number."""
+        ahead = self._indices()[:batch]
+        if self.loader.batch_sampler is None:
+            return sum(len(self.loader.dataset[index]["sample_ids"]) for index in ahead)
+        return sum(map(len, ahead))
+
     def train_dataloader(self) -> DataLoader:
-        """What this epoch reads."""
-        module = self.trainer.lightning_module if self.trainer else None
+        """What this process reads in this epoch; with several processes, as many batches as the others."""
+        module: Any = self.trainer.lightning_module if self.trainer else None
         if module is not None and module.is_blind:
             return DataLoader(range(1), batch_size=None)  # type: ignore[arg-type]
-        if module is None or module.needs_inputs:
+        if module is None:
             return self.loader
-        return DataLoader(range(len(self.loader)), batch_size=None)  # type: ignore[arg-type]
+        if not module.needs_inputs:
+            return DataLoader(range(module.share.steps), batch_size=None)  # type: ignore[arg-type]
+        own, steps = module.share.own, module.share.steps
+        return self.loader if steps == self.batches else self._part([min(own[0] + k, own[-1]) for k in range(steps)])
+
+    def _part(self, numbers: Sequence[int]) -> DataLoader:
+        """Some of the batches."""
+        loader, indices = self.loader, self._indices()
+        chosen = [indices[number] for number in numbers]
+        how = {"sampler": chosen, "batch_size": None} if loader.batch_sampler is None else {"batch_sampler": chosen}
+        return DataLoader(loader.dataset, collate_fn=loader.collate_fn, num_workers=loader.num_workers, **how)
+
+    def _indices(self) -> list[Any]:
+        """What the loader asks its data set for, batch by batch."""
+        return list(self.loader.sampler if self.loader.batch_sampler is None else self.loader.batch_sampler)
 
 
 class _Ready(Dataset[dict[str, Tensor]]):

@@ -43,7 +43,7 @@ def answer_all(
     """Answer every question of a benchmark that `store` has no record of, and score all of them.
 
     Args:
-        trainer: made with `use_distributed_sampler=False`; each process takes its own share.
+        trainer: of `scoring_trainer`; each process takes its own share.
 
     Raises:
         BadMedia: a picture, video or sound cannot be read, and `way.skip_bad` is not set.
@@ -64,7 +64,7 @@ def run_task(task: Task, model: Model, processor: ProcessorMixin, trainer: L.Tra
 
     Args:
         model: gives the model, and is only called where a question is left to ask.
-        trainer: made with `use_distributed_sampler=False`.
+        trainer: of `scoring_trainer`.
 
     Raises:
         BadMedia, ValueError: see `answer_all`.

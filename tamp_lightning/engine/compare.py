@@ -82,6 +82,10 @@ def run_compare(recipe: CompareRecipe, console: Console) -> Path:
     dense: dict[str, Scores | None] = {}
     for number, cell in enumerate(left, len(cells) - len(left) + 1):
         job = Job.prepare(cell.recipe, cell.name)
+        if job.processes > 1:
+            raise ValueError(f"trainer asks for {job.processes} processes: a comparison runs in one, set devices to 1")
+        if cell.recipe.scores.rides:
+            raise ValueError("scores.mode is ride_along; a comparison scores whole models: set scores.mode: whole")
         dtype = cell.recipe.model.dtype
         if dtype not in dense:
             dense[dtype] = job.score(job.source, "score dense")

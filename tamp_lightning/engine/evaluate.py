@@ -49,11 +49,13 @@ def run_evaluate(recipe: EvaluateRecipe, console: Console) -> list[dict[str, Any
         ValueError, FileNotFoundError: bad input, before a weight is read (but for media that only decoding finds bad).
     """
     check_names(recipe.benchmarks)
+    if recipe.scores.mode != "whole":
+        raise ValueError(f"scores.mode is {recipe.scores.mode}, which is for task prune: set scores.mode: whole")
     sources = {name: source_of(name, recipe.data) for name in recipe.benchmarks if name not in BEDS}
     check_data(recipe)
     folder = resolve(recipe.model.checkpoint)
     processor = load_processor(folder)
-    trainer = scoring_trainer(use_distributed_sampler=False, **recipe.trainer)
+    trainer = scoring_trainer(**recipe.trainer)
     checkpoint = checkpoint_sha256(folder)
     place = Path(recipe.out or OUT) / f"{Path(recipe.model.checkpoint).name}-{checkpoint[:HASH_LENGTH]}"
     device = trainer.strategy.root_device
@@ -205,6 +207,8 @@ def _bed(
         assert shown is not None
         suite = shown
         rows[kind] = score(model, suite, trainer, batch_size=recipe.scores.batch_size).results
+    if not trainer.is_global_zero:
+        return
     floor = suite.floor()
     console.print(control_table(rows, floor))
     if recipe.out:

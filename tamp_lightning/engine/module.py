@@ -13,6 +13,7 @@ from tamp_lightning.stream.base import Stream
 from tamp_lightning.stream.cache import ActivationCache, CachedBatch, CacheSpace
 from tamp_lightning.stream.calls import record_calls
 from tamp_lightning.stream.memory import MemoryStream
+from tamp_lightning.stream.share import Share
 from tamp_lightning.stream.verify import check_walk, token_guard
 
 EXTRAS = ("sample_ids", "valid", "ignored")
@@ -57,6 +58,11 @@ class TampModule(BlockPass):
         self.cache = ActivationCache(space)
         self._checked: set[frozenset[str]] = set()
         self.passes = _passes(method, len(stream.facts.linears), measured, pruned)
+
+    @property
+    def samples_ahead(self) -> int:
+        """Number of samples in the batches of the processes before this one."""
+        return self.trainer.datamodule.samples_before(self.share.own[0])  # type: ignore[attr-defined]
 
     @property
     def walk(self) -> Walk:
@@ -107,6 +113,11 @@ class TampModule(BlockPass):
         """Whether the current epoch starts a walk, i.e. reads samples rather than cached hidden states."""
         return self.current_epoch < len(self.passes) and self.index == 0 and self.is_first_stage
 
+    def setup(self, stage: str) -> None:
+        """Take this process's share of the batches."""
+        batches = self.trainer.datamodule.batches  # type: ignore[attr-defined]
+        self.share = Share(batches, self.trainer.global_rank, self.trainer.world_size)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """An optimiser that moves nothing but Lightning's step counter."""
         return torch.optim.SGD([self.clock], lr=0.0)
@@ -117,8 +128,9 @@ class TampModule(BlockPass):
 
     @torch.no_grad()
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Advance one batch and show it to the current block."""
-        if not self.is_blind:
+        """Advance one batch and show it to the current block; with several processes, not every step has a batch."""
+        self.idle = batch_idx >= len(self.share.own)
+        if not self.idle and not self.is_blind:
             self._pass(batch, batch_idx)
         if self.trainer.is_last_batch:
             optimizer = self.optimizers()

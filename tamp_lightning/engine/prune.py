@@ -27,6 +27,8 @@ from tamp_lightning.engine import run_folder
 from tamp_lightning.engine.environment import compute_dtype, environment, peak_memory_bytes
 from tamp_lightning.engine.fingerprint import fingerprint
 from tamp_lightning.engine.kept_scores import load_scores, save_scores
+from tamp_lightning.engine.processes import check_processes
+from tamp_lightning.engine.riding import ScoreRiders
 from tamp_lightning.engine.scoring import Scores, score
 from tamp_lightning.engine.trainer import Pruned, check_pattern, prune_stream, scoring_trainer
 from tamp_lightning.models.checkpoints import resolve
@@ -40,8 +42,9 @@ from tamp_lightning.reporting.run import Run
 from tamp_lightning.reporting.table import show_outcome
 from tamp_lightning.stream.cache import CacheSpace
 from tamp_lightning.stream.disk import DiskStream
+from tamp_lightning.stream.follower import FollowerStream
 from tamp_lightning.stream.skeleton import model_class
-from tamp_lightning.stream.state import RunState, refuse_finished
+from tamp_lightning.stream.state import RunState, is_unfinished, refuse_finished
 
 DENSE = "dense"
 """Record of the source's scores in the state of a run."""
@@ -88,14 +91,15 @@ def calibration_samples(choice: CalibrationChoice, processor: ProcessorMixin) ->
     return sources.from_llava_next_data(path, choice.subset, choice.samples, choice.seed)
 
 
-def run_path(recipe: PruneRecipe | FinetuneRecipe, name: str) -> Path:
-    """The run folder, which must be new or hold an unfinished run.
+def run_path(recipe: PruneRecipe | FinetuneRecipe, name: str, is_first: bool = True) -> Path:
+    """The run folder, which must be new or hold an unfinished run when the first process looks.
 
     Raises:
         ValueError: it holds something else.
     """
     path = Path(recipe.out or f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}")
-    refuse_finished(path, "choose another with --out")
+    if is_first:
+        refuse_finished(path, "choose another with --out")
     return path
 
 
@@ -104,6 +108,23 @@ def settings_of(recipe: PruneRecipe) -> dict[str, Any]:
     settings = asdict(recipe)
     trainer = {key: str(value) for key, value in recipe.trainer.items() if key not in SHOWS_ONLY}
     return {key: value for key, value in settings.items() if key not in NO_MATTER} | {"trainer": trainer}
+
+
+def may_continue(recipe: PruneRecipe, trainer: L.Trainer, out: Path) -> bool:
+    """Whether such a run keeps what it needs to be continued once it has been killed.
+
+    Raises:
+        ValueError: it does not, and the folder holds a killed run or the cache is to lie in a folder.
+    """
+    several = trainer.world_size > 1
+    if not several and not recipe.scores.rides:
+        return True
+    what = f"{trainer.world_size} processes" if several else "scores.mode ride_along"
+    if trainer.is_global_zero and is_unfinished(out):
+        raise ValueError(f"{out} holds an unfinished run, which {what} cannot continue: choose another with --out")
+    if (limit := recipe.cache.limit_gb) is not None:
+        raise ValueError(f"cache.limit_gb is {limit}; with {what} all hidden states wait in RAM: leave it out")
+    return False
 
 
 @dataclass
@@ -119,8 +140,12 @@ class Job:
     data: CalibrationData
     suite: Suite | None
     stream: DiskStream
-    state: RunState
+    state: RunState | None
+    """What is kept of it; None if it could not be continued anyway."""
     clock: PhaseClock
+    processes: int = 1
+    is_first: bool = True
+    """Whether this process writes."""
 
     @classmethod
     def prepare(cls, recipe: PruneRecipe, name: str) -> Job:
@@ -129,39 +154,54 @@ class Job:
         Raises:
             ValueError, FileNotFoundError: bad input.
         """
-        out, clock = run_path(recipe, name), PhaseClock()
-        device = scoring_trainer(**recipe.trainer).strategy.root_device
+        trainer = scoring_trainer(**recipe.trainer)
+        out, clock = run_path(recipe, name, trainer.is_global_zero), PhaseClock()
+        device = trainer.strategy.root_device
         dtype = compute_dtype(recipe.model.dtype, device)
         with clock.phase("prepare"):
             source = resolve(recipe.model.checkpoint)
-            state = RunState(out, fingerprint(source, settings_of(recipe), dtype, device))
+            state = None
+            if may_continue(recipe, trainer, out):
+                state = RunState(out, fingerprint(source, settings_of(recipe), dtype, device))
             processor = AutoProcessor.from_pretrained(source)
             samples = calibration_samples(recipe.calibration, processor)
             given = recipe.calibration
             data = CalibrationData.from_samples(samples, processor, given.batch_size, given.drop_silence)
+            check_processes(trainer, recipe.method, data.batches, recipe.towers)
             choice = recipe.scores
             suite = build_suite(choice.benchmarks, processor, choice.split, choice.slice)
             patterns: dict[str, Any] = {"include": recipe.model.include, "exclude": recipe.model.exclude}
-            where: dict[str, Any] = {"dtype": dtype, "device": device, "resumes": state.resumes}
-            stream = DiskStream(source, out / "model", towers=recipe.towers, **where, **patterns)
+            where: dict[str, Any] = {"dtype": dtype, "device": device, "resumes": bool(state and state.resumes)}
+            kind = DiskStream if trainer.is_global_zero else FollowerStream
+            stream = kind(source, out / "model", towers=recipe.towers, **where, **patterns)
             check_pattern(stream, recipe.method)
-        return cls(recipe, name, out, source, dtype, samples, data, suite, stream, state, clock)
+        who = trainer.world_size, trainer.is_global_zero
+        return cls(recipe, name, out, source, dtype, samples, data, suite, stream, state, clock, *who)
 
-    def cache_space(self) -> CacheSpace:
-        """Where hidden states wait between two blocks."""
+    def cache_space(self) -> CacheSpace | None:
+        """Where hidden states wait between two blocks; None = in RAM."""
         limit = self.recipe.cache.limit_gb
-        return CacheSpace(self.state.folder, None if limit is None else int(limit * 1e9))
+        if limit is None or self.state is None:
+            return None
+        return CacheSpace(self.state.folder, int(limit * 1e9))
+
+    def riders(self) -> ScoreRiders | None:
+        """What rides along to be scored; None if whole models are scored, or nothing is."""
+        scores = self.recipe.scores
+        return ScoreRiders(self.suite, scores.batch_size) if self.suite and scores.rides else None
 
     def score_dense(self) -> Scores | None:
         """Scores of the source, which an earlier run may have found already."""
+        if self.state is None:
+            return self.score(self.source, "score dense")
         scores = load_scores(self.state, DENSE) or self.score(self.source, "score dense")
         if scores is not None and not self.state.has(DENSE):
             save_scores(self.state, DENSE, scores)
         return scores
 
     def score(self, folder: Path, phase: str, dense: Scores | None = None) -> Scores | None:
-        """Score the checkpoint in `folder`; None if the recipe names no benchmark."""
-        if self.suite is None:
+        """Score the checkpoint in `folder`; None if the recipe names no benchmark, or its samples ride along."""
+        if self.suite is None or self.recipe.scores.rides:
             return None
         with self.clock.phase(phase):
             model = load_whole(folder, self.dtype)
@@ -179,17 +219,19 @@ def run_prune(recipe: PruneRecipe, name: str, recipe_text: str, console: Console
         ValueError, FileNotFoundError: bad input, before anything is written.
     """
     job = Job.prepare(recipe, name)
-    again = " (continued)" if job.state.resumes else ""
-    console.print(f"run folder: {job.out}{again}", soft_wrap=True, highlight=False)
+    again = " (continued)" if job.state and job.state.resumes else ""
+    if job.is_first:
+        console.print(f"run folder: {job.out}{again}", soft_wrap=True, highlight=False)
     dense = job.score_dense()
     run, metrics = prune_job(job, dense, recipe_text)
-    show_outcome(console, metrics, run, Run.read(job.out).plan)
-    console.print(f"report: [bold]{escape(str(write_report(job.out)))}[/bold]", soft_wrap=True, highlight=False)
+    if job.is_first:
+        show_outcome(console, metrics, run, Run.read(job.out).plan)
+        console.print(f"report: [bold]{escape(str(write_report(job.out)))}[/bold]", soft_wrap=True, highlight=False)
     return job.out
 
 
 def prune_job(job: Job, dense: Scores | None, recipe_text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Prune, score what was written, and leave the run folder.
+    """Prune, score what was written, and leave the run folder, which only the first process writes.
 
     Args:
         job: everything the recipe names.
@@ -200,18 +242,26 @@ def prune_job(job: Job, dense: Scores | None, recipe_text: str) -> tuple[dict[st
         Contents of run.json and metrics.json, None for the latter if nothing was scored.
     """
     L.seed_everything(job.recipe.seed, verbose=False)
-    kept: dict[str, Any] = {"state": job.state, "space": job.cache_space()}
+    riders = job.riders()
+    kept: dict[str, Any] = {"state": job.state, "space": job.cache_space(), "riders": riders}
     pruned = prune_stream(job.stream, job.data, job.recipe.method, **kept, **job.recipe.trainer)
     job.clock.seconds |= pruned.seconds
+    # a default name tells the time, and nobody may read before all is written
+    job.out = scoring_trainer(**job.recipe.trainer).strategy.broadcast(job.out)
     after = job.score(job.out / "model", "score pruned", dense)
+    if riders:
+        dense, after = riders.scores()
     run, metrics = _describe(job, pruned), None
     if job.suite and dense and after:
         metrics = run_folder.summarise(job.suite, dense, after)
-        run_folder.write_predictions(job.out / "predictions.parquet", job.suite, dense, after)
-    write_json(job.out / "examples.json", _examples(job, pruned, dense, after))
-    _write(job, recipe_text, pruned, run, metrics)
-    log_run(pruned.loggers, Plan(run_folder.plan_content(pruned)["linears"]), metrics)
-    job.state.close()
+        if job.is_first:
+            run_folder.write_predictions(job.out / "predictions.parquet", job.suite, dense, after)
+    if job.is_first:
+        write_json(job.out / "examples.json", _examples(job, pruned, dense, after))
+        _write(job, recipe_text, pruned, run, metrics)
+        log_run(pruned.loggers, Plan(run_folder.plan_content(pruned)["linears"]), metrics)
+    if job.state is not None:
+        job.state.close()
     return run, metrics
 
 
@@ -240,6 +290,7 @@ def _describe(job: Job, pruned: Pruned) -> dict[str, Any]:
         **run_folder.sizes(job.source, job.out / "model"),
         "linears": len(pruned.linears),
         **_describe_towers(pruned),
+        "processes": job.processes,
         "seconds": job.clock.seconds,
         "peak_memory_bytes": peak_memory_bytes(),
         **environment(),

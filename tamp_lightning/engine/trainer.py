@@ -19,11 +19,13 @@ from tamp_lightning.callbacks.drift import DriftCollector
 from tamp_lightning.callbacks.keeping import StateKeeper
 from tamp_lightning.callbacks.progress import BlockProgressBar, PhaseTimer, ScoreProgressBar
 from tamp_lightning.callbacks.pruning import PruningCallback
+from tamp_lightning.callbacks.riding import Riders
 from tamp_lightning.callbacks.statistics import StatisticsCollector
 from tamp_lightning.callbacks.tokens import TokenCollector
 from tamp_lightning.callbacks.towers import TowerPruning
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.engine.module import TampModule
+from tamp_lightning.engine.processes import EndTogether, check_processes, check_strategy
 from tamp_lightning.methods.method import Method
 from tamp_lightning.stream.base import Stream
 from tamp_lightning.stream.cache import CacheSpace
@@ -38,22 +40,29 @@ QUIET: dict[str, Any] = {
     "num_sanity_val_steps": 0,
     "log_every_n_steps": 1,
 }
+# processes take whole batches, so that each batch is what it is in one process
+OWN_SHARES: dict[str, Any] = {"use_distributed_sampler": False}
 
 
 def walking_trainer(ours: list[L.Callback], **kwargs: Any) -> L.Trainer:
     """Trainer whose epochs are passes over blocks; the module says when to stop.
 
     Raises:
-        ValueError: an argument that the walk fixes was given, or the arguments ask for several processes.
+        ValueError: an argument that the walk fixes was given, or a strategy that cannot be used.
     """
-    fixed = {"max_epochs": -1, "reload_dataloaders_every_n_epochs": 1, "limit_val_batches": 0, "inference_mode": False}
+    fixed = {
+        "max_epochs": -1,
+        "reload_dataloaders_every_n_epochs": 1,
+        "limit_val_batches": 0,
+        "inference_mode": False,
+        **OWN_SHARES,
+    }
     if taken := sorted(fixed.keys() & kwargs):
         raise ValueError(f"trainer.{taken[0]} is fixed to {fixed[taken[0]]} by the walk over the blocks: leave it out")
     given = kwargs.pop("callbacks", None) or []
     theirs = [given] if isinstance(given, L.Callback) else list(given)
-    trainer = L.Trainer(**{**QUIET, **kwargs, **fixed, "callbacks": [*ours, *theirs]})
-    if trainer.world_size > 1:
-        raise ValueError(f"trainer asks for {trainer.world_size} processes: pruning runs in one, set devices to 1")
+    trainer = L.Trainer(**{**QUIET, **kwargs, **fixed, "callbacks": [EndTogether(), *ours, *theirs]})
+    check_strategy(trainer)
     return trainer
 
 
@@ -61,9 +70,16 @@ def scoring_trainer(name: str = "score", **kwargs: Any) -> L.Trainer:
     """Trainer for `trainer.validate`, with a progress bar called `name` unless the arguments turn bars off.
 
     It has no logger: what is logged of scores goes where the walks are logged to.
+
+    Raises:
+        ValueError: a strategy that cannot be used.
     """
     bars = [ScoreProgressBar(name)] if kwargs.get("enable_progress_bar", True) else []
-    return L.Trainer(**{**QUIET, "callbacks": bars, **kwargs, "logger": False})
+    given = kwargs.pop("callbacks", bars) or []
+    chosen = [given] if isinstance(given, L.Callback) else list(given)
+    trainer = L.Trainer(**{**QUIET, **kwargs, **OWN_SHARES, "callbacks": [EndTogether(), *chosen], "logger": False})
+    check_strategy(trainer)
+    return trainer
 
 
 @dataclass(frozen=True)
@@ -116,9 +132,10 @@ def prune_stream(
     state: RunState | None = None,
     space: CacheSpace | None = None,
     progress: bool = True,
+    riders: Riders | None = None,
     **trainer: Any,
 ) -> Pruned:
-    """Prune every block of a stream with `trainer.fit`.
+    """Prune every block of a stream with `trainer.fit`; `riders` are taken through the blocks as well.
 
     Args:
         stream: owner of the weights.
@@ -141,9 +158,9 @@ def prune_stream(
     callbacks.insert(callbacks.index(pruning.statistics) + 1, watcher)
     dense = next((callback for callback in callbacks if isinstance(callback, DenseTwin)), None)
     towers = [TowerPruning(stream.towers, method, dense)] if stream.facts.towers else []
-    callbacks[:0] = [timer, *towers]
+    callbacks = [timer, *towers, *callbacks, *([riders] if riders else [])]
     pruned = 0
-    if isinstance(stream, DiskStream) and method.allocation_rule.basis != "loss":
+    if isinstance(stream, DiskStream) and method.allocation_rule.basis != "loss" and riders is None:
         stream.drop_head()
     if state is not None and isinstance(stream, DiskStream):
         callbacks.append(keeper := StateKeeper(state, allocation, pruning, timer, *towers))
@@ -152,6 +169,7 @@ def prune_stream(
         callbacks.append(BlockProgressBar())
     module = TampModule(stream, method, allocation.measured, pruned, space)
     fit = walking_trainer(callbacks, enable_progress_bar=progress, **trainer)
+    check_processes(fit, method, data.batches, stream.towers)
     if module.passes:
         with torch.random.fork_rng():
             fit.fit(module, datamodule=data)

@@ -3,6 +3,7 @@
 from tamp_lightning.stream.base import Stream
 from tamp_lightning.stream.disk import DiskStream
 from tamp_lightning.stream.facts import AUDIO, IMAGE, TEXT, VIDEO, ModelFacts, find_facts
+from tamp_lightning.stream.follower import FollowerStream
 from tamp_lightning.stream.memory import MemoryStream
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "TEXT",
     "VIDEO",
     "DiskStream",
+    "FollowerStream",
     "MemoryStream",
     "ModelFacts",
     "Stream",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,8 @@ class DiskStream:
         ValueError: anything wrong with source, out or patterns, in one line; found before a weight is read.
     """
 
+    writer: ClassVar[type[ShardWriter]] = ShardWriter
+
     def __init__(
         self,
         source: Path,
@@ -63,7 +66,7 @@ class DiskStream:
             index: [self._keys.blocks[index][f"{name}.weight"] for name in linears]
             for index, linears in enumerate(self.facts.linears)
         }
-        self._writer = ShardWriter(self.reader, out, {TOWERS: list(self._tower_keys.values()), **pruned}, resumes)
+        self._writer = self.writer(self.reader, out, {TOWERS: list(self._tower_keys.values()), **pruned}, resumes)
         self._dtypes = compute_dtypes(self.model)
         self._loaded: set[int] = set()
         self._committed: set[int] = set()

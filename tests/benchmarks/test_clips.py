@@ -1,5 +1,6 @@
 """Clips as four benchmarks: packed options score as each option on its own; controls take away what they say."""
 
+import copy
 from collections import Counter
 
 import pytest
@@ -8,12 +9,16 @@ import torch
 from tamp_lightning.benchmarks import clips
 from tamp_lightning.benchmarks.beds import build_suite
 from tamp_lightning.benchmarks.clips import ClipSuite
-from tamp_lightning.data.clip_samples import clip_file
+from tamp_lightning.data.calibration import CalibrationData
+from tamp_lightning.data.clip_samples import clip_file, clip_samples
 from tamp_lightning.data.clips import CATEGORIES
 from tamp_lightning.data.packing import conversation
+from tamp_lightning.engine.riding import ScoreRiders
 from tamp_lightning.engine.run_folder import summarise, write_predictions
 from tamp_lightning.engine.scoring import score
-from tamp_lightning.engine.trainer import scoring_trainer
+from tamp_lightning.engine.trainer import prune_stream, scoring_trainer
+from tamp_lightning.methods.method import Method
+from tamp_lightning.stream import MemoryStream
 
 from ..fixtures.clips import tiny_bed
 
@@ -144,3 +149,20 @@ def test_suites_refuse_a_checkpoint_they_are_not_made_for(tiny, processor):
         build_suite("easy_vqa", processor, "test", "quick", "muted")
     assert build_suite("none", processor, "test", "quick") is None
     assert isinstance(build_suite("clips", tiny[1], "test", "quick"), clips.ClipSuite)
+
+
+def test_clips_that_ride_along_score_as_they_do_on_whole_models(tiny):
+    model, processor = tiny
+    suite, pruned = few(processor, every=13), copy.deepcopy(model)
+    riders = ScoreRiders(suite, 3)
+    data = CalibrationData.from_samples(clip_samples(4, 42, 2), processor, 2)
+    method = Method(tokens="all", allocation="uniform")
+    prune_stream(MemoryStream(pruned), data, method, progress=False, riders=riders, accelerator="cpu")
+    before = scored(model, suite)
+    after = scored(pruned, suite, before)
+    for found, expected in zip(riders.scores(), (before, after), strict=True):
+        assert found.results == expected.results
+        assert found.predictions == expected.predictions
+        assert found.certainty == expected.certainty
+        assert found.divergence == expected.divergence
+    assert after.results["fidelity"]["kl"] > 0

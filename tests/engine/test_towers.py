@@ -1,7 +1,6 @@
 """Towers and projector against a literal implementation: one picture at a time, whole matrices, plain loops."""
 
 import copy
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +9,6 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig, LlavaNe
 
 from tamp_lightning import Method, prune
 from tamp_lightning.callbacks.dense import DenseTwin
-from tamp_lightning.callbacks.towers import TowerPruning
-from tamp_lightning.methods.towers import Towers
 from tamp_lightning.ops.obs import sparsegpt
 
 from ..conftest import IMAGE_ID, TAMP, WANDA, as_batch, toys
@@ -293,9 +290,3 @@ def test_a_linear_that_reads_text_is_no_tower():
     model.get_input_embeddings().register_forward_hook(lambda _m, _a, output: gate(output))
     with pytest.raises(ValueError, match=r"model\.text_gate runs on samples without media.*towers\.exclude"):
         prune(model, batches(toys("tp"), 1), method=WANDA, towers={"sparsity": 0.3}, **OPTIONS)
-
-
-def test_several_processes_are_refused():
-    callback = TowerPruning(Towers(0.3), WANDA)
-    with pytest.raises(ValueError, match="by one process, not 2: set devices: 1"):
-        callback.on_fit_start(SimpleNamespace(world_size=2), None)
