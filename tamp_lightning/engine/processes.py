@@ -16,8 +16,9 @@ from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.stream.share import Share
 
-ENDED, SPEAKERS, GONE = "tamp/ended", "tamp/speakers", "tamp/gone"
-"""Keys of the store that torch.distributed has for its processes: the exit code, who complains, how many have ended."""
+ENDED, SPEAKERS, GONE, LEFT = "tamp/ended", "tamp/speakers", "tamp/gone", "tamp/left"
+"""Keys of the store that torch.distributed has for its processes: the exit code, who complains, how many have ended,
+and whether the one that failed has no more to ask."""
 LOOK_EVERY = 0.2
 WAIT_FOR_OTHERS = 5.0
 """Seconds."""
@@ -75,16 +76,20 @@ class EndTogether(L.Callback):
             host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
             _store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=30))
             _processes = trainer.world_size
-            threading.Thread(target=_watch, args=(_store,), daemon=True).start()
+            threading.Thread(target=_watch, args=(_store, trainer.is_global_zero), daemon=True).start()
 
 
-def _watch(store: TCPStore) -> None:
+def _watch(store: TCPStore, serves: bool) -> None:
     while not _failed:
         time.sleep(LOOK_EVERY)
         try:
             if not _failed and store.check([ENDED]):
                 code = int(store.get(ENDED))
                 store.add(GONE, 1)
+                deadline = time.monotonic() + WAIT_FOR_OTHERS
+                # the store ends with the first process
+                while serves and not store.check([LEFT]) and time.monotonic() < deadline:
+                    time.sleep(LOOK_EVERY)
                 sys.stderr.flush()
                 # nothing else gets out of a collective that waits for a process that is no more
                 os._exit(code)
@@ -116,5 +121,6 @@ def end_others(code: int) -> None:
         while gone < _processes and time.monotonic() < deadline:
             time.sleep(LOOK_EVERY)
             gone = _store.add(GONE, 0)
+        _store.set(LEFT, "")
     except DistNetworkError:
         return
