@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -18,9 +17,11 @@ from tamp_lightning.benchmarks.predictions import write_json
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.engine import run_folder
 from tamp_lightning.engine.fingerprint import fingerprint
+from tamp_lightning.engine.known_warnings import without_known_warnings
 from tamp_lightning.engine.trainer import Pruned, prune_stream, scoring_trainer
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
+from tamp_lightning.ops.bits import unpack_bits
 from tamp_lightning.reporting.card import Base, prune_card, write_cards
 from tamp_lightning.stream import DiskStream, MemoryStream
 from tamp_lightning.stream.cache import CacheSpace
@@ -57,12 +58,6 @@ class PruneResult:
             KeyError: no such linear was pruned.
         """
         return unpack_bits(self._masks[name], (self.plan | self.towers)[name]["shape"])
-
-
-def unpack_bits(bits: Tensor, shape: Sequence[int]) -> Tensor:
-    """Bool mask of packed bits (eight to a uint8, the first in the highest bit), as in masks.safetensors."""
-    flat = (bits[:, None] >> torch.arange(7, -1, -1, dtype=torch.uint8)) & 1
-    return flat.flatten()[: torch.Size(shape).numel()].view(*shape).bool()
 
 
 def prune(
@@ -110,7 +105,7 @@ def prune(
     folder = _run_folder(out, in_memory)
     state: RunState | None = None
     data = calibration if isinstance(calibration, CalibrationData) else _from_batches(calibration)
-    with _without_known_warnings():
+    with without_known_warnings():
         _refuse_several(trainer)
         if isinstance(model_or_path, PreTrainedModel):
             if dtype is not None:
@@ -162,7 +157,7 @@ def _result(model: PreTrainedModel | None, folder: Path | None, pruned: Pruned) 
     content = run_folder.plan_content(pruned)
     if folder is not None:
         write_json(folder / "plan.json", content)
-        run_folder.write_masks(folder / "masks.safetensors", pruned)
+        run_folder.write_masks(folder, pruned)
     checkpoint = folder and folder / "model"
     towers = pruned.towers_sparsity, content.get("towers", {})
     return PruneResult(model, checkpoint, pruned.sparsity, content["linears"], *towers, pruned.seconds, pruned.masks)
@@ -226,12 +221,3 @@ def _as_it_was(model: PreTrainedModel) -> Iterator[None]:
             module.training = training
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
-
-
-@contextmanager
-def _without_known_warnings() -> Iterator[None]:
-    """Lightning's advice to use more workers is about a loader that is ours, its LeafSpec warning about itself."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*", category=UserWarning)
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-        yield

@@ -7,7 +7,6 @@ import dataclasses
 import inspect
 import logging
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,17 +141,13 @@ def quieten() -> None:
     """Let libraries speak only when something is wrong: the run has its own progress bar and report."""
     from transformers.utils import logging as transformers_logging
 
+    from tamp_lightning.engine.known_warnings import ignore_known_warnings
+
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for category, text in (
-        (UserWarning, r".*does not have many workers.*"),
-        (UserWarning, r".*Found .* module\(s\) in eval mode.*"),
-        (UserWarning, r".*GPU available but not used.*"),
-        (FutureWarning, r".*LeafSpec.*"),
-    ):
-        warnings.filterwarnings("ignore", message=text, category=category)
+    ignore_known_warnings()
 
 
 def is_refusal(error: Exception) -> bool:

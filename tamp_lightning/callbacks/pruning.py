@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -19,24 +18,10 @@ from tamp_lightning.callbacks.together import copy_from_first
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics, mixed
 from tamp_lightning.methods.tokens import ModalityMix
+from tamp_lightning.ops.bits import mask_sha256, pack_bits
 from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.ops.masks import keep_where
 from tamp_lightning.stream.cache import CachedBatch
-
-_GATHER = 0x8040201008040201 - 2**64
-
-
-def mask_sha256(mask: Tensor) -> str:
-    """Hash of a mask's bits in row order."""
-    return hashlib.sha256(pack_bits(mask).numpy().tobytes()).hexdigest()
-
-
-def pack_bits(mask: Tensor) -> Tensor:
-    """Bits of a bool mask in row order, eight to a uint8, the first in the highest bit; the tail is zero."""
-    flat = mask.flatten().cpu().view(torch.uint8)
-    # eight bool bytes are one (little-endian) int64: the product moves byte k to bit 7 - k of the highest byte
-    eight = torch.nn.functional.pad(flat, (0, -len(flat) % 8)).view(torch.int64)
-    return (eight * _GATHER >> 56).to(torch.uint8)
 
 
 class PruningCallback(L.Callback):

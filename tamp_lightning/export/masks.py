@@ -17,8 +17,6 @@ from tamp_lightning.export.shards import read_bits
 from tamp_lightning.stream.names import stored_as_used
 from tamp_lightning.stream.reader import CheckpointReader, TensorInfo, read_header
 
-MASKS = "masks.safetensors"
-
 
 def linear_weights(model: PreTrainedModel, reader: CheckpointReader) -> dict[str, str]:
     """Full name of every linear whose weight is stored as it is used, in plain floating point -> its key on disk."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tamp_lightning.export.codec import Bits, decode, encode
 from tamp_lightning.export.form import BIT_TYPES, CODES, DENSE_HEADER, LAYOUT_VERSION, VERSION
 from tamp_lightning.export.layout import dense_shard, raw_header
-from tamp_lightning.stream.files import CHUNK, published
+from tamp_lightning.stream.files import CHUNK, published, read_range
 from tamp_lightning.stream.reader import Shard, TensorInfo, read_header
 
 WIDTHS = {"F64": 8, "I64": 8, "U64": 8, "C64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
@@ -114,22 +114,6 @@ def read_bits(path: Path, info: TensorInfo) -> Bits:
     if bits.size != count:
         raise ValueError(f"{path} became shorter while it was read")
     return bits.reshape(info.shape)
-
-
-def read_range(path: Path, start: int, end: int) -> Iterator[bytes]:
-    """Bytes [start, end) of a file.
-
-    Raises:
-        ValueError: the file became shorter.
-    """
-    with path.open("rb") as file:
-        file.seek(start)
-        while start < end:
-            chunk = file.read(min(CHUNK, end - start))
-            if not chunk:
-                raise ValueError(f"{path} became shorter while it was read")
-            start += len(chunk)
-            yield chunk
 
 
 def _metadata(dense: Path) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -12,18 +11,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tamp_lightning.finetune.target import Target
+from tamp_lightning.ops.bits import bits_sha256, unpack_bits
+from tamp_lightning.stream.mask_file import MASKS
 from tamp_lightning.stream.reader import read_json
 
-FILE = "masks.safetensors"
 PLAN = "plan.json"
 OWN_ZEROS = 0.01
 """Share of zeros up to which a linear counts as dense: checkpoints have zeros of their own."""
-
-
-def unpack_bits(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Mask of `shape` from its bits in row order, eight to a uint8, the first in the highest bit."""
-    each = (bits[:, None] >> torch.arange(7, -1, -1, dtype=torch.uint8)) & 1
-    return each.flatten()[: math.prod(shape)].view(shape).bool()
 
 
 def read_masks(run: Path) -> dict[str, Tensor]:
@@ -32,7 +26,7 @@ def read_masks(run: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: a file is missing or damaged, or a mask is not the one that plan.json says.
     """
-    path, plan = run / FILE, read_json(run / PLAN).get("linears", {})
+    path, plan = run / MASKS, read_json(run / PLAN).get("linears", {})
     if not path.is_file():
         raise ValueError(f"{path} is missing: is {run} a run folder of `tamp run`?")
     masks: dict[str, Tensor] = {}
@@ -51,7 +45,7 @@ def read_masks(run: Path) -> dict[str, Tensor]:
 
 
 def _check_sum(path: Path, name: str, bits: Tensor, expected: str | None) -> None:
-    found = hashlib.sha256(bits.numpy().tobytes()).hexdigest()
+    found = bits_sha256(bits)
     if found != expected:
         raise ValueError(f"mask of {name} in {path} has sha256 {found[:12]}, {PLAN} says {str(expected)[:12]}")
 

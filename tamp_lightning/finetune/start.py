@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
-from tamp_lightning.callbacks.pruning import mask_sha256, pack_bits
-from tamp_lightning.finetune.masks import FILE, PLAN, check_masks, masks_from_zeros, read_masks
+from tamp_lightning.finetune.masks import PLAN, check_masks, masks_from_zeros, read_masks
 from tamp_lightning.finetune.target import Target
 from tamp_lightning.models.checkpoints import resolve
+from tamp_lightning.ops.bits import mask_sha256, pack_bits
 from tamp_lightning.recipe import FinetuneRecipe
+from tamp_lightning.stream import mask_file
+from tamp_lightning.stream.mask_file import MASKS
 from tamp_lightning.stream.reader import read_json
 
 
@@ -63,7 +64,7 @@ def find_start(checkpoint: str, allow_dense: bool) -> Start:
         FileNotFoundError: there is no such checkpoint.
     """
     run = Path(checkpoint)
-    if not (run / FILE).is_file() and not (run / PLAN).is_file():
+    if not (run / MASKS).is_file() and not (run / PLAN).is_file():
         return _from_checkpoint(checkpoint, allow_dense)
     target, masks = Target.find(resolve(str(run / "model"))), read_masks(run)
     check_masks(target, masks)
@@ -105,11 +106,11 @@ def find_dense(recipe: FinetuneRecipe, start: Start) -> Path | None:
 def write_masks(out: Path, start: Start) -> None:
     """masks.safetensors and plan.json of a run folder: the start's own, byte for byte, or made from its masks."""
     if start.run is not None:
-        for name in (FILE, PLAN):
+        for name in (MASKS, PLAN):
             (out / name).write_bytes((start.run / name).read_bytes())
     elif start.masks:
-        shapes = {name: json.dumps(list(mask.shape)) for name, mask in start.masks.items()}
-        save_file({name: pack_bits(mask) for name, mask in start.masks.items()}, out / FILE, metadata=shapes)
+        shapes = {name: mask.shape for name, mask in start.masks.items()}
+        mask_file.write_masks(out, {name: pack_bits(mask) for name, mask in start.masks.items()}, shapes)
         (out / PLAN).write_text(json.dumps(plan_of(start.masks), indent=1))
 
 

@@ -12,9 +12,10 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from tamp_lightning.models import smol_llava_next
 from tamp_lightning.models.shape_beds import SHAPES, assemble_shape
-from tamp_lightning.models.smollm2 import GGUF_SHA256, sha256
+from tamp_lightning.models.smollm2 import GGUF_SHA256
 from tamp_lightning.resources import cache_folder, data_folder
 from tamp_lightning.stream.adapter import load_port
+from tamp_lightning.stream.files import sha256_of
 from tamp_lightning.stream.reader import read_json
 
 LLAVA_NEXT, VIDEOLLAMA2 = BEDS = ("smol-llava-next", "smol-videollama2")
@@ -70,7 +71,7 @@ def assemble_bed(bed: str = LLAVA_NEXT) -> Path:
     if not towers.is_file():
         raise FileNotFoundError(f"{towers} is missing: make it with `tamp run train_{name}`")
     expected = json.loads(card.read_text())["sha256"]
-    if (found := sha256(towers)) != expected:
+    if (found := sha256_of(towers)) != expected:
         raise ValueError(f"{towers} has sha256 {found}, its card says {expected}: restore the file")
     folder = cache_folder() / f"{bed}-{GGUF_SHA256[:8]}-{expected[:8]}"
     if not folder.is_dir():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, GgufConfig, LlamaForCausalLM
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from tamp_lightning.stream.files import sha256_of
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -34,12 +35,6 @@ def gguf_path() -> Path:
     return path
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def load_smollm2(dtype: torch.dtype = torch.bfloat16) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     """The dequantised language model and its tokenizer.
 
@@ -50,7 +45,7 @@ def load_smollm2(dtype: torch.dtype = torch.bfloat16) -> tuple[LlamaForCausalLM,
         ValueError: the file is not the one this project was measured with.
     """
     path = gguf_path()
-    if (found := sha256(path)) != GGUF_SHA256:
+    if (found := sha256_of(path)) != GGUF_SHA256:
         raise ValueError(f"{path} has sha256 {found}, expected {GGUF_SHA256}: reinstall it with `{INSTALL}`")
     model = LlamaForCausalLM.from_pretrained(
         path.parent,

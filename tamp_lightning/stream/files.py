@@ -50,8 +50,21 @@ def sync(path: Path) -> None:
 
 def sha256_of(path: Path) -> str:
     """Checksum of a file."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_range(path: Path, start: int, end: int) -> Iterator[bytes]:
+    """Bytes [start, end) of a file.
+
+    Raises:
+        ValueError: the file became shorter.
+    """
+    with path.open("rb") as file:
+        file.seek(start)
+        while start < end:
+            chunk = file.read(min(CHUNK, end - start))
+            if not chunk:
+                raise ValueError(f"{path} became shorter while it was read")
+            start += len(chunk)
+            yield chunk

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
-from tamp_lightning.stream.files import CHUNK, published, sha256_of
+from tamp_lightning.stream.files import published, read_range, sha256_of
 from tamp_lightning.stream.reader import CheckpointReader, Shard, read_header
 
 # What belongs to a checkpoint beside its weights: a list of the allowed, so that code and pickles stay out.
@@ -139,7 +139,7 @@ class ShardWriter:
                 self._write_shard(name)
         for path in side_files(self.reader.folder):  # config.json last: with it, the folder is a checkpoint
             name = path.relative_to(self.reader.folder).as_posix()
-            self._write(name, _read_range(path, 0, path.stat().st_size))
+            self._write(name, read_range(path, 0, path.stat().st_size))
         shutil.rmtree(self.partial)
         return self.files
 
@@ -211,21 +211,10 @@ def _pruned_bytes(source: Shard, replaced: Mapping[str, Path]) -> Iterator[bytes
         new = headers[replaced[key]].tensors[key]
         if (new.dtype, new.shape) != (info.dtype, info.shape):
             raise RuntimeError(f"{key} was {info.dtype}{info.shape} and became {new.dtype}{new.shape}")
-        yield from _read_range(source.path, position, info.start)
-        yield from _read_range(replaced[key], new.start, new.end)
+        yield from read_range(source.path, position, info.start)
+        yield from read_range(replaced[key], new.start, new.end)
         position = info.end
-    yield from _read_range(source.path, position, source.size)
-
-
-def _read_range(path: Path, start: int, end: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        file.seek(start)
-        while start < end:
-            chunk = file.read(min(CHUNK, end - start))
-            if not chunk:
-                raise ValueError(f"{path} became shorter while it was read")
-            start += len(chunk)
-            yield chunk
+    yield from read_range(source.path, position, source.size)
 
 
 def side_files(folder: Path) -> list[Path]:

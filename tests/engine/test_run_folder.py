@@ -30,7 +30,7 @@ def pruned(model):
 
 
 def test_masks_unpack_to_where_the_weights_are(model, pruned, tmp_path):
-    write_masks(tmp_path / "masks.safetensors", pruned)
+    write_masks(tmp_path, pruned)
     with safe_open(tmp_path / "masks.safetensors", "np") as file:
         assert set(file.keys()) == set(pruned.linears)
         for name, row in pruned.linears.items():

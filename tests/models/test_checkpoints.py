@@ -8,6 +8,7 @@ import torch
 
 from tamp_lightning.models import checkpoints, smollm2
 from tamp_lightning.models.smol_llava_next import CHAT_TEMPLATE, trainable_state
+from tamp_lightning.stream.files import sha256_of
 
 from ..data.test_packing import PICTURE
 
@@ -28,7 +29,7 @@ def test_missing_language_model_names_the_command_that_installs_it(monkeypatch, 
 
 def test_sha256_is_that_of_the_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
-    assert smollm2.sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
 
 
 def test_damaged_or_missing_towers_are_refused(monkeypatch, tmp_path):
