@@ -7,6 +7,7 @@ OUT ?= runs/towers
 ARGS ?=
 
 BIN := .venv/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 READY := .venv/.ready
 TAMP := $(BIN)/tamp run
 PIP := $(BIN)/pip --disable-pip-version-check -qq install
@@ -14,7 +15,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup prune-llava prune-videollama2 finetune train-smol evaluate-smol export test test-all lint bench clean
+.PHONY: help setup prune-llava prune-videollama2 finetune train-smol evaluate-smol compare compare-quick export test test-all lint bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -45,15 +46,21 @@ train-smol: $(READY) ## train the test bed's towers anew into OUT (runs/towers);
 evaluate-smol: $(READY) ## score the test bed beside its controls
 	$(TAMP) evaluate_smol $(ARGS)
 
+compare: $(READY) ## every method on the test bed: docs/results.md; hours, goes on where it was stopped
+	$(TAMP) compare_smol $(ARGS)
+
+compare-quick: $(READY) ## seven methods at 60 % on the test bed; about 10 minutes on 2 cores
+	$(TAMP) compare_smol_quick $(ARGS)
+
 export: $(READY) ## store the pruned run CHECKPOINT without its zeros in OUT
 	@test -n "$(CHECKPOINT)" || { echo "make export CHECKPOINT=runs/RUN OUT=small" >&2; exit 2; }
 	$(BIN)/tamp export $(CHECKPOINT) --format bitmask --out $(if $(filter file,$(origin OUT)),$(CHECKPOINT)-bitmask,$(OUT)) $(ARGS)
 
 test: $(READY) ## tests that take seconds
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+	$(PYTEST) -m "not slow and not gpu" $(ARGS)
 
 test-all: $(READY) ## every test; those for a GPU are skipped without one
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

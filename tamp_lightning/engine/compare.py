@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.markup import escape
 
 from tamp_lightning.benchmarks.predictions import write_json
 from tamp_lightning.engine.environment import environment
+from tamp_lightning.engine.measured import hand_on, measure_alike
 from tamp_lightning.engine.prune import Job, prune_job
 from tamp_lightning.engine.scoring import Scores
 from tamp_lightning.recipe import CompareRecipe, PruneRecipe
@@ -72,33 +75,65 @@ def _cells(recipe: CompareRecipe, out: Path) -> Iterator[Cell]:
 def run_compare(recipe: CompareRecipe, console: Console) -> Path:
     """Run every cell that is not there yet, then say what all of them show.
 
+    The same command may run several times at once, also on several machines that share the folder: each cell is run
+    by one of them, and the one that ends last sums up.
+
     Raises:
         ValueError, FileNotFoundError: bad input, or a cell of the same name was made by another recipe.
     """
     out = Path(recipe.out or "runs/compare")
     cells = grid_cells(recipe, out)
-    left = [cell for cell in cells if not is_done(cell)]
-    console.print(f"{len(cells)} cells, {len(cells) - len(left)} of them there already: {out}", soft_wrap=True)
+    done = [cell for cell in cells if is_done(cell)]
+    console.print(f"{len(cells)} cells, {len(done)} of them there already: {out}", soft_wrap=True)
     dense: dict[str, Scores | None] = {}
-    for number, cell in enumerate(left, len(cells) - len(left) + 1):
-        job = Job.prepare(cell.recipe, cell.name)
-        if job.processes > 1:
-            raise ValueError(f"trainer asks for {job.processes} processes: a comparison runs in one, set devices to 1")
-        if cell.recipe.scores.rides:
-            raise ValueError("scores.mode is ride_along; a comparison scores whole models: set scores.mode: whole")
-        dtype = cell.recipe.model.dtype
-        if dtype not in dense:
-            dense[dtype] = job.score(job.source, "score dense")
-        run, metrics = prune_job(job, dense[dtype], cell.text)
-        if not recipe.keep_models:
-            shutil.rmtree(job.out / "model")
-        assert metrics is not None
-        console.print(
-            f"{number}/{len(cells)} {cell.name}: retention {metrics['retention']:.1f} %, "
-            f"KL {metrics['fidelity']['kl']:.3f}, {sum(run['seconds'].values()):.0f} s"
-        )
-    _summarise(cells, recipe.reference, out, console)
+    for cell in cells:
+        with _claimed(cell) as mine:
+            if mine and not is_done(cell):
+                line = _run_cell(cell, [other for other in cells if is_done(other)], dense, recipe.keep_models)
+                console.print(f"{sum(map(is_done, cells))}/{len(cells)} {cell.name}: {line}")
+    if left := sum(not is_done(cell) for cell in cells):
+        console.print(f"cells left to other commands: {left}; the last of them sums up")
+    else:
+        _summarise(cells, recipe.reference, out, console)
     return out
+
+
+@contextmanager
+def _claimed(cell: Cell) -> Iterator[bool]:
+    """Whether the cell is this process's while inside; a process that is killed claims nothing."""
+    folder = Path(str(cell.recipe.out))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"), blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _run_cell(cell: Cell, done: list[Cell], dense: dict[str, Scores | None], keep_model: bool) -> str:
+    """Run a cell with what is known already: scores of the dense model, and of dense blocks in the cells done."""
+    job = Job.prepare(cell.recipe, cell.name)
+    if job.processes > 1:
+        raise ValueError(f"trainer asks for {job.processes} processes: a comparison runs in one, set devices to 1")
+    if cell.recipe.scores.rides:
+        raise ValueError("scores.mode is ride_along; a comparison scores whole models: set scores.mode: whole")
+    dtype = cell.recipe.model.dtype
+    if dtype not in dense:
+        dense[dtype] = job.score(job.source, "score dense")
+    alike = next((other for other in done if measure_alike(cell.recipe, other.recipe)), None)
+    if alike and job.state and not job.state.resumes:
+        hand_on(Path(str(alike.recipe.out)), job.state, job.stream)
+    run, metrics = prune_job(job, dense[dtype], cell.text)
+    if not keep_model:
+        shutil.rmtree(job.out / "model")
+    assert metrics is not None
+    seconds = sum(run["seconds"].values())
+    return f"retention {metrics['retention']:.1f} %, KL {metrics['fidelity']['kl']:.3f}, {seconds:.0f} s"
 
 
 def _summarise(cells: list[Cell], reference: str, out: Path, console: Console) -> None:

@@ -141,7 +141,7 @@ def _make_trainable(job: Job, model: PreTrainedModel) -> LoraModel | None:
     if recipe.mode != "lora":
         choose_trainable(model, recipe.train, start.target.facts.blocks)
         return None
-    tuner = add_lora(model, start.target.linears, start.masks, recipe.lora.rank, recipe.lora.alpha)
+    tuner = add_lora(model, start.target.linears, start.block_masks, recipe.lora.rank, recipe.lora.alpha)
     set_modes(model)
     return tuner
 
@@ -156,8 +156,9 @@ def _module(job: Job, model: PreTrainedModel, trainer: L.Trainer, wrapped: bool)
         "rate": rate,
         "masks": job.start.digest(),
     }
-    end = f".{BASE}.weight" if wrapped else ".weight"
-    masks = {f"model.{linear}{end}": mask for linear, mask in job.start.masks.items()}
+    inner = job.start.target.linears if wrapped else {}
+    ends = {linear: f".{BASE}.weight" if linear in inner else ".weight" for linear in job.start.masks}
+    masks = {f"model.{linear}{ends[linear]}": mask for linear, mask in job.start.masks.items()}
     return FinetuneModule(model, objective, recipe.schedule, rate, masks, identity)
 
 

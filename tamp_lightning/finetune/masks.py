@@ -26,7 +26,8 @@ def read_masks(run: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: a file is missing or damaged, or a mask is not the one that plan.json says.
     """
-    path, plan = run / MASKS, read_json(run / PLAN).get("linears", {})
+    path, content = run / MASKS, read_json(run / PLAN)
+    plan = content.get("linears", {}) | content.get("towers", {})
     if not path.is_file():
         raise ValueError(f"{path} is missing: is {run} a run folder of `tamp run`?")
     masks: dict[str, Tensor] = {}
@@ -77,15 +78,17 @@ def check_masks(target: Target, masks: dict[str, Tensor]) -> None:
     Raises:
         ValueError: a linear is unknown or of another shape, or a weight under a mask is not zero.
     """
+    keys = {name: target.weight_key(name) for name in masks}
     for name, mask in masks.items():
-        key = target.linears.get(name)
+        key = keys[name]
         if key is None:
-            raise ValueError(f"masks are of another model: {target.folder} has no linear {name} in its decoder blocks")
+            raise ValueError(f"masks are of another model: {target.folder} has no linear {name} that could be pruned")
         shape = target.reader.info(key).shape
         if shape != tuple(mask.shape):
             raise ValueError(f"masks are of another model: {name} has shape {tuple(mask.shape)} there, {shape} here")
     for name, mask in masks.items():
-        weight = target.reader.read([target.linears[name]])[target.linears[name]]
+        key = str(keys[name])
+        weight = target.reader.read([key])[key]
         left = int(torch.count_nonzero(weight.masked_fill(mask, 0)))
         if left:
             raise ValueError(

@@ -27,7 +27,7 @@ class Start:
 
     target: Target
     masks: dict[str, Tensor]
-    """Full linear name -> BoolTensor, True = kept; empty for a dense control."""
+    """Full linear name -> BoolTensor, True = kept, of towers too if they were pruned; empty for a dense control."""
     run: Path | None
     """The run folder, if it is one."""
     source: str | None
@@ -36,9 +36,14 @@ class Start:
     """What to warn of where masks were told from zeros."""
 
     @property
+    def block_masks(self) -> dict[str, Tensor]:
+        """Those of the decoder blocks' linears."""
+        return {name: mask for name, mask in self.masks.items() if name in self.target.linears}
+
+    @property
     def kept(self) -> int:
-        """Weights that the masks keep."""
-        return sum(int(mask.sum()) for mask in self.masks.values())
+        """Weights of the decoder blocks that the masks keep."""
+        return sum(int(mask.sum()) for mask in self.block_masks.values())
 
     @property
     def size(self) -> int:
@@ -48,7 +53,7 @@ class Start:
     @property
     def sparsity(self) -> float:
         """Share of these weights that the masks hold at zero."""
-        return sum(mask.numel() for mask in self.masks.values()) / self.size - self.kept / self.size
+        return sum(mask.numel() for mask in self.block_masks.values()) / self.size - self.kept / self.size
 
     def digest(self) -> str:
         """Hash of all masks."""

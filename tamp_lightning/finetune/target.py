@@ -48,6 +48,10 @@ class Target:
         names = [(k, name) for k, linears in blocks for name in linears]
         return {self.facts.linear_name(k, name): self.keys.blocks[k][f"{name}.weight"] for k, name in names}
 
+    def weight_key(self, linear: str) -> str | None:
+        """Key on disk of a linear's weight, in the blocks or outside; None if it is not stored as it is used."""
+        return self.linears.get(linear) or self.keys.outside.get(f"{linear}.weight")
+
     def key_of(self, parameter: str) -> str:
         """Key on disk of a parameter.
 

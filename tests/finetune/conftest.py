@@ -14,6 +14,7 @@ from tamp_lightning.data.easy_vqa import load_picture
 from tamp_lightning.engine.finetune import run_finetune
 from tamp_lightning.engine.prune import run_prune
 from tamp_lightning.methods.method import Method
+from tamp_lightning.methods.towers import Towers
 from tamp_lightning.recipe import CalibrationChoice, FinetuneRecipe, ModelChoice, PruneRecipe, ScoreChoice
 from tamp_lightning.recipe_finetune import FinetuneData, Schedule
 
@@ -28,10 +29,11 @@ def dense(bed, processor, tmp_path_factory) -> Path:
     return folder
 
 
-def prune(dense: Path, out: Path, **model) -> Path:
+def prune(dense: Path, out: Path, towers: float = 0.0, **model) -> Path:
     recipe = PruneRecipe(
         model=ModelChoice(checkpoint=str(dense), **model),
         method=Method(sparsity=0.6),
+        towers=Towers(sparsity=towers),
         calibration=CalibrationChoice(samples=2, turns=1),
         scores=ScoreChoice(benchmarks="none"),
         out=str(out),
@@ -44,6 +46,12 @@ def prune(dense: Path, out: Path, **model) -> Path:
 def sparse(dense, tmp_path_factory) -> Path:
     """Run folder of the pruned model."""
     return prune(dense, tmp_path_factory.mktemp("sparse") / "run")
+
+
+@pytest.fixture(scope="session")
+def sparse_towers(dense, tmp_path_factory) -> Path:
+    """Run folder of the model with pruned towers."""
+    return prune(dense, tmp_path_factory.mktemp("towers") / "run", towers=0.4)
 
 
 @pytest.fixture

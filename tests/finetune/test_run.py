@@ -129,6 +129,16 @@ def test_more_than_the_blocks_is_trained_if_asked(finetune, sparse, train, moved
     assert check_zeros(run, sparse) > 1000
 
 
+@pytest.mark.parametrize(("mode", "train"), [("full", "all"), ("full", "blocks"), ("lora", "blocks")])
+def test_pruned_towers_stay_as_sparse_as_they_are(finetune, sparse_towers, mode, train):
+    run = finetune(checkpoint=sparse_towers, mode=mode, train=train)
+    assert any("vision_tower" in name for name in read_masks(run))
+    assert check_zeros(run, sparse_towers) > 1000
+    assert described(run)["sparsity"] == pytest.approx(0.6, abs=1e-3)
+    for name in ("masks.safetensors", "plan.json"):
+        assert (run / name).read_bytes() == (sparse_towers / name).read_bytes()
+
+
 class Crash(Exception):
     pass
 
