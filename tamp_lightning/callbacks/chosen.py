@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import lightning as L
 import torch
@@ -65,8 +67,7 @@ class ChosenTokens(L.Callback):
         self._first = pl_module.index if self._first is None else self._first
         if pl_module.index == self._first:
             self._meet(current.ids, current.modality, current.valid)
-        last = len(pl_module.stream.facts.linears) - 1
-        if pl_module.index not in (0, (last + 1) // 2, last):
+        if not self.watches(pl_module):
             return
         rows = {sample: row for row, sample in enumerate(current.ids.tolist())}
         for sample in self.chosen.samples:
@@ -80,6 +81,27 @@ class ChosenTokens(L.Callback):
         parts = everyones(pl_module.share, self.chosen)
         samples = [sample for part in parts for sample in part.samples][: self.limit]
         self.chosen = Chosen(samples, torch.stack([part.totals for part in parts]).sum(0))
+
+    def watches(self, pl_module: BlockPass) -> bool:
+        """Whether the choice of the current block is noted."""
+        last = len(pl_module.stream.facts.linears) - 1
+        return pl_module.index in (0, (last + 1) // 2, last)
+
+    def record(self) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+        """What is known so far as JSON values and tensors, for `restore`."""
+        content = [{"id": s.id, "linears": list(s.linears.items())} for s in self.chosen.samples]
+        tensors = {f"modality.{s.id}": s.modality for s in self.chosen.samples}
+        tensors |= {f"counts.{s.id}.{k}": counts for s in self.chosen.samples for k, counts in s.counts.items()}
+        return content, {"totals": self.chosen.totals, **tensors}
+
+    def restore(self, content: list[dict[str, Any]], tensors: Mapping[str, Tensor]) -> None:
+        """Take up what an earlier process of the run has noted, its first block and so all samples among it."""
+        self._first = 0
+        self.chosen.totals = tensors["totals"]
+        for row in content:
+            linears = dict(row["linears"])
+            counts = {k: tensors[f"counts.{row['id']}.{k}"] for k in linears}
+            self.chosen.samples.append(Watched(row["id"], tensors[f"modality.{row['id']}"], counts, linears))
 
     def _meet(self, ids: Tensor, modality: Tensor, valid: Tensor) -> None:
         """Count the batch's tokens, and watch its samples with media as long as there is room."""

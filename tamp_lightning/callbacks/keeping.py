@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tamp_lightning.callbacks.allocation import AllocationCallback
+from tamp_lightning.callbacks.chosen import ChosenTokens
 from tamp_lightning.callbacks.contract import BlockPass
 from tamp_lightning.callbacks.progress import PhaseTimer
 from tamp_lightning.callbacks.pruning import PruningCallback
@@ -31,9 +32,11 @@ class StateKeeper(L.Callback):
         allocation: AllocationCallback,
         pruning: PruningCallback,
         timer: PhaseTimer,
+        watcher: ChosenTokens,
         towers: TowerPruning | None = None,
     ) -> None:
         self.state, self.allocation, self.pruning, self.timer, self.towers = state, allocation, pruning, timer, towers
+        self.watcher = watcher
         self._keeps_blocks = allocation.method.mode != "one_shot"
         self._inputs: list[str] = []
         self._known = (state.load("inputs") or (None, {}))[0]
@@ -63,6 +66,8 @@ class StateKeeper(L.Callback):
             self.pruning.token_share |= content["token_share"]
             self.pruning.masks |= {name: masks[name] for name in content["report"]}
             self.timer.seconds = content["seconds"]
+        if pruned > 0 and (chosen := self.state.load("chosen")):
+            self.watcher.restore(*chosen)
         return pruned
 
     def setup(self, trainer: L.Trainer, pl_module: BlockPass, stage: str) -> None:
@@ -129,6 +134,8 @@ class StateKeeper(L.Callback):
             "seconds": self.timer.lap(),
         }
         if trainer.is_global_zero:
+            if self.watcher.watches(pl_module):  # first, for no process comes back to a block that is noted
+                self.state.save("chosen", *self.watcher.record())
             self.state.save(f"pruned-{pl_module.index:05d}", content, {name: found.masks[name] for name in names})
 
 

@@ -163,7 +163,7 @@ def prune_stream(
     if isinstance(stream, DiskStream) and method.allocation_rule.basis != "loss" and riders is None:
         stream.drop_head()
     if state is not None and isinstance(stream, DiskStream):
-        callbacks.append(keeper := StateKeeper(state, allocation, pruning, timer, *towers))
+        callbacks.append(keeper := StateKeeper(state, allocation, pruning, timer, watcher, *towers))
         pruned = keeper.restore(stream)
     if progress:
         callbacks.append(BlockProgressBar())

@@ -80,8 +80,7 @@ def recipe(source, tmp_path):
 def contents(out: Path) -> dict[str, str]:
     """sha256 of every file that has to be the same; a run killed while it deletes its state leaves some of that."""
     kept = [path for path in out.rglob("*") if path.is_file() and path.name not in ("run.json", "recipe.yaml")]
-    told = {"report.html", "examples.json"}  # seconds, and the blocks whose tokens the last process saw
-    files = [path for path in kept if path.parent.name != ".state.finished" and path.name not in told]
+    files = [path for path in kept if path.parent.name != ".state.finished" and path.name != "report.html"]
     return {path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
