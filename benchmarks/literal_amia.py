@@ -13,8 +13,8 @@ from torch import Tensor
 
 def literal_density(units: Tensor, image: Tensor) -> float:
     """Mean cosine inside the picture, inside text and between them, each from its own Gram matrix."""
-    means = []
-    for first, second in ((image, image), (~image, ~image), (image, ~image)):
+    means, text = [], ~image
+    for first, second in ((image, image), (text, text), (image, text)):
         cosine = units[first] @ units[second].T
         if first is second:
             cosine = cosine[torch.triu(torch.ones_like(cosine, dtype=torch.bool), diagonal=1)]

@@ -4,8 +4,8 @@
     python benchmarks/vs_llmcompressor.py --peer peer/bin/python
 
 Text alone: 32 x 256 tokens of docstrings of the standard library to calibrate, 16 x 256 of other modules to measure
-perplexity, both in float32. Seconds are those of the call that prunes, imports of its own included, the model loaded;
-peak memory is the process's until then.
+perplexity, in float32, one sample at a time, which is that tool's default. Seconds are those of the call that prunes,
+the model loaded and everything imported; peak memory is the process's until then.
 """
 
 from __future__ import annotations

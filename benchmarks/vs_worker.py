@@ -15,11 +15,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM, PreTrainedModel
 
-BATCH = 8
 
-
-def ours(model: PreTrainedModel, tokens: torch.Tensor, solver: str, pattern: str, batch: int) -> None:
-    """tamp_lightning.prune, in memory."""
+def ours(model: PreTrainedModel, tokens: torch.Tensor, solver: str, pattern: str) -> float:
+    """tamp_lightning.prune, in memory; seconds of the call."""
     from tamp_lightning import prune
     from tamp_lightning.run import quieten
 
@@ -27,12 +25,14 @@ def ours(model: PreTrainedModel, tokens: torch.Tensor, solver: str, pattern: str
     unstructured = "matrix" if solver == "sparsegpt" else "row"
     method = {"sparsity": 0.5, "tokens": "all", "allocation": "uniform", "solver": solver}
     method["pattern"] = unstructured if pattern == "none" else pattern
-    batches = [{"input_ids": part} for part in tokens.split(batch)]
+    batches = [{"input_ids": part} for part in tokens.split(1)]
+    start = time.perf_counter()
     prune(model, batches, method=method, progress=False)
+    return time.perf_counter() - start
 
 
-def theirs(model: PreTrainedModel, tokens: torch.Tensor, solver: str, pattern: str, folder: Path) -> None:
-    """llmcompressor.oneshot, in memory, with its defaults and the head left alone."""
+def theirs(model: PreTrainedModel, tokens: torch.Tensor, solver: str, pattern: str, folder: Path) -> float:
+    """llmcompressor.oneshot, in memory, with its defaults and the head left alone; seconds of the call."""
     from datasets import Dataset
     from llmcompressor import oneshot
     from llmcompressor.modifiers.pruning.sparsegpt import SparseGPTModifier
@@ -41,6 +41,7 @@ def theirs(model: PreTrainedModel, tokens: torch.Tensor, solver: str, pattern: s
 
     modifier = {"wanda": WandaPruningModifier, "sparsegpt": SparseGPTModifier}[solver]
     rows = {"input_ids": tokens.tolist(), "attention_mask": torch.ones_like(tokens).tolist()}
+    start = time.perf_counter()
     oneshot(
         model=model,
         tokenizer=AutoTokenizer.from_pretrained(folder),
@@ -57,6 +58,7 @@ def theirs(model: PreTrainedModel, tokens: torch.Tensor, solver: str, pattern: s
         max_seq_length=tokens.shape[1],
         shuffle_calibration_samples=False,
     )
+    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -66,12 +68,10 @@ def main() -> None:
     if torch.cuda.is_available():
         model = model.cuda()
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
     if tool == "llm-compressor":
-        theirs(model, tokens, solver, pattern, Path(folder))
+        seconds = theirs(model, tokens, solver, pattern, Path(folder))
     else:
-        ours(model, tokens, solver, pattern, BATCH)
-    seconds = time.perf_counter() - start
+        seconds = ours(model, tokens, solver, pattern)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     model.cpu().save_pretrained(out)
     found = {"seconds": seconds, "peak_bytes": peak * 1024, "loaded_bytes": loaded * 1024}
