@@ -35,23 +35,28 @@ def cosine_gram(tokens: Tensor, valid: Tensor | None = None, precision: Precisio
         float32 [B, n, n].
     """
     rows = tokens.detach().bfloat16() if precision == "bf16" else tokens.detach()
-    gram = _products(rows, tf32=precision == "tf32" or rows.dtype in (torch.bfloat16, torch.float16))
+    gram = products(rows, rows, tf32=precision == "tf32" or rows.dtype in (torch.bfloat16, torch.float16))
     if valid is not None:
         keep_where_(keep_where_(gram, valid[:, :, None]), valid[:, None, :])
     norm = gram.diagonal(dim1=-2, dim2=-1).sqrt().clamp_(min=SMALLEST_NORM)
     return gram.div_(norm[:, :, None]).div_(norm[:, None, :])
 
 
-def _products(rows: Tensor, tf32: bool) -> Tensor:
-    """Inner products of the rows [B, n, d] of each sample, float32 [B, n, n]."""
-    exact_in_bf16 = rows.dtype == torch.bfloat16
+def products(left: Tensor, right: Tensor, tf32: bool) -> Tensor:
+    """left @ right^T of each sample, float32 [B, n, m], from [B, n, d] and [B, m, d].
+
+    Nothing is rounded but the sums: factors that are both bfloat16 are multiplied as such. On a GPU, which has no such
+    units for float32 sums, `tf32` allows its TF32 units.
+    """
+    exact_in_bf16 = left.dtype == right.dtype == torch.bfloat16
     backend: Any = getattr(torch.backends.mkldnn, "matmul", None)
     precision = "bf16" if exact_in_bf16 else "ieee"
-    if rows.is_cuda:
+    if left.is_cuda:
         backend, precision = torch.backends.cuda.matmul, "tf32" if tf32 else "ieee"
-    rows = rows.float()
+    same, left = right is left, left.float()
+    right = left if same else right.float()
     with _rounding(backend, precision):
-        return torch.bmm(rows, rows.mT, out=rows.new_empty(*rows.shape[:2], rows.shape[1]))
+        return torch.bmm(left, right.mT, out=left.new_empty(*left.shape[:2], right.shape[1]))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from tamp_lightning.ops.gram import products
 from tamp_lightning.ops.mix import mix_statistics
 
 
@@ -19,14 +20,15 @@ def weighted_gram(inputs: Tensor, weights: Tensor, *, dtype: torch.dtype = torch
         dtype: of the products and the sum: float32, or float64 for sums over very many tokens.
 
     Returns:
-        [c, c] in dtype, symmetric to within rounding. Tokens are mapped to sqrt(w) x, so bool and 1.0 agree.
+        [c, c] in dtype, symmetric to within rounding. Tokens are mapped to sqrt(w) x, so bool and 1.0 agree; where all
+        weights are 0 or 1, bfloat16 inputs are multiplied as they are, which rounds nothing, with float32 sums.
 
     Raises:
         ValueError: the shapes do not agree, or a weight is negative, NaN or infinite.
     """
-    tokens, kept = _tokens(inputs, weights, dtype)
-    tokens.mul_(kept.sqrt())
-    return tokens.T @ tokens
+    tokens, kept = _tokens(inputs, weights)
+    scaled = _scaled(tokens, kept, dtype)
+    return _product(scaled, scaled, dtype)
 
 
 @torch.no_grad()
@@ -45,10 +47,9 @@ def weighted_cross(first: Tensor, second: Tensor, weights: Tensor, *, dtype: tor
     Raises:
         ValueError: the shapes do not agree, or a weight is negative, NaN or infinite.
     """
-    left, kept = _tokens(first, weights, dtype)
-    right, _ = _tokens(second, weights, dtype)
-    root = kept.sqrt()
-    return left.mul_(root).T @ right.mul_(root)
+    left, kept = _tokens(first, weights)
+    right, _ = _tokens(second, weights)
+    return _product(_scaled(left, kept, dtype), _scaled(right, kept, dtype), dtype)
 
 
 def blend(selected: Tensor, everything: Tensor, share: float, masses: tuple[float, float]) -> Tensor:
@@ -105,14 +106,29 @@ def check_hessian(weight: Tensor, hessian: Tensor) -> None:
         raise ValueError("the weight or the Hessian holds NaN or infinity; check the calibration activations.")
 
 
-def _tokens(inputs: Tensor, weights: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The tokens of weight above 0, [t, c], and their weights [t, 1]."""
+def _tokens(inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens of weight above 0, [t, c], and their weights [t]."""
     if inputs.dim() != 3 or weights.shape != inputs.shape[:2]:
         shapes = f"{list(inputs.shape)} and {list(weights.shape)}"
         raise ValueError(f"inputs and weights have shapes {shapes}; expected [B, n, c] and [B, n].")
     counted = weights != 0
-    kept = weights[counted].to(dtype)
+    kept = weights[counted]
     if not bool(((kept > 0) & kept.isfinite()).all()):
         raise ValueError("a token weight is negative, NaN or infinite; weights have to be finite and at least 0.")
-    # indexing copies, so that the caller may work in place
-    return inputs.detach()[counted].to(dtype), kept[:, None]
+    return inputs.detach()[counted], kept
+
+
+def _scaled(tokens: Tensor, kept: Tensor, dtype: torch.dtype) -> Tensor:
+    """sqrt(w) x in dtype; bfloat16 tokens that all weigh 1 stay as they are if sums are float32."""
+    if bool((kept == 1).all()):
+        as_they_are = tokens.dtype == torch.bfloat16 and dtype == torch.float32
+        return tokens if as_they_are else tokens.to(dtype)
+    return tokens.to(dtype) * kept.to(dtype).sqrt()[:, None]
+
+
+def _product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """left^T right in dtype, from [t, c] and [t, d]."""
+    if left.dtype == right.dtype == torch.bfloat16:
+        first = left.T[None]
+        return products(first, first if right is left else right.T[None], tf32=True)[0]
+    return left.to(dtype).T @ right.to(dtype)

@@ -1,8 +1,12 @@
 """Which weights stay, from their scores. True means keep; equal scores are decided by index, lowest first."""
 
+import math
+
 import torch
 from torch import Tensor
 
+LONG_ROW, SAMPLE = 2**16, 2**13
+"""A row of so many scores is ranked with the help of a sample of about so many."""
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -55,7 +59,7 @@ def row_mask(scores: Tensor, kept: int) -> Tensor:
     if quota == columns:
         return torch.ones_like(scores, dtype=torch.bool)
     # everything above the (q+1)-th best score stays; what the row may still keep ties with it
-    bar = scores.kthvalue(columns - quota, dim=1).values
+    bar = _smallest(scores, columns - quota)
     quotas = torch.full((rows,), quota, device=scores.device)
     quotas[bar.sort(descending=True, stable=True).indices[:extra]] += 1
     mask = scores > bar[:, None]
@@ -65,6 +69,25 @@ def row_mask(scores: Tensor, kept: int) -> Tensor:
     ties &= ties.cumsum(1, dtype=torch.int32) <= missing[open_rows, None]
     mask[open_rows] |= ties
     return mask
+
+
+def _smallest(scores: Tensor, k: int) -> Tensor:
+    """The k-th smallest value of each row [o, c], [o].
+
+    In one long row, a sample says between which two values it has to be, and only those in between are ranked.
+    """
+    rows, columns = scores.shape
+    if rows > 1 or columns < LONG_ROW:
+        return scores.kthvalue(k, dim=1).values
+    row = scores[0]
+    sample = row[:: columns // SAMPLE | 1].sort().values
+    place, margin = k * len(sample) // columns, 3 * math.isqrt(len(sample))
+    at_least, at_most = sample[max(place - margin, 0)], sample[min(place + margin, len(sample) - 1)]
+    below = int((row < at_least).count_nonzero())
+    near = row[(row >= at_least) & (row <= at_most)]
+    if below < k <= below + len(near):
+        return near.kthvalue(k - below, keepdim=True).values
+    return scores.kthvalue(k, dim=1).values
 
 
 def matrix_mask(scores: Tensor, kept: int) -> Tensor:

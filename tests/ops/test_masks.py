@@ -125,3 +125,20 @@ def test_refuses_nan_and_wrong_shapes():
         nm_mask(torch.zeros(2, 6), 2, 4)
     with pytest.raises(ValueError, match="5:4 is impossible"):
         nm_mask(torch.zeros(2, 8), 5, 4)
+
+
+@pytest.mark.parametrize("kind", ["random", "ties", "equal", "infinite", "sorted"])
+def test_a_long_row_is_ranked_like_a_sorted_one(kind):
+    scores = torch.rand(2**16 + 5, generator=torch.Generator().manual_seed(0))
+    if kind == "ties":
+        scores = (8 * scores).round()
+    if kind == "equal":
+        scores = torch.ones_like(scores)
+    if kind == "infinite":
+        scores[: len(scores) // 2] = math.inf
+    if kind == "sorted":
+        scores = scores.sort().values
+    order = scores.argsort(descending=True, stable=True)
+    for kept in (0, 1, 2, 20_000, 39_321, len(scores) - 1, len(scores)):
+        expected = torch.zeros_like(scores, dtype=torch.bool).index_fill_(0, order[:kept], True)
+        assert torch.equal(row_mask(scores[None], kept)[0], expected)
