@@ -19,10 +19,13 @@ from tamp_lightning.engine.measured import hand_on, measure_alike
 from tamp_lightning.engine.prune import Job, prune_job
 from tamp_lightning.engine.scoring import Scores
 from tamp_lightning.recipe import CompareRecipe, PruneRecipe
-from tamp_lightning.reporting.compare import write_comparison
 from tamp_lightning.reporting.grid import GridResult, Group
+from tamp_lightning.reporting.grid_page import write_grid
 from tamp_lightning.reporting.grid_table import markdown, table
 from tamp_lightning.reporting.run import Run
+
+LOCKS = ".locks"
+"""Folder of a comparison with a lock for each cell that is being run."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def run_compare(recipe: CompareRecipe, console: Console) -> Path:
     console.print(f"{len(cells)} cells, {len(done)} of them there already: {out}", soft_wrap=True)
     dense: dict[str, Scores | None] = {}
     for cell in cells:
-        with _claimed(cell) as mine:
+        with _claimed(out / LOCKS / cell.name) as mine:
             if mine and not is_done(cell):
                 line = _run_cell(cell, [other for other in cells if is_done(other)], dense, recipe.keep_models)
                 console.print(f"{sum(map(is_done, cells))}/{len(cells)} {cell.name}: {line}")
@@ -99,11 +102,10 @@ def run_compare(recipe: CompareRecipe, console: Console) -> Path:
 
 
 @contextmanager
-def _claimed(cell: Cell) -> Iterator[bool]:
-    """Whether the cell is this process's while inside; a process that is killed claims nothing."""
-    folder = Path(str(cell.recipe.out))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"), blocking=False)
+def _claimed(path: Path) -> Iterator[bool]:
+    """Whether the lock is this process's while inside; a process that is killed holds none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, blocking=False)
     try:
         lock.acquire()
     except Timeout:
@@ -143,10 +145,14 @@ def _summarise(cells: list[Cell], reference: str, out: Path, console: Console) -
         runs.setdefault((cell.method, cell.sparsity), []).append(Run.read(Path(str(cell.recipe.out))))
     result = GridResult([Group(*key, own) for key, own in runs.items()], reference)
     rows = result.rows()
-    content = {"reference": reference, "spearman_kl_retention": result.rank_correlation(), "rows": rows}
+    correlation = result.rank_correlation()
+    content = {"reference": reference, "spearman_kl_retention": correlation, "rows": rows}
     write_json(out / "compare.json", content | environment())
     (out / "compare.md").write_text(markdown(rows, reference))
-    page = write_comparison([run.folder for group in runs.values() for run in group], out / "report.html")
+    first = next(iter(runs.values()))[0]
+    metrics = first.metrics or {}
+    told = {"model": first.model, "split": metrics["split"], "questions": metrics["questions"]}
+    page = write_grid(out, rows, reference, correlation, told)
     console.print(table(rows, reference))
     console.print(f"report: [bold]{escape(str(page))}[/bold]", soft_wrap=True, highlight=False)
 

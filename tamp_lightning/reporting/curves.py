@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = "osD^vP"
+LONG = 22
+"""Characters of a name of which four do not fit beside one another."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,10 @@ class Curve:
 
 def against_sparsity(curves: Sequence[Curve], label: str, style: Style) -> Figure:
     """A line per method through its means; whiskers where a mean is of one run, else its runs as dots."""
-    figure, axes = style.figure(3.0)
+    names = [style.label(curve.name) for curve in curves]
+    columns = 2 if style.narrow else 2 if max(map(len, names)) > LONG else 4
+    lines = max((name.count("\n") + 1 for name in names), default=1)
+    figure, axes = style.figure(2.8 + 0.17 * lines * -(-len(names) // columns))
     for number, curve in enumerate(curves):
         _line(axes, curve, style, SERIES[number % len(SERIES)], MARKERS[number // len(SERIES) % len(MARKERS)])
     axes.set_xlabel("sparsity, %")
@@ -36,7 +41,7 @@ def against_sparsity(curves: Sequence[Curve], label: str, style: Style) -> Figur
     axes.grid(axis="y")
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.08)
-    figure.legend(loc="outside upper left", ncols=2 if style.narrow else 4, handlelength=1.6, columnspacing=1.4)
+    figure.legend(loc="outside upper left", ncols=columns, handlelength=1.6, columnspacing=1.4)
     return figure
 
 

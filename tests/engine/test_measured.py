@@ -74,9 +74,9 @@ def test_a_cell_that_another_command_runs_is_left_to_it(recipe, monkeypatch, cap
     seen = []
     monkeypatch.setattr(compare, "_run_cell", lambda cell, *_: seen.append(cell.name) or "done")
     monkeypatch.setattr(compare, "is_done", lambda cell: cell.name in seen)
-    cells = Path(two.out) / "cells"
-    cells.mkdir(parents=True)
-    with FileLock(cells / ".a-50-42.lock"):
+    locks = Path(two.out) / compare.LOCKS
+    locks.mkdir(parents=True)
+    with FileLock(locks / "a-50-42"):
         run_compare(two, Console(width=100))
     assert seen == ["b-50-42"]
     assert "cells left to other commands: 1" in capsys.readouterr().out

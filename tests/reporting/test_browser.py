@@ -10,7 +10,11 @@ import pytest
 from PIL import Image
 
 from tamp_lightning.reporting.compare import write_comparison
+from tamp_lightning.reporting.grid_page import write_grid
 from tamp_lightning.reporting.html import write_report
+
+from .conftest import EVIL
+from .test_grid import row
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
@@ -102,3 +106,15 @@ def test_a_comparison(browse, tamp_run, wanda_run, tmp_path):
     document, pixels = browse(page, 1200)
     assert re.findall(r'<section id="(\w+)">', document) == ["ranking", "sparsity", "runs"]
     check_shot(pixels, 1200)
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_grid(browse, tmp_path, width):
+    rows = [
+        row(method, sparsity, 1 + number) for sparsity in (0.5, 0.6) for number, method in enumerate(("wanda", EVIL))
+    ]
+    page = write_grid(tmp_path, rows, "wanda", -0.9, {"model": "bed", "split": "test", "questions": 7})
+    document, pixels = browse(page, width)
+    assert re.findall(r'<section id="(\w+)">', document) == ["sparsity", "at1", "at2", "how"]
+    assert "<script" not in document
+    check_shot(pixels, width)

@@ -1,6 +1,7 @@
 """A comparison from end to end on the tiny model, and its figures against those of its run folders."""
 
 import json
+import re
 from statistics import fmean
 
 import pyarrow.parquet as pq
@@ -9,9 +10,11 @@ import yaml
 
 from tamp_lightning.metrics.compare import paired_difference
 from tamp_lightning.reporting.grid import GridResult, Group
+from tamp_lightning.reporting.grid_figures import by_sparsity
+from tamp_lightning.reporting.grid_page import write_grid
 from tamp_lightning.reporting.run import Run
 
-from .conftest import QUIET, tamp
+from .conftest import EVIL, QUIET, tamp
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,34 @@ def test_figures_are_means_over_seeds_of_what_the_run_folders_say(grid):
     assert "against_reference" not in rows["wanda"]
     assert rows["magnitude"]["kl"]["sd_over_seeds"] == pytest.approx(0)  # reads no calibration data
     assert [row["kl"]["value"] for row in content["rows"]] == sorted(row["kl"]["value"] for row in content["rows"])
+
+
+def row(method: str, sparsity: float, kl: float) -> dict:
+    interval = {"value": kl, "low": 0.9 * kl, "high": 1.1 * kl}
+    kept = {"value": 90 - kl, "low": 80.0, "high": 95.0}
+    own = {"method": method, "sparsity": sparsity, "seeds": 2, "retention": kept, "kl": interval, "seconds": 9.0}
+    return own | {"corrected_retention": None} | ({"against_reference": {"kl": interval}} if method != "wanda" else {})
+
+
+def test_page_sorts_by_kl_at_each_sparsity_and_draws_what_has_several(tmp_path):
+    rows = [row(EVIL, 0.5, 2.0), row("wanda", 0.5, 1.0), row("wanda", 0.6, 3.0), row("once", 0.6, 4.0)]
+    told = {"model": "bed", "split": "test", "questions": 7}
+    text = write_grid(tmp_path, rows, "wanda", -0.5, told).read_text()
+    assert re.findall(r'<section id="(\w+)">', text) == ["sparsity", "at1", "at2", "how"]
+    assert "At 50 %, <b>wanda</b> stays closest" in text
+    assert text.index(">1.000 <") < text.index(">2.000 <") < text.index(">3.000 <")
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "compare.png", "compare.svg"}
+    assert list(by_sparsity(rows)) == ["wanda"]
+
+
+def test_a_page_of_one_sparsity_has_no_lines_over_sparsity(tmp_path):
+    text = write_grid(
+        tmp_path, [row("wanda", 0.5, 1.0)], "wanda", float("nan"), {"model": "", "split": "", "questions": 1}
+    )
+    assert 'id="sparsity"' not in text.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_goes_on_where_it_was_stopped(grid):

@@ -1,0 +1,74 @@
+"""The figures of a grid of methods, sparsities and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tamp_lightning.reporting.curves import MARKERS
+from tamp_lightning.reporting.style import ACCENT, INK, MUTED, SERIES, Style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = Mapping[str, Any]
+FIGURES = {"retention": "retention, %", "kl": "KL, nats"}
+
+
+def by_sparsity(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Methods that were run at several sparsities, with their rows, the sparsest last."""
+    found: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: float(row["sparsity"])):
+        found.setdefault(str(row["method"]), []).append(row)
+    return {name: own for name, own in found.items() if len(own) > 1}
+
+
+def bands(rows: Sequence[Row], style: Style) -> Figure:
+    """Retention and KL against sparsity, a line per method with its 95 % band."""
+    lines = by_sparsity(rows)
+    columns = 2 if style.narrow else 4
+    depth = 0.2 * -(-len(lines) // columns)
+    height = (5.2 if style.narrow else 3.2) + depth
+    figure, panels = style.figure(height, *((2, 1) if style.narrow else (1, 2)))
+    for axes, (key, label) in zip(panels, FIGURES.items(), strict=True):
+        for number, (name, own) in enumerate(lines.items()):
+            colour, marker = SERIES[number % len(SERIES)], MARKERS[number // len(SERIES) % len(MARKERS)]
+            at = [100 * row["sparsity"] for row in own]
+            means, lows, highs = ([row[key][end] for row in own] for end in ("value", "low", "high"))
+            axes.plot(at, means, color=colour, marker=marker, markersize=4, linewidth=1.3, label=name)
+            axes.fill_between(at, lows, highs, color=colour, alpha=0.12, linewidth=0)
+        axes.set_xticks(sorted({100 * row["sparsity"] for own in lines.values() for row in own}))
+        axes.set_xlabel("sparsity, %")
+        axes.set_ylabel(label)
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y")
+        axes.spines["left"].set_visible(False)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper left", ncols=columns, handlelength=1.6, columnspacing=1.2)
+    return figure
+
+
+def dots(rows: Sequence[Row], reference: str, style: Style) -> Figure:
+    """Retention and KL of every method at one sparsity with 95 % intervals; the reference's own as a dashed line."""
+    figure, panels = style.figure(0.7 + 0.25 * len(rows), 1, 2, sharey=True)
+    for axes, (key, label) in zip(panels, FIGURES.items(), strict=True):
+        for place, row in enumerate(rows):
+            _dot(axes, row[key], place, MUTED if row["method"] == reference else ACCENT)
+        own = next((row[key]["value"] for row in rows if row["method"] == reference), None)
+        if own is not None:
+            axes.axvline(own, color=INK, linestyle=(0, (2, 1.5)), linewidth=1.0)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(label)
+        axes.grid(axis="x")
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    panels[0].set_yticks(range(len(rows)), [style.label(str(row["method"])) for row in rows])
+    panels[0].set_ylim(len(rows) - 0.5, -0.5)
+    return figure
+
+
+def _dot(axes: Axes, figure: Mapping[str, float], place: int, colour: str) -> None:
+    value = figure["value"]
+    reach = [[value - figure["low"]], [figure["high"] - value]]
+    axes.errorbar(value, place, xerr=reach, fmt="o", markersize=4.5, capsize=2.5, color=colour)
