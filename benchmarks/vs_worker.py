@@ -6,7 +6,6 @@ Runs in the virtual environment of either tool, and so imports nothing of the ot
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -61,20 +60,26 @@ def theirs(model: PreTrainedModel, tokens: torch.Tensor, solver: str, pattern: s
     return time.perf_counter() - start
 
 
+def peak_bytes() -> int:
+    """Largest resident size so far; `getrusage` would count the process that started this one as well."""
+    rows = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(rows["VmHWM"].split()[0]) * 1024
+
+
 def main() -> None:
     tool, solver, pattern, folder, out = sys.argv[1:]
     tokens = load_file(Path(folder) / "tokens.safetensors")["calibration"]
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if torch.cuda.is_available():
         model = model.cuda()
-    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    loaded = peak_bytes()
     if tool == "llm-compressor":
         seconds = theirs(model, tokens, solver, pattern, Path(folder))
     else:
         seconds = ours(model, tokens, solver, pattern)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_bytes()
     model.cpu().save_pretrained(out)
-    found = {"seconds": seconds, "peak_bytes": peak * 1024, "loaded_bytes": loaded * 1024}
+    found = {"seconds": seconds, "peak_bytes": peak, "loaded_bytes": loaded}
     if torch.cuda.is_available():
         found["peak_gpu_bytes"] = torch.cuda.max_memory_allocated()
     Path(out, "measured.json").write_text(json.dumps(found))
