@@ -162,6 +162,8 @@ class CompareRecipe:
     """Seed of everything but the draw of calibration samples."""
     keep_models: bool = False
     """Keep the pruned checkpoints, not only what is said about them."""
+    summary_only: bool = False
+    """Run nothing: only say what the cells show that are finished."""
     out: str | None = None
     """Folder, shared by stopped and later runs. Default: runs/compare."""
     trainer: dict[str, Any] = field(default_factory=dict)

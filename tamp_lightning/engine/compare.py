@@ -82,22 +82,26 @@ def run_compare(recipe: CompareRecipe, console: Console) -> Path:
     by one of them, and the one that ends last sums up.
 
     Raises:
-        ValueError, FileNotFoundError: bad input, or a cell of the same name was made by another recipe.
+        ValueError, FileNotFoundError: bad input, a cell of the same name was made by another recipe, or there is
+            nothing to sum up.
     """
     out = Path(recipe.out or "runs/compare")
     cells = grid_cells(recipe, out)
     done = [cell for cell in cells if is_done(cell)]
     console.print(f"{len(cells)} cells, {len(done)} of them there already: {out}", soft_wrap=True)
+    if recipe.summary_only and not done:
+        raise ValueError(f"summary_only is true, but no cell of {out} is finished: leave it out to run them")
     dense: dict[str, Scores | None] = {}
-    for cell in cells:
+    for cell in cells if not recipe.summary_only else []:
         with _claimed(out / LOCKS / cell.name) as mine:
             if mine and not is_done(cell):
                 line = _run_cell(cell, [other for other in cells if is_done(other)], dense, recipe.keep_models)
                 console.print(f"{sum(map(is_done, cells))}/{len(cells)} {cell.name}: {line}")
-    if left := sum(not is_done(cell) for cell in cells):
-        console.print(f"cells left to other commands: {left}; the last of them sums up")
+    done = [cell for cell in cells if is_done(cell)]
+    if recipe.summary_only or len(done) == len(cells):
+        _summarise(done, recipe.reference, out, console)
     else:
-        _summarise(cells, recipe.reference, out, console)
+        console.print(f"cells left to other commands: {len(cells) - len(done)}; the last of them sums up")
     return out
 
 
@@ -146,7 +150,8 @@ def _summarise(cells: list[Cell], reference: str, out: Path, console: Console) -
     result = GridResult([Group(*key, own) for key, own in runs.items()], reference)
     rows = result.rows()
     correlation = result.rank_correlation()
-    content = {"reference": reference, "spearman_kl_retention": correlation, "rows": rows}
+    content = {"reference": reference, "runs": sum(map(len, runs.values())), "spearman_kl_retention": correlation}
+    content["rows"] = rows
     write_json(out / "compare.json", content | environment())
     (out / "compare.md").write_text(markdown(rows, reference))
     first = next(iter(runs.values()))[0]

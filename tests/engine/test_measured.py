@@ -1,6 +1,7 @@
 """Cells of a comparison share what they measure, and several commands share the cells."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,14 @@ def test_a_cell_that_another_command_runs_is_left_to_it(recipe, monkeypatch, cap
         run_compare(two, Console(width=100))
     assert seen == ["b-50-42"]
     assert "cells left to other commands: 1" in capsys.readouterr().out
+
+
+def test_finished_cells_can_be_summed_up_before_the_others(recipe, monkeypatch):
+    two = replace(recipe({"a": Method(allocation="uniform"), "b": Method()}, Grid(["a", "b"])), summary_only=True)
+    with pytest.raises(ValueError, match=r"no cell of .* is finished"):
+        run_compare(two, Console(quiet=True))
+    said = []
+    monkeypatch.setattr(compare, "_summarise", lambda cells, *_: said.extend(cell.name for cell in cells))
+    monkeypatch.setattr(compare, "is_done", lambda cell: cell.method == "a")
+    run_compare(two, Console(quiet=True))
+    assert said == ["a-50-42"]
