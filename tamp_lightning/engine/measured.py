@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,15 @@ from tamp_lightning.engine.continuing import settings_of
 from tamp_lightning.ops.diversity import MODALITIES
 from tamp_lightning.recipe import PruneRecipe
 from tamp_lightning.stream.base import Stream
+from tamp_lightning.stream.reader import read_json
 from tamp_lightning.stream.state import RunState
 
 
 def measure_alike(one: PruneRecipe, other: PruneRecipe) -> bool:
     """Whether two recipes have a measure walk, and in it the same scores."""
     rule = one.method.allocation_rule
-    return rule.basis in METERS and rule == other.method.allocation_rule and _asked(one) == _asked(other)
+    walks = rule.basis in METERS and one.method.mode != "one_shot"
+    return walks and rule == other.method.allocation_rule and _asked(one) == _asked(other)
 
 
 def _asked(recipe: PruneRecipe) -> list[Any]:
@@ -36,8 +37,8 @@ def hand_on(finished: Path, state: RunState, stream: Stream) -> None:
         state: of a run that has not begun, and for which `measure_alike` holds.
         stream: owner of the weights.
     """
-    linears = json.loads((finished / "plan.json").read_text())["linears"]
-    seconds = {"measure": json.loads((finished / "run.json").read_text())["seconds"]["measure"]}
+    linears = read_json(finished / "plan.json")["linears"]
+    seconds = {"measure": read_json(finished / "run.json")["seconds"]["measure"]}
     for index, names in enumerate(stream.facts.linears):
         rows = {full: linears[full] for full in (stream.facts.linear_name(index, name) for name in names)}
         scores = {name: row.get("diversity", row.get("score")) for name, row in rows.items()}

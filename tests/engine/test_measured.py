@@ -64,6 +64,7 @@ def test_cells_that_measure_otherwise_are_told_apart(recipe, tmp_path):
         "tamp": Method(),
         "positive": Method(das=Das(positive_only=True)),
         "uniform": Method(allocation="uniform"),
+        "at_once": Method(mode="one_shot"),  # measures and prunes in one walk
     }
     cells = grid_cells(recipe(methods, Grid(list(methods), [0.5], [1, 2])), tmp_path)
     alike = {(a.name, b.name) for a in cells for b in cells if measure_alike(a.recipe, b.recipe)}
