@@ -8,6 +8,9 @@ from torch import Tensor
 from tamp_lightning.ops.hessian import check_hessian, damped
 from tamp_lightning.ops.masks import check_choice, matrix_mask, nm_mask, quota_mask, row_mask
 
+NEAR = 32
+"""Columns that are updated after every column; the others of a block wait until all of these are done."""
+
 
 @torch.no_grad()
 def sparsegpt(
@@ -93,24 +96,35 @@ def _chooser(
 
 
 def _sweep(part: Tensor, factor: Tensor, keep: Tensor, pattern: tuple[int, int] | None) -> Tensor:
-    """Prune one block's columns in place, and return each column's scaled error [o, block]."""
-    errors = torch.zeros_like(part)
-    for j in range(part.shape[1]):
-        if pattern is not None and j % pattern[1] == 0:
-            group = slice(j, j + pattern[1])
-            keep[:, group] = nm_mask(_losses(part[:, group], factor[group, group]), *pattern)
-        pruned = part[:, j] * keep[:, j]
-        errors[:, j] = (part[:, j] - pruned) / factor[j, j]
-        part[:, j + 1 :] -= errors[:, j : j + 1] * factor[j, j + 1 :]
-        part[:, j] = pruned
-    return errors
+    """Prune one block's columns in place, and return each column's scaled error [o, block].
+
+    Columns stand in rows meanwhile, where they are contiguous, and only those nearby are updated one by one.
+    """
+    rows, scale, width = part.T.contiguous(), factor.diagonal().reciprocal(), part.shape[1]
+    lost = (~keep).T * scale[:, None]
+    errors = torch.empty_like(rows)
+    step = NEAR if pattern is None else max(NEAR // pattern[1], 1) * pattern[1]
+    for start in range(0, width, step):
+        stop = min(start + step, width)
+        for j in range(start, stop):
+            if pattern is not None and j % pattern[1] == 0:
+                group = slice(j, j + pattern[1])
+                keep[:, group] = nm_mask(_losses(rows[group].T, factor[group, group]), *pattern)
+                lost[group] = (~keep[:, group]).T * scale[group, None]
+            torch.mul(rows[j], lost[j], out=errors[j])
+            rows[j + 1 : stop].addr_(factor[j, j + 1 : stop], errors[j], alpha=-1)
+        rows[stop:].addmm_(factor[start:stop, stop:].T, errors[start:stop], alpha=-1)
+    part.copy_(rows.T).mul_(keep)
+    return errors.T
 
 
 def _inverse_factor(hessian: Tensor, damp: float) -> Tensor:
-    """Upper Cholesky factor of the damped Hessian's inverse, float32 [c, c]."""
-    lower, failed = torch.linalg.cholesky_ex(damped(hessian, damp).float())
-    if not failed:
-        upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+    """Upper Cholesky factor of the damped Hessian's inverse, float32 [c, c].
+
+    With R upper and H = R R^T, which is the Cholesky factor of H read backwards, it is R^-1: H itself is not inverted.
+    """
+    lower, failed = torch.linalg.cholesky_ex(damped(hessian, damp).float().flip(0, 1))
     if failed:
         raise ValueError(f"the Hessian is not positive definite with damp {damp}; raise damp or use more tokens.")
-    return upper
+    identity = torch.eye(len(lower), device=lower.device)
+    return torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)

@@ -58,6 +58,27 @@ def test_one_pruned_weight_is_compensated_as_least_squares_would():
     torch.testing.assert_close(got[:, 1:], best, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("options", [{"kept": 7 * 40, "by_row": False}, {"pattern": (2, 4)}, {"pattern": (1, 3)}])
+def test_columns_near_and_far_are_updated_as_one_by_one(options):
+    """More columns than are updated at once, beside a loop in float64 that updates all later ones after each."""
+    weight, inputs = correlated(o=7, c=96)
+    hessian = inputs.T @ inputs
+    got, mask = sparsegpt(weight, hessian, block=96, **options)
+    double = hessian.double()
+    ridge = double + 0.01 * double.diagonal().mean() * torch.eye(96)
+    upper = torch.linalg.cholesky(torch.linalg.inv(ridge)).mH
+    work = weight.double()
+    for j in range(96):
+        error = torch.where(mask[:, j], 0, work[:, j]) / upper[j, j]
+        work[:, j:] -= error[:, None] * upper[j, j:]
+        if "pattern" in options and j % options["pattern"][1] == 0:
+            n, m = options["pattern"]
+            before = work[:, j : j + m] + error[:, None] * upper[j, j : j + m]
+            best = (before / upper.diagonal()[j : j + m]).square().topk(n, dim=1).indices
+            assert torch.equal(torch.zeros(7, m).scatter(1, best, 1.0).bool(), mask[:, j : j + m])
+    torch.testing.assert_close(got.double(), work, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.77])
 @pytest.mark.parametrize("block", [5, 128])
 def test_counts_are_exact_over_uneven_blocks(sparsity, block):
