@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import lightning as L
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tamp_lightning.callbacks.contract import BlockPass
+from tamp_lightning.stream.stubs import replaced
 
 
 @dataclass
@@ -41,7 +43,10 @@ class TokenCollector(L.Callback):
 
     tokens: dict[str, Tokens] = field(default_factory=dict)
     """By linear name relative to the block."""
+    outputs_read: bool = True
+    """False: in the passes that collect statistics nobody reads what linears put out, so the last may put out zeros."""
     _handles: list[RemovableHandle] = field(default_factory=list)
+    _spared: ExitStack | None = None
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Hook the block of this epoch, if something is to be learnt from it."""
@@ -57,6 +62,15 @@ class TokenCollector(L.Callback):
 
         return hook
 
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: BlockPass, *_: object) -> None:
+        """Spare the batches to come the linear that ran last: nothing that is looked at depends on it."""
+        collects = pl_module.walk == "prune" and pl_module.stage == "collect" and not pl_module.is_dense
+        if self.outputs_read or not collects or not self.tokens or self._spared:
+            return
+        last = pl_module.block.get_submodule(list(self.tokens)[-1])
+        self._spared = ExitStack()
+        self._spared.enter_context(replaced([last], [_zeros(last)]))
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Remove the hooks and let the last batch go."""
         self._drop()
@@ -70,3 +84,12 @@ class TokenCollector(L.Callback):
             handle.remove()
         self._handles.clear()
         self.tokens.clear()
+        if self._spared:
+            self._spared.close()
+            self._spared = None
+
+
+def _zeros(linear: nn.Module) -> Callable[[Tensor], Tensor]:
+    """What has the shape of the linear's output and costs nothing."""
+    width = linear.get_parameter("weight").shape[0]
+    return lambda inputs: inputs.new_zeros(*inputs.shape[:-1], width)

@@ -199,7 +199,7 @@ def _callbacks(
     method: Method, space: CacheSpace | None
 ) -> tuple[list[L.Callback], AllocationCallback, PruningCallback]:
     """Those that a method needs, in the order in which they have to be called."""
-    collector = TokenCollector()
+    collector = TokenCollector(outputs_read=method.reads_outputs)
     attention = AttentionCollector() if method.token_rule.needs_attention else None
     drift = DriftCollector() if "drift" in method.prune_stages else None
     dense = DenseTwin(collector, method.polish.on, space) if method.correction.on else None

@@ -160,6 +160,11 @@ class Method:
         return self.statistics != "nothing" or self.polish.on
 
     @property
+    def reads_outputs(self) -> bool:
+        """Whether statistics need what linears or blocks put out, not only what linears read."""
+        return self.token_rule.needs_outputs or len(self.token_rule.stages) > 1 or self.correction.on
+
+    @property
     def measure_stages(self) -> tuple[Stage, ...]:
         """Passes over each dense block before any is pruned; none if the allocation needs no activations."""
         return ("collect",) if self.allocation_rule.basis in WALKS else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -75,23 +75,25 @@ def run_stubs(
 
         return forward
 
-    with _replaced(blocks, [stub(k) for k in range(len(blocks))]), suppress(_Reached):
+    with replaced(blocks, [stub(k) for k in range(len(blocks))]), suppress(_Reached):
         module(*arguments[0], **arguments[1])
     return seen
 
 
 @contextmanager
-def _replaced(blocks: nn.ModuleList, stubs: Sequence[Callable[..., Tensor]]) -> Iterator[None]:
-    own = [vars(block).get("forward") for block in blocks]
-    for block, stub in zip(blocks, stubs, strict=True):
-        block.forward = stub
+def replaced(modules: Iterable[nn.Module], stubs: Iterable[Callable[..., Tensor]]) -> Iterator[None]:
+    """Inside, every module computes what its stub returns; its hooks are called as ever."""
+    pairs = list(zip(modules, stubs, strict=True))
+    own = [vars(module).get("forward") for module, _ in pairs]
+    for module, stub in pairs:
+        module.forward = stub
     try:
         yield
     finally:
-        for block, forward in zip(blocks, own, strict=True):
-            del block.forward
+        for (module, _), forward in zip(pairs, own, strict=True):
+            del module.forward
             if forward is not None:
-                block.forward = forward
+                module.forward = forward
 
 
 def _bind(kind: type[nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

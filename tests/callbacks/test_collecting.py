@@ -53,6 +53,50 @@ def test_collector_sees_the_current_blocks_linears_and_forgets_them():
     assert not collector.tokens
 
 
+class CountsCalls(L.Callback):
+    """How often each linear of the last block really multiplied in the last pass."""
+
+    def __init__(self, block):
+        self.now = {}
+        self.forwards = {name: self.counted(name, linear.forward) for name, linear in linears(block)}
+        for name, linear in linears(block):
+            linear.forward = self.forwards[name]
+
+    def counted(self, name, forward):
+        def call(inputs):
+            self.now[name] = self.now.get(name, 0) + 1
+            return forward(inputs)
+
+        return call
+
+    def on_train_epoch_end(self, trainer, module):
+        self.calls, self.now = self.now, {}
+
+
+def linears(block):
+    return [(name, module) for name, module in block.named_modules() if name.endswith("_proj")]
+
+
+@pytest.mark.parametrize(
+    ("method", "spared"),
+    [
+        (WANDA, True),
+        (Method(tokens="text_only", allocation="uniform", solver="sparsegpt"), True),
+        (Method(tokens="atv", allocation="uniform"), False),
+        (TAMP, False),
+        (Method(tokens="all", allocation="uniform", mode="one_shot"), False),
+    ],
+)
+def test_the_last_linear_rests_where_nobody_reads_outputs(method, spared):
+    model = make_llava()
+    block = model.get_decoder().layers[-1]
+    counts = CountsCalls(block)
+    run(model, calibration(toys("ptpt"), 1), method, counts)
+    assert counts.calls["mlp.up_proj"] == 4
+    assert counts.calls["mlp.down_proj"] == (1 if spared else 4)
+    assert all(linear.forward is counts.forwards[name] for name, linear in linears(block))
+
+
 def test_token_share_is_counted_over_all_batches():
     samples = toys("ptp")
     pruned = run(make_llava(), calibration(samples, 2), WANDA)
