@@ -18,7 +18,7 @@ def columns(rows: Sequence[Mapping[str, Any]], reference: str) -> list[str]:
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
-    """One row as text: shares and retention in percent, KL in nats with its 95 % interval."""
+    """One row as text: shares and retention in percent, KL in nats, both with 95 % intervals."""
     paired = row.get("against_reference")
     above = row["corrected_retention"]
     return [
@@ -35,9 +35,11 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def with_interval(figure: Mapping[str, float], digits: int) -> str:
-    """`value [low, high]`."""
-    return f"{figure['value']:.{digits}f} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
+def with_interval(figure: Mapping[str, float | None], digits: int) -> str:
+    """`value [low, high]`, with `± standard deviation` over the seeds where there are several."""
+    spread = figure.get("sd_over_seeds")
+    around = "" if spread is None else f" ± {spread:.{digits}f}"
+    return f"{figure['value']:.{digits}f}{around} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], reference: str) -> str:

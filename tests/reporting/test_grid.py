@@ -68,6 +68,9 @@ def test_figures_are_means_over_seeds_of_what_the_run_folders_say(grid):
     expected = paired_difference(kl["magnitude"], kl["wanda"], pictures)
     found = rows["magnitude"]["against_reference"]["kl"]
     assert (found["value"], found["low"], found["high"]) == pytest.approx(expected[:1] + expected[2:4])
+    wanda = rows["wanda"]["kl"]
+    assert f"{wanda['value']:.2f} ± {wanda['sd_over_seeds']:.2f} [" in (out / "compare.md").read_text()
+    assert f"± {wanda['sd_over_seeds']:.3f} over draws" in (out / "report.html").read_text()
     assert "against_reference" not in rows["wanda"]
     assert rows["magnitude"]["kl"]["sd_over_seeds"] == pytest.approx(0)  # reads no calibration data
     assert [row["kl"]["value"] for row in content["rows"]] == sorted(row["kl"]["value"] for row in content["rows"])
