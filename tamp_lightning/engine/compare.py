@@ -163,7 +163,7 @@ def _summarise(cells: list[Cell], reference: str, out: Path, console: Console) -
 
 
 def is_done(cell: Cell) -> bool:
-    """Whether the cell's run folder is finished.
+    """Whether the cell's run folder is finished, whatever trainer ran it: on a GPU, say, or without progress bars.
 
     Raises:
         ValueError: it was made by another recipe.
@@ -171,6 +171,7 @@ def is_done(cell: Cell) -> bool:
     folder = Path(str(cell.recipe.out))
     if not (folder / "run.json").is_file():
         return False
-    if (folder / "recipe.yaml").read_text() != cell.text:
+    asked, found = (yaml.safe_load(text) for text in (cell.text, (folder / "recipe.yaml").read_text()))
+    if found | {"trainer": None} != asked | {"trainer": None}:
         raise ValueError(f"{folder} was made by another recipe: remove it, or name another folder with --out")
     return True
