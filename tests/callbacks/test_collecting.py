@@ -16,11 +16,6 @@ from tamp_lightning.stream import MemoryStream
 from ..conftest import IMAGE_ID, TAMP, WANDA, as_batch, calibration, run, toys
 from ..stream.conftest import make_llama, make_llava
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-]
-
 
 class Sees(L.Callback):
     """Notes what the collector holds after every batch."""

@@ -8,11 +8,6 @@ from tamp_lightning.data.calibration import calibration_batch, right_padded
 from ..conftest import TAMP, WANDA, as_batch, calibration, hashes, run, toys
 from ..stream.conftest import make_llama, make_llava
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-]
-
 
 @pytest.mark.parametrize("method", [TAMP, WANDA])
 @pytest.mark.parametrize(("make", "kinds"), [(make_llava, "tptp"), (make_llama, "tttt")])

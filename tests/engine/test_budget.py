@@ -9,11 +9,6 @@ from tamp_lightning.methods.method import Method
 from ..conftest import calibration, run, toys
 from ..stream.conftest import make_llava
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-]
-
 
 def popcount(bits):
     return sum(int(byte).bit_count() for byte in bits)

@@ -13,11 +13,6 @@ from tamp_lightning.methods.method import Method
 from ..conftest import TAMP, WANDA, as_batch, calibration, run, toys
 from ..stream.conftest import make_llama, make_llava
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-]
-
 
 @pytest.mark.parametrize("method", [TAMP, WANDA])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -13,11 +13,6 @@ from tamp_lightning.ops.allocation import allocate
 from ..conftest import IMAGE_ID, TAMP, WANDA, as_batch, calibration, run, toys
 from ..stream.conftest import make_llama, make_llava
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-]
-
 LINEARS = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
            "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]  # fmt: skip
 

@@ -12,11 +12,6 @@ from ..conftest import TAMP, calibration, hashes, run, toys
 from ..stream.conftest import make_llava
 from .test_literal import amia, diversities, prune_block, unpack
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-]
-
 PLAIN = {"tokens": "all", "allocation": "uniform"}
 
 

@@ -13,11 +13,6 @@ from tamp_lightning.engine.run_folder import plan_content, write_masks
 from ..conftest import TAMP, WANDA, calibration, run, toys
 from ..stream.conftest import make_llava
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-]
-
 
 @pytest.fixture(scope="module")
 def model():

@@ -12,12 +12,6 @@ from tamp_lightning.engine.run_folder import summarise, write_predictions
 from tamp_lightning.engine.scoring import answer_means, score
 from tamp_lightning.engine.trainer import scoring_trainer
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*module.*in eval mode"),
-]
-
 
 @pytest.fixture(scope="module")
 def suite(processor):

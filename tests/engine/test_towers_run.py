@@ -12,10 +12,6 @@ from tamp_lightning.engine.prune import run_prune
 from tamp_lightning.recipe_check import UsageError
 from tamp_lightning.run import parse
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-]
 RECIPE = """
 task: prune
 model: {{checkpoint: {folder}/model, dtype: float32}}

@@ -15,11 +15,6 @@ from tamp_lightning.stream import DiskStream, MemoryStream
 from ..conftest import TAMP, WANDA, as_batch, calibration, hashes, run, toys
 from ..stream.conftest import logits, make_llama, make_llava, save
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-]
-
 
 class LastBlock(L.Callback):
     """Advances every cached batch through the last block, which is pruned by then."""

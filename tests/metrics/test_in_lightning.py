@@ -29,8 +29,6 @@ class Scored(L.LightningModule):
         self.fidelity.reset()
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning 2.6 on torch 2.13
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
 def test_bf16_true_and_log_dict(tmp_path):
     trainer = L.Trainer(
         accelerator="cpu",

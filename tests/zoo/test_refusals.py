@@ -11,10 +11,6 @@ from tamp_lightning.stream import MemoryStream
 
 from .families import FAMILIES, SLIDING, TEXT, text
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-]
 IDS = torch.randint(3, 80, (1, 12), generator=torch.Generator().manual_seed(0))
 
 

@@ -18,10 +18,6 @@ from tamp_lightning.stream import DiskStream, MemoryStream, Stream
 from ..conftest import hashes
 from .families import FAMILIES, KINDS, NUMBERS, Family
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-]
 BLOCKS = 4
 
 
