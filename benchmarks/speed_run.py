@@ -44,7 +44,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "tamp_per_block": {"amia": {"per": "block"}},
     "tamp_64_tokens": {"amia": {"max_tokens": 64}},
     "sparsegpt": {**PLAIN, "solver": "sparsegpt", "pattern": "matrix"},
-    "tamp_plus": {**PLAIN, "allocation": "constant", "solver": "admm", "pattern": "matrix", "admm": {"damp": 0.02}},
+    "tamp_plus": {
+        **PLAIN,
+        "allocation": "constant",
+        "constant": {"cap_margin": 0.05},
+        "solver": "admm",
+        "pattern": "matrix",
+        "admm": {"damp": 0.02, "rho": 0.3},
+    },
     "one_shot": {"mode": "one_shot"},
     "one_shot_per_block": {"mode": "one_shot", "amia": {"per": "block"}},
 }
