@@ -49,7 +49,7 @@ evaluate-smol: $(READY) ## score the test bed beside its controls
 compare: $(READY) ## every method on the test bed: docs/results.md; hours, goes on where it was stopped
 	$(TAMP) compare_smol $(ARGS)
 
-compare-quick: $(READY) ## seven methods at 60 % on the test bed; about 15 minutes on 2 cores
+compare-quick: $(READY) ## seven methods at 60 % on the test bed; about 6 minutes on 2 cores
 	$(TAMP) compare_smol_quick $(ARGS)
 
 export: $(READY) ## store the pruned run CHECKPOINT without its zeros in OUT

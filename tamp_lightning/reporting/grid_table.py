@@ -37,9 +37,12 @@ def cells(row: Mapping[str, Any]) -> list[str]:
 
 def with_interval(figure: Mapping[str, float | None], digits: int) -> str:
     """`value [low, high]`, with `± standard deviation` over the seeds where there are several."""
+    return f"{_with_spread(figure, digits)} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
+
+
+def _with_spread(figure: Mapping[str, float | None], digits: int) -> str:
     spread = figure.get("sd_over_seeds")
-    around = "" if spread is None else f" ± {spread:.{digits}f}"
-    return f"{figure['value']:.{digits}f}{around} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
+    return f"{figure['value']:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], reference: str) -> str:
@@ -50,10 +53,19 @@ def markdown(rows: Sequence[Mapping[str, Any]], reference: str) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]], reference: str) -> Table:
-    """The table for a terminal."""
+    """What fits into 80 columns of a terminal: the rest, intervals above all, is in the Markdown and on the page."""
     view = Table()
-    for number, head in enumerate(columns(rows, reference)):
-        view.add_column(head, justify="left" if number == 0 else "right")
+    view.add_column("method", no_wrap=True)
+    for head in ("sparsity", "retention", "KL", f"KL - {reference}'s", "s"):
+        view.add_column(head, justify="right")
     for row in rows:
-        view.add_row(*cells(row))
+        paired = row.get("against_reference")
+        view.add_row(
+            row["method"],
+            f"{100 * row['sparsity']:g} %",
+            _with_spread(row["retention"], 1),
+            _with_spread(row["kl"], 2),
+            f"{paired['kl']['value']:+.2f}" if paired else "–",
+            f"{row['seconds']:.0f}",
+        )
     return view
