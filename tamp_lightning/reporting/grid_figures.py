@@ -41,7 +41,13 @@ def bands(rows: Sequence[Row], style: Style) -> Figure:
         axes.set_xticks(sorted({100 * row["sparsity"] for own in lines.values() for row in own}))
         axes.set_xlabel("sparsity, %")
         axes.set_ylabel(label)
-        axes.set_ylim(bottom=0)
+        if key == "kl" and all(row["kl"]["low"] > 0 for own in lines.values() for row in own):
+            # methods differ by factors
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.minorticks_off()
+        else:
+            axes.set_ylim(bottom=0)
         axes.grid(axis="y")
         axes.spines["left"].set_visible(False)
     handles, names = panels[0].get_legend_handles_labels()
