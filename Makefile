@@ -67,11 +67,11 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY) ## speed on this machine, side by side: benchmarks/results/*.json and tables; docs/performance.md
-	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/speed_ops.py
-	$(BIN)/python benchmarks/growth_run.py
-	$(BIN)/python benchmarks/speed_run.py --score
+bench: $(READY) ## speed on this machine, side by side: perf/results/*.json and tables; docs/performance.md
+	$(BIN)/python perf/startup.py
+	$(BIN)/python perf/speed_ops.py
+	$(BIN)/python perf/growth_run.py
+	$(BIN)/python perf/speed_run.py --score
 
 clean: ## remove caches and builds; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,5 +1,5 @@
 """`python -m tamp_lightning`."""
 
-from tamp_lightning.cli import main
+from tamp_lightning.cli.main import main
 
 main()

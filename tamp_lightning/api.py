@@ -13,20 +13,20 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tamp_lightning.benchmarks.predictions import write_json
+from tamp_lightning.checkpoint.reader import CheckpointReader
+from tamp_lightning.compat.known_warnings import without_known_warnings
 from tamp_lightning.data.calibration import CalibrationData
-from tamp_lightning.engine import run_folder
-from tamp_lightning.engine.fingerprint import fingerprint
-from tamp_lightning.engine.known_warnings import without_known_warnings
-from tamp_lightning.engine.trainer import Pruned, prune_stream, scoring_trainer
+from tamp_lightning.evaluation.predictions import write_json
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.ops.bits import unpack_bits
+from tamp_lightning.passes.trainer import Pruned, prune_stream, scoring_trainer
 from tamp_lightning.reporting.card import Base, prune_card, write_cards
+from tamp_lightning.runs.fingerprint import fingerprint
+from tamp_lightning.runs.state import RunState, is_unfinished, refuse_finished
 from tamp_lightning.stream import DiskStream, MemoryStream
 from tamp_lightning.stream.cache import CacheSpace
-from tamp_lightning.stream.reader import CheckpointReader
-from tamp_lightning.stream.state import RunState, is_unfinished, refuse_finished
+from tamp_lightning.tasks import run_folder
 
 Choice = TypeVar("Choice")
 

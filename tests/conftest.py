@@ -21,10 +21,10 @@ from transformers import (
 )
 
 from tamp_lightning.data.calibration import CalibrationData, calibration_batch
-from tamp_lightning.engine.trainer import Pruned, prune_stream
 from tamp_lightning.methods.method import Method
-from tamp_lightning.models.smol_llava_next import build_processor
+from tamp_lightning.passes.trainer import Pruned, prune_stream
 from tamp_lightning.stream import MemoryStream
+from tamp_lightning.testbeds.smol_llava_next import build_processor
 
 from .stream.conftest import IMAGE_ID
 

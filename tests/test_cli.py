@@ -8,10 +8,11 @@ from typing import Literal
 
 import pytest
 
-import tamp_lightning.run as run_module
-from tamp_lightning import cli, doctor
-from tamp_lightning.recipe_check import Checker, UsageError
-from tamp_lightning.run import check_trainer, parse
+import tamp_lightning.cli.run as run_module
+from tamp_lightning.cli import doctor
+from tamp_lightning.cli import main as cli
+from tamp_lightning.cli.run import check_trainer, parse
+from tamp_lightning.config.check import Checker, UsageError
 
 SHIPPED = "llava_next_tamp"
 
@@ -250,7 +251,7 @@ def lightning(monkeypatch, capsys):
     """Runs the `lightning` script beside the given other owners of that name."""
 
     def call(*args: str, others: tuple[str, ...] = ()) -> tuple[int, str, str]:
-        ours = "tamp_lightning.cli:lightning_main"
+        ours = "tamp_lightning.cli.main:lightning_main"
         owners = EntryPoints(EntryPoint("lightning", value, "console_scripts") for value in (ours, *others))
         monkeypatch.setattr(cli, "entry_points", owners.select)
         monkeypatch.setattr(sys, "argv", ["lightning", *args])
@@ -294,7 +295,7 @@ def test_doctor(tamp, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("line", "says"), [("from tamp_lightning.cli import x", "ours"), ("from sdk.a import b", "sdk:")]
+    ("line", "says"), [("from tamp_lightning.cli.main import x", "ours"), ("from sdk.a import b", "sdk:")]
 )
 def test_doctor_names_the_owner_of_lightning(tmp_path, monkeypatch, line, says):
     script = tmp_path / "lightning"

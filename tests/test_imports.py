@@ -13,31 +13,34 @@ import pytest
 import tamp_lightning
 
 PACKAGE = Path(tamp_lightning.__file__).parent
-LEAVES = {"resources", "recipe_check", "recipe_finetune"}
-BELOW_ENGINE = {"ops", "methods", "stream", "callbacks", "recipe", "models", "data", "metrics", "benchmarks", *LEAVES}
-ENGINE = BELOW_ENGINE | {"reporting", "export", "finetune"}
-DOORS = ENGINE | {"engine", "run", "doctor", "api", "cli", ""}
+LEAVES = {"compat", "files", "resources"}
+METHODS = {"ops", "methods", "config"}
+WEIGHTS = METHODS | {"checkpoint", "distributed", "stream"}
+CONTENT = {"data", "metrics", "benchmarks", "models"}
+WORK = LEAVES | WEIGHTS | CONTENT | {"passes", "evaluation", "runs", "testbeds", "reporting", "export", "finetune"}
+DOORS = WORK | {"tasks", "api", "cli", ""}
 MAY_IMPORT = {
-    "resources": set(),
-    "recipe_check": set(),
-    "recipe_finetune": set(),
+    **{leaf: set() for leaf in LEAVES},
     "ops": set(),
     "methods": {"ops"},
-    "recipe": {"methods", "recipe_finetune"},
-    "stream": {"ops", "methods"},
-    "callbacks": {"ops", "methods", "stream"},
-    "models": {"stream", "resources"},
-    "data": {"resources"},
+    "config": {"methods"},
+    "checkpoint": LEAVES | {"methods"},
+    "distributed": {"methods"},
+    "stream": LEAVES | {"ops", "methods", "checkpoint", "distributed"},
+    "models": LEAVES | {"checkpoint"},
+    "data": LEAVES,
     "metrics": set(),
-    "benchmarks": {"data", "metrics", "resources"},
-    "reporting": BELOW_ENGINE,
-    "export": BELOW_ENGINE,
-    "finetune": BELOW_ENGINE,
-    "engine": ENGINE,
-    "run": DOORS,
-    "api": DOORS,
+    "benchmarks": {"data", "metrics", *LEAVES},
+    "runs": LEAVES | {"config", "checkpoint"},
+    "passes": LEAVES | WEIGHTS | {"data", "runs"},
+    "evaluation": LEAVES | WEIGHTS | {"data", "metrics", "benchmarks", "passes", "runs"},
+    "testbeds": LEAVES | WEIGHTS | CONTENT | {"passes", "evaluation"},
+    "export": LEAVES | WEIGHTS,
+    "reporting": LEAVES | WEIGHTS | CONTENT | {"passes", "evaluation"},
+    "finetune": LEAVES | WEIGHTS | {"data", "passes", "runs", "testbeds"},
+    "tasks": WORK,
+    "api": WORK | {"tasks"},
     "cli": DOORS,
-    "doctor": DOORS,
     "__main__": DOORS,
     "": DOORS,
 }
@@ -94,7 +97,7 @@ for name in {NAMES!r}:
     python(code)
 
 
-@pytest.mark.parametrize("code", ["import tamp_lightning", "import tamp_lightning.cli, tamp_lightning.resources"])
+@pytest.mark.parametrize("code", ["import tamp_lightning", "import tamp_lightning.cli.main, tamp_lightning.resources"])
 def test_import_loads_no_heavy_library(code):
     loaded = json.loads(python(f"import json, sys\n{code}\nprint(json.dumps(list(sys.modules)))"))
     assert not {"torch", "lightning", "transformers", "numpy"} & set(loaded)

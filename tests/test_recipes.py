@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from tamp_lightning.recipe import RECIPES
+from tamp_lightning.cli.run import parse
+from tamp_lightning.config.recipe import RECIPES
 from tamp_lightning.resources import shipped_recipes
-from tamp_lightning.run import parse
 
 SHIPPED = shipped_recipes()
 

@@ -10,15 +10,15 @@ from typing import Any
 
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
+from tamp_lightning.checkpoint.mask_file import MASKS
+from tamp_lightning.checkpoint.reader import CheckpointReader, read_header, read_json
+from tamp_lightning.checkpoint.skeleton import build_skeleton
+from tamp_lightning.checkpoint.writer import side_files
 from tamp_lightning.export.form import METHOD, VERSION, verify
 from tamp_lightning.export.layout import listed_files
 from tamp_lightning.export.masks import RunMasks, ZeroMasks, linear_weights
 from tamp_lightning.export.shards import KeptOf, Sizes, compress, expand
 from tamp_lightning.export.target import Target
-from tamp_lightning.stream.mask_file import MASKS
-from tamp_lightning.stream.reader import CheckpointReader, read_header, read_json
-from tamp_lightning.stream.skeleton import build_skeleton
-from tamp_lightning.stream.writer import side_files
 
 CARD = "README.md"
 Cards = Callable[[Path, Sizes | None], dict[str, str]]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tamp_lightning.checkpoint.reader import Shard, TensorInfo, read_header, read_json
 from tamp_lightning.export.form import DENSE_HEADER, LAYOUT_VERSION, METHOD, VERSION, check_section
-from tamp_lightning.stream.reader import Shard, TensorInfo, read_header, read_json
 
 
 def listed_files(folder: Path) -> dict[str, str] | None:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
+from tamp_lightning.checkpoint.names import stored_as_used
+from tamp_lightning.checkpoint.reader import CheckpointReader, TensorInfo, read_header
 from tamp_lightning.export.codec import Bits
 from tamp_lightning.export.form import BIT_TYPES
 from tamp_lightning.export.shards import read_bits
-from tamp_lightning.stream.names import stored_as_used
-from tamp_lightning.stream.reader import CheckpointReader, TensorInfo, read_header
 
 
 def linear_weights(model: PreTrainedModel, reader: CheckpointReader) -> dict[str, str]:

@@ -13,11 +13,11 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from tamp_lightning.checkpoint.reader import Shard, TensorInfo, read_header
 from tamp_lightning.export.codec import Bits, decode, encode
 from tamp_lightning.export.form import BIT_TYPES, CODES, DENSE_HEADER, LAYOUT_VERSION, VERSION
 from tamp_lightning.export.layout import dense_shard, raw_header
-from tamp_lightning.stream.files import CHUNK, published, read_range
-from tamp_lightning.stream.reader import Shard, TensorInfo, read_header
+from tamp_lightning.files import CHUNK, published, read_range
 
 WIDTHS = {"F64": 8, "I64": 8, "U64": 8, "C64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 """Bytes of an element by its name in safetensors; one for all others."""

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tamp_lightning.stream.files import published, sha256_of, sync
-from tamp_lightning.stream.writer import refuse_existing
+from tamp_lightning.checkpoint.writer import refuse_existing
+from tamp_lightning.files import published, sha256_of, sync
 
 STATE = "export.json"
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from transformers import ProcessorMixin
 
+from tamp_lightning.config.finetune import FinetuneData
 from tamp_lightning.data import sources
 from tamp_lightning.data.conversations import ConversationCollator
 from tamp_lightning.data.easy_vqa import by_picture, questions
 from tamp_lightning.data.finetuning import Conversations, FinetuneBatches, PictureQuestions, collate_packed, split
-from tamp_lightning.recipe_finetune import FinetuneData
 
 
 def make_batches(choice: FinetuneData, processor: ProcessorMixin, lengths: Sequence[int]) -> FinetuneBatches:

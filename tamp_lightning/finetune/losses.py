@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from tamp_lightning.config.finetune import DistillSection
 from tamp_lightning.data.packing import IGNORE
-from tamp_lightning.recipe_finetune import DistillSection
 
 EXTRAS = ("labels", "segments", "answers", "valid", "sample_ids")
 """What a batch has beside the model's inputs."""

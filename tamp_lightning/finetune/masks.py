@@ -10,10 +10,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from tamp_lightning.checkpoint.mask_file import MASKS
+from tamp_lightning.checkpoint.reader import read_json
 from tamp_lightning.finetune.target import Target
 from tamp_lightning.ops.bits import bits_sha256, unpack_bits
-from tamp_lightning.stream.mask_file import MASKS
-from tamp_lightning.stream.reader import read_json
 
 PLAN = "plan.json"
 OWN_ZEROS = 0.01

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
-from tamp_lightning.callbacks.keep_mask import MaskKeeper
+from tamp_lightning.config.finetune import Schedule
 from tamp_lightning.data.packing import IGNORE
 from tamp_lightning.finetune.losses import Answers, Distillation
-from tamp_lightning.recipe_finetune import Schedule
+from tamp_lightning.passes.callbacks.keep_mask import MaskKeeper
 
 
 def choose_trainable(model: PreTrainedModel, train: str, blocks: str) -> None:

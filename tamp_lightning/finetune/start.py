@@ -11,14 +11,14 @@ from typing import Any
 
 from torch import Tensor
 
+from tamp_lightning.checkpoint import mask_file
+from tamp_lightning.checkpoint.mask_file import MASKS
+from tamp_lightning.checkpoint.reader import read_json
+from tamp_lightning.config.recipe import FinetuneRecipe
 from tamp_lightning.finetune.masks import PLAN, check_masks, masks_from_zeros, read_masks
 from tamp_lightning.finetune.target import Target
-from tamp_lightning.models.checkpoints import resolve
 from tamp_lightning.ops.bits import mask_sha256, pack_bits
-from tamp_lightning.recipe import FinetuneRecipe
-from tamp_lightning.stream import mask_file
-from tamp_lightning.stream.mask_file import MASKS
-from tamp_lightning.stream.reader import read_json
+from tamp_lightning.testbeds.checkpoints import resolve
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tamp_lightning.stream.facts import ModelFacts, find_facts
-from tamp_lightning.stream.names import KeyMap, check_dtypes, map_keys
-from tamp_lightning.stream.reader import FLOATS, CheckpointReader
-from tamp_lightning.stream.skeleton import build_skeleton
-from tamp_lightning.stream.writer import ShardWriter
+from tamp_lightning.checkpoint.facts import ModelFacts, find_facts
+from tamp_lightning.checkpoint.names import KeyMap, check_dtypes, map_keys
+from tamp_lightning.checkpoint.reader import FLOATS, CheckpointReader
+from tamp_lightning.checkpoint.skeleton import build_skeleton
+from tamp_lightning.checkpoint.writer import ShardWriter
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tamp_lightning.stream.adapter import AUDIO, IMAGE, TEXT, VIDEO, Adapter, register
+from tamp_lightning.checkpoint.adapter import AUDIO, IMAGE, TEXT, VIDEO, Adapter, register
 
 __all__ = ["AUDIO", "IMAGE", "TEXT", "VIDEO", "Adapter", "register"]
 

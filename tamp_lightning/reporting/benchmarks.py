@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from tamp_lightning.benchmarks.predictions import write_json
+from tamp_lightning.evaluation.predictions import write_json
 
 RAW = ("perception", "cognition", "margin")
 COLUMNS = ("checkpoint", "benchmark", "answers", "figure", "value", "questions", "skipped")

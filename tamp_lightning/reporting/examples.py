@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 from transformers import LlavaNextConfig, PretrainedConfig
 
-from tamp_lightning.callbacks.chosen import Chosen, Watched
 from tamp_lightning.data.calibration import Sample
 from tamp_lightning.data.media import read_frames
-from tamp_lightning.models.anyres import llava_next_grids
 from tamp_lightning.ops.diversity import MODALITIES
+from tamp_lightning.passes.callbacks.chosen import Chosen, Watched
+from tamp_lightning.reporting.anyres import llava_next_grids
 
 SIDE = 336
 FRAME_SIDE = 128

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tamp_lightning.checkpoint.facts import ModelFacts
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.ops.masks import all_finite, keep_where
-from tamp_lightning.stream.facts import ModelFacts
 
 
 class Stream(Protocol):

@@ -7,14 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from tamp_lightning.checkpoint.facts import find_facts
+from tamp_lightning.checkpoint.names import check_dtypes, map_keys, tower_keys
+from tamp_lightning.checkpoint.reader import FLOATS, CheckpointReader
+from tamp_lightning.checkpoint.skeleton import build_skeleton, compute_dtypes, load_skeleton
+from tamp_lightning.checkpoint.writer import TOWERS, ShardWriter, refuse_existing
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.ops.masks import all_finite, keep_where
 from tamp_lightning.stream.base import check_pruned
-from tamp_lightning.stream.facts import find_facts
-from tamp_lightning.stream.names import check_dtypes, map_keys, tower_keys
-from tamp_lightning.stream.reader import FLOATS, CheckpointReader
-from tamp_lightning.stream.skeleton import build_skeleton, compute_dtypes, load_skeleton
-from tamp_lightning.stream.writer import TOWERS, ShardWriter, refuse_existing
 
 
 class DiskStream:

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from tamp_lightning.checkpoint.writer import ShardWriter
 from tamp_lightning.stream.disk import DiskStream
-from tamp_lightning.stream.writer import ShardWriter
 
 
 class _NoWriter(ShardWriter):

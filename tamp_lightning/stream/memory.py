@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tamp_lightning.checkpoint.facts import find_facts
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.stream.base import check_pruned
-from tamp_lightning.stream.facts import find_facts
 
 
 class MemoryStream:
@@ -20,7 +20,7 @@ class MemoryStream:
         towers: what of towers and projector is pruned; None = nothing.
 
     Raises:
-        ValueError: see :func:`tamp_lightning.stream.facts.find_facts`.
+        ValueError: see :func:`tamp_lightning.checkpoint.facts.find_facts`.
     """
 
     def __init__(

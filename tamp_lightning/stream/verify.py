@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tamp_lightning.checkpoint.facts import ModelFacts
 from tamp_lightning.stream.calls import Calls
-from tamp_lightning.stream.facts import ModelFacts
 
 
 class _Reached(Exception):

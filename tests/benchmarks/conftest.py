@@ -7,11 +7,11 @@ import lightning as L
 import pytest
 
 from tamp_lightning.benchmarks.base import Benchmark
-from tamp_lightning.benchmarks.predictions import Store, questions_digest
 from tamp_lightning.data.readers.item import Items
-from tamp_lightning.engine.benchmarks import answer_all
-from tamp_lightning.engine.generate import Answers, Way
-from tamp_lightning.engine.trainer import scoring_trainer
+from tamp_lightning.evaluation.benchmarks import answer_all
+from tamp_lightning.evaluation.generate import Answers, Way
+from tamp_lightning.evaluation.predictions import Store, questions_digest
+from tamp_lightning.passes.trainer import scoring_trainer
 
 
 @pytest.fixture(autouse=True)

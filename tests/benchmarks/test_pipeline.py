@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tamp_lightning.benchmarks.base import update
-from tamp_lightning.benchmarks.examples import Examples, accepts, check_accepts
 from tamp_lightning.benchmarks.registry import BENCHMARKS
 from tamp_lightning.data.media import BadMedia
+from tamp_lightning.evaluation.examples import Examples, accepts, check_accepts
 
 from ..fixtures.layouts import LAYOUTS, SOUND, VIDEO
 

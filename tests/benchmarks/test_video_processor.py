@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextVideoConfig, LlavaNextVideoForConditionalGeneration
 
-from tamp_lightning.benchmarks.examples import Examples, LeftCollator, accepts, check_accepts
-from tamp_lightning.benchmarks.predictions import Store
 from tamp_lightning.benchmarks.registry import BENCHMARKS
-from tamp_lightning.engine.benchmarks import answer_all
-from tamp_lightning.engine.generate import Way
+from tamp_lightning.evaluation.benchmarks import answer_all
+from tamp_lightning.evaluation.examples import Examples, LeftCollator, accepts, check_accepts
+from tamp_lightning.evaluation.generate import Way
+from tamp_lightning.evaluation.predictions import Store
 
 from ..fixtures.layouts import LAYOUTS
 

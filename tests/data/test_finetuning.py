@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tamp_lightning.config.finetune import FinetuneData
 from tamp_lightning.data.calibration import Sample, SampleList
 from tamp_lightning.data.easy_vqa import by_picture, questions
 from tamp_lightning.data.finetuning import Conversations, FinetuneBatches, PictureQuestions, collate_packed, split
 from tamp_lightning.finetune.batches import make_batches
-from tamp_lightning.recipe_finetune import FinetuneData
 
 
 class Numbers(torch.utils.data.Dataset):

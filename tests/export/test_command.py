@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tamp_lightning.cli import main
+from tamp_lightning.cli.main import main
 from tamp_lightning.export import job
 from tamp_lightning.export.job import Source, to_bitmask
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tamp_lightning.checkpoint.reader import CheckpointReader
 from tamp_lightning.export.job import Source, to_bitmask
 from tamp_lightning.models.videollama2 import Videollama2Qwen2ForCausalLM
-from tamp_lightning.stream.reader import CheckpointReader
 
 from ..models.videollama2.conftest import tiny_config
 from ..stream.conftest import make_llama, make_llava, make_qwen2, save

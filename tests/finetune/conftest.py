@@ -10,13 +10,13 @@ import torch
 import yaml
 from rich.console import Console
 
+from tamp_lightning.config.finetune import FinetuneData, Schedule
+from tamp_lightning.config.recipe import CalibrationChoice, FinetuneRecipe, ModelChoice, PruneRecipe, ScoreChoice
 from tamp_lightning.data.easy_vqa import load_picture
-from tamp_lightning.engine.finetune import run_finetune
-from tamp_lightning.engine.prune import run_prune
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
-from tamp_lightning.recipe import CalibrationChoice, FinetuneRecipe, ModelChoice, PruneRecipe, ScoreChoice
-from tamp_lightning.recipe_finetune import FinetuneData, Schedule
+from tamp_lightning.tasks.finetune import run_finetune
+from tamp_lightning.tasks.prune import run_prune
 
 CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 

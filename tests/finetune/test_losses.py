@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from tamp_lightning.config.finetune import DistillSection
 from tamp_lightning.data.easy_vqa import load_picture
 from tamp_lightning.data.finetuning import collate_packed
 from tamp_lightning.data.packing import IGNORE, pack
 from tamp_lightning.finetune.losses import Answers, Distillation, block_error, distillation
-from tamp_lightning.recipe_finetune import DistillSection
 
 BLOCKS = "model.language_model.layers"
 TURNS = [("what color is the shape?", "red"), ("is there a circle?", "no")]

@@ -2,10 +2,10 @@
 
 import pytest
 
-import tamp_lightning.engine.finetune as engine
-from tamp_lightning.engine import finetune_trainer
-from tamp_lightning.recipe import FinetuneRecipe
-from tamp_lightning.recipe_finetune import DistillSection, FinetuneData
+import tamp_lightning.tasks.finetune as engine
+from tamp_lightning.config.finetune import DistillSection, FinetuneData
+from tamp_lightning.config.recipe import FinetuneRecipe
+from tamp_lightning.finetune import trainer as finetune_trainer
 
 BAD = {
     "no checkpoint": ({"checkpoint": "nowhere"}, FileNotFoundError, "checkpoint 'nowhere' is no folder"),

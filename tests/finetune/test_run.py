@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import tamp_lightning.engine.finetune as engine
-from tamp_lightning.callbacks.keep_mask import MaskKeeper
-from tamp_lightning.engine.prune import load_whole
+import tamp_lightning.tasks.finetune as engine
+from tamp_lightning.config.finetune import DistillSection, FinetuneData, LoraSection
+from tamp_lightning.config.recipe import ScoreChoice
 from tamp_lightning.finetune.masks import read_masks
-from tamp_lightning.recipe import ScoreChoice
-from tamp_lightning.recipe_finetune import DistillSection, FinetuneData, LoraSection
+from tamp_lightning.passes.callbacks.keep_mask import MaskKeeper
+from tamp_lightning.tasks.prune import load_whole
 
 
 def described(run):

@@ -215,7 +215,7 @@ def test_capped_it_is_the_choice_among_the_most_attended():
 
 
 def test_the_literal_loop_of_the_benchmarks_picks_the_same():
-    path = Path(__file__).parents[2] / "benchmarks" / "literal_amia.py"
+    path = Path(__file__).parents[2] / "perf" / "literal_amia.py"
     spec = importlib.util.spec_from_file_location("literal_amia", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

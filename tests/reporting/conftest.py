@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tamp_lightning import cli
+from tamp_lightning.cli import main as cli
 
 from ..fixtures.media import save_clip, save_sound
 from ..models.videollama2.conftest import assemble, make_tokenizer, tiny_config

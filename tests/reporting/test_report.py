@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tamp_lightning.cli.run import parse
 from tamp_lightning.reporting.advice import advice
 from tamp_lightning.reporting.examples import frames, thumbnail, worst_flips
 from tamp_lightning.reporting.html import write_report
 from tamp_lightning.reporting.run import Run, find_runs
-from tamp_lightning.run import parse
 
 from .conftest import EVIL, tamp
 

@@ -7,9 +7,9 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaModel
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from tamp_lightning.checkpoint.adapter import adapter_of
 from tamp_lightning.models.adapters import Adapter, MllamaAdapter, register
 from tamp_lightning.stream import find_facts
-from tamp_lightning.stream.adapter import adapter_of
 from tamp_lightning.stream.calls import record_calls
 from tamp_lightning.stream.verify import check_walk, token_guard
 
@@ -145,7 +145,7 @@ class Odd(Adapter):
 
 
 def test_an_adapter_says_what_differs(monkeypatch):
-    monkeypatch.setattr("tamp_lightning.stream.adapter._registered", {})
+    monkeypatch.setattr("tamp_lightning.checkpoint.adapter._registered", {})
     register("llama", Odd())
     facts = find_facts(make_llama())
     assert facts.modality_ids == {7: 3}

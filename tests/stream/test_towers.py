@@ -8,8 +8,8 @@ from transformers.core_model_loading import Transpose, WeightConverter
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.stream import DiskStream, MemoryStream, find_facts
 
+from ..checkpoint.test_names import convert_with, edit
 from .conftest import halve, layout_of, logits, make_llava, prune, save, tensors_of
-from .test_names import convert_with, edit
 
 HALF = Towers(0.5)
 FC1 = "model.vision_tower.encoder.layers.0.mlp.fc1"

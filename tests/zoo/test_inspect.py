@@ -14,8 +14,8 @@ from accelerate import init_empty_weights
 from rich.console import Console
 from transformers import PreTrainedModel
 
-from tamp_lightning.engine.inspect import inspect_checkpoint, run_inspect, show
 from tamp_lightning.models.videollama2 import Videollama2Config, Videollama2Qwen2ForCausalLM
+from tamp_lightning.tasks.inspect import inspect_checkpoint, run_inspect, show
 
 from .families import FAMILIES, MROPE, TEXT, omni
 

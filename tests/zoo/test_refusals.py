@@ -5,8 +5,8 @@ import torch
 import transformers as tf
 
 from tamp_lightning.data.calibration import CalibrationData
-from tamp_lightning.engine.trainer import prune_stream
 from tamp_lightning.methods.method import Method
+from tamp_lightning.passes.trainer import prune_stream
 from tamp_lightning.stream import MemoryStream
 
 from .families import FAMILIES, SLIDING, TEXT, text

@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from tamp_lightning import prune
-from tamp_lightning.engine.inspect import inspect_checkpoint
+from tamp_lightning.tasks.inspect import inspect_checkpoint
 
 from ..conftest import as_batch, toys
 from ..stream.conftest import layout_of, make_llava, save, tensors_of

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tamp_lightning.data.calibration import CalibrationData
-from tamp_lightning.engine.trainer import Pruned, prune_stream
 from tamp_lightning.methods.method import Method
+from tamp_lightning.passes.trainer import Pruned, prune_stream
 from tamp_lightning.stream import DiskStream, MemoryStream, Stream
 
 from ..conftest import hashes

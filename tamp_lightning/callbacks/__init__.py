@@ -1,1 +1,0 @@
-"""When things happen: collecting tokens and attention, allocating the budget, masking at epoch end."""

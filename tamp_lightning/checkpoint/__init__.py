@@ -1,0 +1,1 @@
+"""Checkpoints on disk: headers, names, facts, and writing shards."""

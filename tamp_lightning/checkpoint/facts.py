@@ -1,0 +1,222 @@
+"""What the engine must know of a model: its decoder blocks, their linears, the modality of each token."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from tamp_lightning.checkpoint.adapter import AUDIO, IMAGE, TEXT, VIDEO, adapter_of
+from tamp_lightning.methods.towers import Towers
+
+# How inputs of towers are called; masks and grids beside them are not media.
+_MEDIA = ("pixel_values", "input_features", "input_values")
+
+__all__ = ["AUDIO", "IMAGE", "TEXT", "VIDEO", "ModelFacts", "find_facts", "media_of", "tower_linears"]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Where the decoder blocks and their prunable linears are, and which token ids stand for which modality.
+
+    Attributes:
+        blocks: dotted path of the decoder's ModuleList in the model, e.g. ``model.language_model.layers``.
+        linears: per block, names of its prunable linears relative to the block, in module order.
+        modality_ids: placeholder token id -> IMAGE, VIDEO or AUDIO.
+        self_attention: whether every block attends from the sequence's tokens to the sequence's tokens.
+        towers: full names of the linears of towers and projector that may be pruned; empty where they stay dense.
+    """
+
+    blocks: str
+    linears: tuple[tuple[str, ...], ...]
+    modality_ids: dict[int, int]
+    self_attention: bool = True
+    towers: tuple[str, ...] = ()
+
+    def linear_name(self, block: int, linear: str) -> str:
+        """Full module name of ``linear`` (relative to its block) of block number ``block``."""
+        return f"{self.blocks}.{block}.{linear}"
+
+    def modality(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Modality of every token: TEXT, IMAGE, VIDEO or AUDIO.
+
+        ``mm_token_type_ids`` is used where it has transformers' meaning, i.e. calls every placeholder by its
+        own modality (some processors mark all with 1). Otherwise the placeholders in ``input_ids`` decide.
+
+        Args:
+            batch: model inputs with ``input_ids`` [B, n], ``mm_token_type_ids`` [B, n], or both.
+
+        Returns:
+            int64 tensor [B, n].
+
+        Raises:
+            ValueError: the batch has neither, or pictures, videos or sounds without a token that stands for them.
+        """
+        modality = self._modality(batch)
+        media = media_of(batch)
+        if media and not bool((modality != TEXT).any()):
+            raise ValueError(
+                f"the batch has {media[0]}, but every token in it counts as text: its placeholders are not among "
+                f"the model's ({sorted(self.modality_ids) or 'none known'}); an adapter can name them"
+            )
+        return modality
+
+    def _modality(self, batch: Mapping[str, Tensor]) -> Tensor:
+        given, ids = batch.get("mm_token_type_ids"), batch.get("input_ids")
+        if ids is None and given is None:
+            raise ValueError(f"cannot tell modalities: no input_ids or mm_token_type_ids among {sorted(batch)}")
+        if ids is None:
+            assert given is not None
+            return given.long()
+        by_placeholder = torch.zeros_like(ids, dtype=torch.int64)
+        for token, modality in self.modality_ids.items():
+            by_placeholder[ids == token] = modality
+        return given.long() if given is not None and _agree(given, by_placeholder) else by_placeholder
+
+
+def media_of(batch: Mapping[str, Tensor]) -> list[str]:
+    """Names of a batch's inputs that hold pictures, videos or sounds."""
+    return [key for key in batch if key.startswith(_MEDIA)]
+
+
+def find_facts(
+    model: PreTrainedModel, include: Sequence[str] = (), exclude: Sequence[str] = (), towers: Towers | None = None
+) -> ModelFacts:
+    """Find the decoder blocks, prunable linears and modality placeholders of ``model``.
+
+    Only ``nn.Linear`` is ever prunable: those inside the decoder blocks and, on request, those of towers and
+    projector; embeddings and head are not. Works on parameters on the meta device.
+
+    Args:
+        model: any transformers model with a decoder (``get_decoder()``).
+        include: regular expressions, searched in full module names; empty = every linear of the blocks.
+        exclude: regular expressions, searched in full module names; what they find is left out.
+        towers: what of towers and projector is pruned; None = nothing.
+
+    Raises:
+        ValueError: no decoder blocks, an architecture that cannot be pruned block by block, a pattern that is
+            no regular expression or finds no linear, no linear left, or a linear whose weight is shared.
+    """
+    adapter = adapter_of(model.config)
+    if model.config.is_encoder_decoder:
+        raise ValueError(f"{type(model).__name__} is an encoder-decoder; only decoder-only language models are pruned")
+    blocks = adapter.blocks(model)
+    path = next(path for path, module in model.named_modules() if module is blocks)
+    _refuse_stacked(path, blocks)
+    dense = [re.compile(pattern) for pattern in adapter.dense(model)]
+    found = [
+        f"{path}.{index}.{name}"
+        for index, block in enumerate(blocks)
+        for name, module in block.named_modules()
+        if isinstance(module, nn.Linear) and not any(pattern.search(name) for pattern in dense)
+    ]
+    chosen = set(_choose(found, include, exclude, "the decoder blocks"))
+    if not chosen:
+        raise ValueError(
+            f"no linear left to prune in {path} ({len(found)} found, include={list(include)}, "
+            f"exclude={list(exclude)}): relax the patterns"
+        )
+    outside = _find_towers(model, path, towers) if towers is not None and towers.on else ()
+    _refuse_shared(model, chosen | set(outside))
+    linears = tuple(
+        tuple(name for name, _ in block.named_modules() if name and f"{path}.{index}.{name}" in chosen)
+        for index, block in enumerate(blocks)
+    )
+    return ModelFacts(path, linears, adapter.placeholders(model.config), adapter.self_attention, outside)
+
+
+def tower_linears(model: PreTrainedModel, blocks: str) -> list[str]:
+    """Full names of all linears outside of the decoder but the head; which of them media reach shows in calibration."""
+    decoder, head = blocks.rpartition(".")[0], model.get_output_embeddings()
+    if not adapter_of(model.config).towers:
+        return []
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head and not name.startswith(f"{decoder}.")
+    ]
+
+
+def _find_towers(model: PreTrainedModel, blocks: str, towers: Towers) -> tuple[str, ...]:
+    """Full names of the linears of towers and projector, in module order.
+
+    Args:
+        model: the model; parameters may be on the meta device.
+        blocks: dotted path of its decoder blocks.
+        towers: which of them are wanted.
+
+    Raises:
+        ValueError: there are none, or a pattern is no regular expression or finds none of them.
+    """
+    found = tower_linears(model, blocks)
+    if not found:
+        raise ValueError(
+            f"towers.sparsity is {towers.sparsity}, but {type(model).__name__} has no linear outside of its decoder "
+            "of which it is known what in its input is padding: leave it 0"
+        )
+    chosen = tuple(_choose(found, towers.include, towers.exclude, "towers and projector", "towers."))
+    if not chosen:
+        raise ValueError(
+            f"no linear of towers and projector left to prune ({len(found)} found, include={towers.include}, "
+            f"exclude={towers.exclude}): relax the patterns"
+        )
+    return chosen
+
+
+def _agree(given: Tensor, by_placeholder: Tensor) -> bool:
+    """Whether ``mm_token_type_ids`` names every placeholder's modality (it may mark separators too)."""
+    if given.shape != by_placeholder.shape or bool(((given < TEXT) | (given > AUDIO)).any()):
+        return False
+    placed = by_placeholder != TEXT
+    return torch.equal(given[placed].long(), by_placeholder[placed])
+
+
+def _refuse_stacked(path: str, blocks: nn.ModuleList) -> None:
+    """Refuse stacked experts: they are no nn.Linear, so most weights would silently stay as they are."""
+    for name, module in blocks.named_modules():
+        stacked = [key for key, value in module.named_parameters(recurse=False) if value.ndim >= 3]
+        if stacked and not isinstance(module, nn.modules.conv._ConvNd):
+            raise ValueError(
+                f"{path}.{name}.{stacked[0]} stacks several matrices (a mixture of experts), which is not supported"
+            )
+
+
+def _choose(
+    names: Sequence[str], include: Sequence[str], exclude: Sequence[str], place: str, section: str = ""
+) -> Iterator[str]:
+    wanted = [_compile(pattern, f"{section}include", names, place) for pattern in include]
+    unwanted = [_compile(pattern, f"{section}exclude", names, place) for pattern in exclude]
+    for name in names:
+        if (not wanted or any(w.search(name) for w in wanted)) and not any(u.search(name) for u in unwanted):
+            yield name
+
+
+def _compile(pattern: str, role: str, names: Sequence[str], place: str) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{role} pattern '{pattern}' is not a regular expression: {error}") from None
+    if not any(compiled.search(name) for name in names):
+        kinds = sorted({name.rpartition(".")[2] for name in names})
+        raise ValueError(
+            f"{role} pattern '{pattern}' finds no linear of {place} ({', '.join(kinds)}); "
+            f"it is searched in full names such as '{names[0] if names else ''}', so correct or drop it"
+        )
+    return compiled
+
+
+def _refuse_shared(model: PreTrainedModel, linears: set[str]) -> None:
+    """Refuse a chosen linear whose weight another module uses too: zeroing it would change both."""
+    owners: dict[int, list[str]] = {}
+    for name, value in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(value) if value.is_meta else value.data_ptr(), []).append(name)
+    groups = [names for names in owners.values() if len(names) > 1]
+    # On the meta device tied parameters can be separate objects, so what transformers declares counts too.
+    groups += [list(pair) for pair in (getattr(model, "all_tied_weights_keys", None) or {}).items()]
+    for names in groups:
+        for name in names:
+            if name.removesuffix(".weight") in linears:
+                others = [other for other in names if other != name]
+                raise ValueError(f"{name} is shared with {', '.join(others)}, pruning it would change both: exclude it")

@@ -1,0 +1,178 @@
+"""Keys on disk <-> module names, through transformers' own conversion mapping."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import (
+    WeightConverter,
+    WeightRenaming,
+    dot_natural_key,
+    rename_source_key,
+)
+from transformers.utils.loading_report import LoadStateDictInfo
+
+from tamp_lightning.checkpoint.reader import FLOATS, CheckpointReader
+
+
+@dataclass(frozen=True)
+class KeyMap:
+    """Which key of the checkpoint is which tensor of the model.
+
+    Attributes:
+        blocks: per decoder block, tensor name relative to the block -> key on disk.
+        others: keys on disk of everything else the model uses.
+        outside: tensor name -> key on disk for those of `others` that are stored as they are used.
+        missing: names of tensors that no key gives (tied ones, or ones transformers knows how to do without).
+    """
+
+    blocks: tuple[dict[str, str], ...]
+    others: tuple[str, ...]
+    outside: dict[str, str]
+    missing: frozenset[str]
+
+
+def map_keys(model: PreTrainedModel, reader: CheckpointReader, blocks: str) -> KeyMap:
+    """Map the checkpoint's keys to ``model``, whose decoder blocks are at the dotted path ``blocks``.
+
+    Raises:
+        ValueError: keys are missing or unexpected, a shape does not fit, or a tensor of a decoder block is
+            not stored as one tensor of its own (merged, split or stacked on loading).
+    """
+    names, converted = _rename(model, reader.shard_of)
+    _refuse_converted(converted, names, blocks)
+    _refuse_ambiguous(names, converted)
+    missing = _check_complete(model, reader, names, converted)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    count = len(model.get_submodule(blocks))  # type: ignore[arg-type]
+    by_block: tuple[dict[str, str], ...] = tuple({} for _ in range(count))
+    others: list[str] = []
+    outside: dict[str, str] = {}
+    pattern = re.compile(re.escape(blocks) + r"\.(\d+)\.(.+)")
+    for key, name in names.items():
+        if name not in shapes:
+            continue
+        if key not in converted and reader.info(key).shape != shapes[name]:
+            raise ValueError(f"{key} has shape {reader.info(key).shape} on disk, but the model needs {shapes[name]}")
+        if match := pattern.fullmatch(name):
+            by_block[int(match[1])][match[2]] = key
+        else:
+            others.append(key)
+            outside |= {} if key in converted else {name: key}
+    return KeyMap(by_block, tuple(others), outside, frozenset(missing))
+
+
+def tower_keys(keys: KeyMap, towers: Sequence[str], reader: CheckpointReader) -> dict[str, str]:
+    """Full name of each linear of towers and projector -> key of its weight on disk.
+
+    Raises:
+        ValueError: a weight is not stored as one tensor of its own, or not as plain floating point.
+    """
+    found = {}
+    for name in towers:
+        key = keys.outside.get(f"{name}.weight")
+        if key is None:
+            raise ValueError(
+                f"{name}.weight is not stored as it is used (but merged, split or stacked on loading), which cannot "
+                "be written back: exclude it with towers.exclude"
+            )
+        if reader.info(key).dtype not in FLOATS:
+            raise ValueError(f"{key} is stored as {reader.info(key).dtype}; only {', '.join(FLOATS)} can be pruned")
+        found[name] = key
+    return found
+
+
+def stored_as_used(model: PreTrainedModel, keys: Iterable[str]) -> dict[str, str]:
+    """Name of a tensor of ``model`` -> its key on disk, unless tensors are merged, split or stacked on loading."""
+    names, converted = _rename(model, keys)
+    expected = model.state_dict().keys()
+    return {name: key for key, name in names.items() if key not in converted and name in expected}
+
+
+def check_dtypes(keys: KeyMap, linears: Sequence[Sequence[str]], reader: CheckpointReader) -> None:
+    """Refuse linears stored in a dtype that is not plain floating point (an undeclared quantisation).
+
+    Raises:
+        ValueError: naming the tensor, its dtype and the allowed ones.
+    """
+    for block, names in zip(keys.blocks, linears, strict=True):
+        for name in names:
+            key = block[f"{name}.weight"]
+            if reader.info(key).dtype not in FLOATS:
+                raise ValueError(f"{key} is stored as {reader.info(key).dtype}; only {', '.join(FLOATS)} can be pruned")
+
+
+def _rename(model: PreTrainedModel, keys: Iterable[str]) -> tuple[dict[str, str], dict[str, WeightConverter]]:
+    """Key -> module name as ``from_pretrained`` has it; key -> conversion where it is not only renamed."""
+    mapping = get_model_conversion_mapping(model)
+    renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
+    converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
+    prefix, expected = model.base_model_prefix, model.state_dict()
+    names: dict[str, str] = {}
+    converted: dict[str, WeightConverter] = {}
+    for key in sorted(keys, key=dot_natural_key):  # some renamings depend on this order
+        name, pattern = rename_source_key(key, renamings, converters, prefix, expected)
+        if name not in expected and key in expected:
+            name, pattern = rename_source_key(key, [], [], prefix, expected)
+        names[key] = name
+        if pattern is not None:
+            converted[key] = next(entry for entry in converters if pattern in entry.source_patterns)
+    return names, converted
+
+
+def _refuse_converted(converted: dict[str, WeightConverter], names: dict[str, str], blocks: str) -> None:
+    for key, converter in converted.items():
+        if names[key].startswith(f"{blocks}."):
+            how = " and ".join(type(operation).__name__ for operation in converter.operations)
+            raise ValueError(
+                f"{key} is not stored as it is used: transformers makes {names[key]} of it by {how}; "
+                "decoder blocks whose tensors are merged, split or stacked on loading are not supported"
+            )
+
+
+def _refuse_ambiguous(names: dict[str, str], converted: dict[str, WeightConverter]) -> None:
+    first: dict[str, str] = {}
+    for key, name in names.items():
+        if key not in converted and first.setdefault(name, key) != key:
+            raise ValueError(f"{first[name]} and {key} of the checkpoint both mean {name}: remove one")
+
+
+def _check_complete(
+    model: PreTrainedModel,
+    reader: CheckpointReader,
+    names: dict[str, str],
+    converted: dict[str, WeightConverter],
+) -> set[str]:
+    """Return the missing names that are no fault; raise on the others."""
+    expected = set(model.state_dict())
+    given = set(names.values()) & expected
+    for key, converter in converted.items():
+        first = converter.target_patterns[0]
+        given |= {names[key].replace(first, target) for target in converter.target_patterns} & expected
+    missing = expected - given
+    info = LoadStateDictInfo(
+        missing_keys=missing - _tied(model, given),
+        unexpected_keys=set(names.values()) - expected,
+        mismatched_keys=set(),
+        error_msgs=[],
+        conversion_errors={},
+        skipped_pp_keys=set(),
+    )
+    model._adjust_missing_and_unexpected_keys(info)
+    for what, left in (("lacks", info.missing_keys), ("has unexpected", info.unexpected_keys)):
+        if left:
+            some = ", ".join(sorted(left)[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+            raise ValueError(f"{reader.folder} {what} tensors for {type(model).__name__}: {some}")
+    return missing
+
+
+def _tied(model: PreTrainedModel, given: set[str]) -> set[str]:
+    """Names that get their tensor from a tied one which the checkpoint has."""
+    tied: set[str] = set()
+    for target, source in (model.all_tied_weights_keys or {}).items():
+        group = {source} | {t for t, s in model.all_tied_weights_keys.items() if s == source}
+        if group & given:
+            tied |= {target, source}
+    return tied

@@ -1,0 +1,264 @@
+"""From a recipe and overrides to typed objects, and to the work they describe."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from traceback import walk_tb
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+from rich.console import Console
+from rich.markup import escape
+
+from tamp_lightning.config.check import Checker, UsageError, did_you_mean, read_mapping
+from tamp_lightning.config.recipe import RECIPES
+from tamp_lightning.resources import find_recipe
+
+PRINT = "--print_config"
+PROCESSES = "tamp_lightning.distributed.processes"
+"""Not imported here, for it is Lightning that takes seconds."""
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+class RecipeParser(ArgumentParser):
+    """Parser whose errors are exceptions."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise instead of printing the whole usage."""
+        raise UsageError(message)
+
+
+def build_parser(task: str, name: str) -> RecipeParser:
+    """Parser of the recipes of one task; `name` is shown in its help."""
+    parser = RecipeParser(
+        prog=f"tamp run {name}",
+        usage=f"tamp run {name} [--key=value ...] [{PRINT}]",
+        description=RECIPES[task].__doc__,
+        epilog=f"{PRINT} shows the complete recipe after overrides and does nothing else.",
+        print_config=None,
+    )
+    parser.add_argument("--config", action="config", help=argparse.SUPPRESS)
+    parser.add_class_arguments(RECIPES[task], as_group=False)
+    return parser
+
+
+def task_of(content: dict[str, Any], place: str) -> str:
+    """The `task` of a recipe, prune by default.
+
+    Raises:
+        UsageError: there is no such task.
+    """
+    task = content.get("task", "prune")
+    if not isinstance(task, str) or task not in RECIPES:
+        near = did_you_mean(str(task), list(RECIPES))
+        raise UsageError(f"{place}: task is {task!r}, expected one of {', '.join(RECIPES)}{near}")
+    return task
+
+
+def pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Key and value of each override, from `--key=value` or `--key value`.
+
+    Raises:
+        UsageError: something else stands there.
+    """
+    rest = iter(overrides)
+    for token in rest:
+        key, equals, value = token.partition("=")
+        if not key.startswith("--") or key == "--":
+            raise UsageError(f"command line: {token!r} is no override; write --key=value")
+        if not equals:
+            value = next(rest, "--")
+            if value.startswith("--"):
+                raise UsageError(f"command line: {key} needs a value; write {key}=VALUE")
+        yield key.removeprefix("--"), value
+
+
+def parse(name: str, overrides: Sequence[str]) -> tuple[Any, Path, str]:
+    """The typed recipe, its file, and the complete recipe as YAML.
+
+    Args:
+        name: path of a recipe, or name of a shipped one.
+        overrides: `--key=value` or `--key value`; `--help` prints the keys and exits.
+
+    Raises:
+        UsageError: unknown recipe, key or value; one line with what is allowed.
+    """
+    try:
+        path = find_recipe(name)
+    except FileNotFoundError as error:
+        raise UsageError(str(error)) from None
+    content = read_mapping(path)
+    task = task_of(content, path.name)
+    parser = build_parser(task, name)
+    if {"-h", "--help"} & set(overrides):
+        parser.print_help()
+        sys.exit(0)
+    Checker(RECIPES[task], path.name).mapping(content)
+    given = list(pairs(overrides))
+    for key, value in given:
+        Checker(RECIPES[task], "command line", "--").option(key, value)
+    try:
+        config = parser.parse_args([f"--config={path}", *(f"--{key}={value}" for key, value in given)])
+        built = parser.instantiate(config)
+        recipe = RECIPES[task](**{f.name: built[f.name] for f in dataclasses.fields(RECIPES[task])})
+    except (UsageError, ValueError) as error:
+        place = "command line" if _overridden(str(error), given) else path.name
+        raise UsageError(f"{place}: {error}") from None
+    return recipe, path, parser.dump(config, skip_unset=False)
+
+
+def _overridden(complaint: str, given: Sequence[tuple[str, str]]) -> bool:
+    """Whether the refused key stands on the command line: a complaint starts with the key, or its last parts."""
+    refused = complaint.partition(" ")[0]
+    return any(key == refused or key.endswith(f".{refused}") for key, _ in given)
+
+
+def check_trainer(arguments: dict[str, Any]) -> None:
+    """Refuse a `trainer:` section with a key that lightning.Trainer does not have.
+
+    Raises:
+        UsageError: names the key and the nearest.
+    """
+    if arguments:
+        import lightning
+
+        known = list(inspect.signature(lightning.Trainer).parameters)
+        for key in arguments:
+            if key not in known:
+                near = did_you_mean(f"trainer.{key}", [f"trainer.{k}" for k in known])
+                raise UsageError(f"unknown key trainer.{key}{near}; lightning.Trainer has no such argument")
+
+
+def quieten() -> None:
+    """Let libraries speak only when something is wrong: the run has its own progress bar and report."""
+    from transformers.utils import logging as transformers_logging
+
+    from tamp_lightning.compat.known_warnings import ignore_known_warnings
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    ignore_known_warnings()
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether an error says what the user can put right; any other is a bug and keeps its traceback.
+
+    Refusals are UsageErrors, what the operating system refuses (no file, no space, no permission), impossible trainer
+    settings, and ValueErrors that this package raises itself.
+    """
+    if isinstance(error, UsageError | OSError) or type(error).__name__ == "MisconfigurationException":
+        return True
+    raised_in = [frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)]
+    return isinstance(error, ValueError) and Path(raised_in[-1]).is_relative_to(Path(__file__).parents[1])
+
+
+def run(name: str, overrides: Sequence[str]) -> None:
+    """Do what a recipe says; bad input ends the program with one line and exit code 2, before anything is written."""
+    with _all_processes(), refusals_in_one_line():
+        recipe, path, text = parse(name, [o for o in overrides if o != PRINT])
+        if PRINT in overrides:
+            print(text, end="")
+            return
+        check_trainer(recipe.trainer)
+        quieten()
+        _dispatch(recipe, path.stem, text, Console())
+
+
+def inspect_checkpoint(checkpoint: str) -> None:
+    """Print what a checkpoint is and what of it would be pruned; exit code 2 if nothing would."""
+    with refusals_in_one_line():
+        from tamp_lightning.tasks.inspect import run_inspect
+
+        quieten()
+        if not run_inspect(checkpoint, Console()):
+            sys.exit(2)
+
+
+def export_checkpoint(args: Sequence[str]) -> None:
+    """Write a checkpoint in another form, as `tamp export` is told to."""
+    with refusals_in_one_line():
+        parser = RecipeParser(prog="tamp export", description="Store a pruned checkpoint without its zeros, and back.")
+        parser.add_argument("checkpoint", help="run folder, checkpoint folder or hub id")
+        parser.add_argument("--format", required=True, help="bitmask, or dense to turn that back")
+        parser.add_argument("--out", required=True, help="new folder; a killed export goes on there")
+        options = parser.parse_args(list(args))
+        from tamp_lightning.tasks.export import run_export
+
+        quieten()
+        run_export(options.checkpoint, options.format, Path(options.out), Console())
+
+
+def report_runs(arguments: Sequence[str]) -> None:
+    """Write the page of one run or of several, and print where it lies."""
+    with refusals_in_one_line():
+        from tamp_lightning.tasks.report import report
+
+        page = report(arguments)
+        Console().print(f"report: [bold]{escape(str(page))}[/bold]", soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def refusals_in_one_line() -> Iterator[None]:
+    """End the program with one line and exit code 2 on bad input; any other error keeps its traceback.
+
+    Of several processes only the first to fail speaks.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _speaks():
+            sys.exit(2 if is_refusal(error) else 1)
+        if not is_refusal(error):
+            raise
+        line = escape(" ".join(str(error).split()))
+        Console(stderr=True).print(f"[bold red]error[/bold red]: {line}", soft_wrap=True, highlight=False)
+        sys.exit(2)
+
+
+@contextmanager
+def _all_processes() -> Iterator[None]:
+    """End all processes when this one fails; before Lightning is there, there is but one."""
+    try:
+        yield
+    except BaseException as error:
+        code = error.code if isinstance(error, SystemExit) else 1
+        if isinstance(code, int) and code and PROCESSES in sys.modules:
+            sys.modules[PROCESSES].end_others(code)
+        raise
+
+
+def _speaks() -> bool:
+    return PROCESSES not in sys.modules or sys.modules[PROCESSES].speaks()
+
+
+def _dispatch(recipe: Any, name: str, text: str, console: Console) -> None:
+    if recipe.task == "prune":
+        from tamp_lightning.tasks.prune import run_prune
+
+        run_prune(recipe, name, text, console)
+    elif recipe.task == "compare":
+        from tamp_lightning.tasks.compare import run_compare
+
+        run_compare(recipe, console)
+    elif recipe.task == "evaluate":
+        from tamp_lightning.tasks.evaluate import run_evaluate
+
+        run_evaluate(recipe, console)
+    elif recipe.task == "finetune":
+        from tamp_lightning.tasks.finetune import run_finetune
+
+        run_finetune(recipe, name, text, console)
+    else:
+        from tamp_lightning.tasks.train_testbed import run_train_bed
+
+        run_train_bed(recipe, console)

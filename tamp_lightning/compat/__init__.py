@@ -1,0 +1,1 @@
+"""What other libraries do not promise, in one place."""

@@ -1,0 +1,1 @@
+"""Recipes: typed sections, and what is checked before they are built."""

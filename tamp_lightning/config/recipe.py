@@ -1,0 +1,317 @@
+"""The typed recipe: what a YAML file may say, its defaults, and what each key means (shown by `--help`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from tamp_lightning.config.finetune import DistillSection, FinetuneData, LoraSection, Schedule
+from tamp_lightning.methods.method import Method
+from tamp_lightning.methods.towers import Towers
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """What is pruned."""
+
+    checkpoint: str = "smol-llava-next"
+    """A folder, a hub id, or a test bed: smol-llava-next, smol-videollama2."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """What to compute in; auto = the checkpoint's own. What is written always has the checkpoint's own."""
+    include: list[str] = field(default_factory=list)
+    """Regular expressions on full linear names; empty = every linear of the decoder blocks."""
+    exclude: list[str] = field(default_factory=list)
+    """Regular expressions on full linear names that stay dense."""
+
+
+@dataclass(frozen=True)
+class CalibrationChoice:
+    """The samples that statistics are taken from."""
+
+    source: Literal["easy_vqa", "clips", "llava_json", "llava_next_data"] = "easy_vqa"
+    """easy_vqa or clips (their calibration splits), a LLaVA json or jsonl file with its media, or LLaVA-NeXT-Data's
+    parquet."""
+    path: str | None = None
+    """llava_json: the file. llava_next_data: hub id or folder of parquet files."""
+    media: str | None = None
+    """llava_json: folder of the pictures, videos and sounds; default: the file's own."""
+    subset: str | None = None
+    """llava_next_data: the data_source to take, such as sharegpt4v; default: all."""
+    samples: int = 128
+    """How many conversations."""
+    turns: int = 4
+    """easy_vqa, clips: questions per conversation."""
+    seed: int = 42
+    """Seed of the draw."""
+    batch_size: int = 8
+    """Samples per batch; padding on the right never enters a statistic."""
+    drop_silence: bool = False
+    """VideoLLaMA2: leave the silence that sounds are padded with out of the statistics as well."""
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "turns", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"calibration.{name} is {getattr(self, name)}; it has to be at least 1")
+        if self.source not in ("easy_vqa", "clips") and self.path is None:
+            raise ValueError(f"calibration.source {self.source} needs calibration.path")
+
+
+@dataclass(frozen=True)
+class ScoreChoice:
+    """What the dense and the pruned model are scored on."""
+
+    benchmarks: Literal["easy_vqa", "clips", "none"] = "easy_vqa"
+    """easy_vqa: balanced yes/no, shape, colour; clips: sight, sound, both, order. Both: KL on answer tokens."""
+    split: Literal["selection", "test"] = "test"
+    """Report on test; choose between variants on selection."""
+    slice: Literal["quick", "standard", "full"] = "quick"
+    """easy_vqa: about 400 questions, about 1,500, or all (not balanced); clips: 264, 1,056 or 2,640."""
+    batch_size: int = 8
+    """Pictures per batch."""
+    mode: Literal["whole", "ride_along"] = "whole"
+    """whole: the dense and the pruned model are loaded to be scored. ride_along: pictures pass each block as it is
+    pruned, for models larger than memory; when pruning only."""
+
+    @property
+    def rides(self) -> bool:
+        """Whether pictures ride along."""
+        return self.benchmarks != "none" and self.mode == "ride_along"
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"scores.batch_size is {self.batch_size}; it has to be at least 1")
+
+
+@dataclass(frozen=True)
+class CacheChoice:
+    """Where the hidden states of the calibration samples wait between two blocks."""
+
+    limit_gb: float | None = None
+    """GB of RAM for them (of each process); what goes beyond waits in mapped files under the run folder, with the same
+    result. Default: no limit."""
+
+    def __post_init__(self) -> None:
+        if self.limit_gb is not None and not self.limit_gb >= 0:
+            raise ValueError(f"cache.limit_gb is {self.limit_gb}; it has to be at least 0")
+
+
+@dataclass(frozen=True)
+class PruneRecipe:
+    """Prune a checkpoint and score it before and after."""
+
+    task: Literal["prune"] = "prune"
+    """What the recipe does."""
+    model: ModelChoice = field(default_factory=ModelChoice)
+    method: Method = field(default_factory=Method)
+    towers: Towers = field(default_factory=Towers)
+    calibration: CalibrationChoice = field(default_factory=CalibrationChoice)
+    scores: ScoreChoice = field(default_factory=ScoreChoice)
+    cache: CacheChoice = field(default_factory=CacheChoice)
+    seed: int = 0
+    """Seed of everything but the draw of calibration samples."""
+    out: str | None = None
+    """Run folder; must be new, or hold a run of the same recipe that was killed, which then goes on where it was.
+    Default: runs/<recipe>-<date>-<time>."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Arguments of lightning.Trainer, such as {accelerator: gpu}."""
+
+    def __post_init__(self) -> None:
+        if self.towers.on:
+            self.towers.method(self.method)
+        if self.scores.rides and (self.towers.on or self.method.mode == "one_shot"):
+            what = "pruned towers" if self.towers.on else "mode: one_shot"
+            raise ValueError(f"scores.mode ride_along does not go with {what}: set scores.mode: whole")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Methods x sparsities x calibration seeds."""
+
+    methods: list[str] = field(default_factory=list)
+    """Names out of the recipe's `methods`."""
+    sparsities: list[float] = field(default_factory=lambda: [0.5])
+    """Instead of the methods' own."""
+    seeds: list[int] = field(default_factory=lambda: [42])
+    """Seeds of the calibration draw, instead of calibration.seed."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """What to compute in; auto = model.dtype."""
+
+    def __post_init__(self) -> None:
+        for name in ("methods", "sparsities", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} of a grid is empty; it has to name at least one")
+
+
+@dataclass(frozen=True)
+class CompareRecipe:
+    """Prune one checkpoint in many ways and score all on the same questions. A stopped comparison goes on."""
+
+    task: Literal["compare"] = "compare"
+    """What the recipe does."""
+    model: ModelChoice = field(default_factory=ModelChoice)
+    methods: dict[str, Method] = field(default_factory=dict)
+    """Name -> a section as `method` in a prune recipe."""
+    grids: list[Grid] = field(default_factory=list)
+    """What to run; earlier ones first, and in each the first seed of everything first."""
+    reference: str = "wanda"
+    """The method that all others are compared with, question by question."""
+    calibration: CalibrationChoice = field(default_factory=CalibrationChoice)
+    scores: ScoreChoice = field(default_factory=ScoreChoice)
+    seed: int = 0
+    """Seed of everything but the draw of calibration samples."""
+    keep_models: bool = False
+    """Keep the pruned checkpoints, not only what is said about them."""
+    summary_only: bool = False
+    """Run nothing: only say what the cells show that are finished."""
+    out: str | None = None
+    """Folder, shared by stopped and later runs. Default: runs/compare."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Arguments of lightning.Trainer."""
+
+    def __post_init__(self) -> None:
+        if not self.grids:
+            raise ValueError("grids is empty; it has to hold at least one")
+        if self.scores.benchmarks == "none":
+            raise ValueError("scores.benchmarks is none; a comparison needs scores")
+        for name in [self.reference, *(name for grid in self.grids for name in grid.methods)]:
+            if name not in self.methods:
+                near = get_close_matches(name, self.methods, n=1)
+                hint = f" (did you mean {near[0]!r}?)" if near else ""
+                raise ValueError(f"method {name!r} is not among methods, which has {', '.join(self.methods)}{hint}")
+
+
+@dataclass(frozen=True)
+class EvaluateRecipe:
+    """Score a checkpoint on benchmarks. What was scored before with the same inputs is not scored again."""
+
+    task: Literal["evaluate"] = "evaluate"
+    """What the recipe does."""
+    model: ModelChoice = field(default_factory=ModelChoice)
+    benchmarks: list[str] = field(default_factory=lambda: ["easy_vqa"])
+    """Names, such as mmbench or pope; easy_vqa and clips are the packed suites `scores` and `controls` are about."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Benchmark -> path, or a section with path, config, split, media, skip_bad, limit; default: its own on the hub."""
+    answers: Literal["generate", "likelihood"] = "generate"
+    """Greedy replies, or the likeliest of each question's closed set of answers."""
+    prompt: Literal["protocol", "bare"] = "protocol"
+    """The benchmark's own wording, or the question alone, for models that do not follow requests for a letter."""
+    new_tokens: int | None = None
+    """Longest reply in tokens; default: the benchmark's own."""
+    batch_size: int = 8
+    """Questions per batch."""
+    frames: int = 8
+    """Frames of a video, evenly spread."""
+    frames_as_pictures: bool = False
+    """Show a video as so many pictures, for models that take pictures only."""
+    scores: ScoreChoice = field(default_factory=ScoreChoice)
+    controls: list[Literal["shuffled", "muted", "blank"]] = field(default_factory=lambda: ["shuffled", "blank"])
+    """easy_vqa, clips: rows beside the model's own: another picture or clip, a grey one, no sound (clips)."""
+    out: str | None = None
+    """Folder for predictions and scores, shared by checkpoints. Default: runs/evaluate."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Arguments of lightning.Trainer."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "frames", "new_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it has to be at least 1")
+
+
+SHORTEST_CYCLE = 20
+"""Fewest steps of a one-cycle schedule whose first tenth is a warm-up."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Length and speed of one training stage."""
+
+    steps: int = 1000
+    """Optimiser steps."""
+    cycle: int | None = None
+    """Steps of the one-cycle learning rate; longer than `steps` stops before the cycle ends. Default: steps."""
+    pictures: int = 64
+    """Pictures, or clips, per step."""
+    questions: int = 8
+    """Questions per picture or clip (packed; the warm-up has none)."""
+    tower_lr: float = 1e-3
+    """Peak learning rate of the vision tower."""
+    projector_lr: float = 1e-3
+    """Peak learning rate of the projector and the newline embedding."""
+    log_every: int = 20
+    """Steps between log lines."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "pictures", "questions", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} of a training stage is {getattr(self, name)}; it has to be at least 1")
+        length = self.steps if self.cycle is None else self.cycle
+        if length < max(self.steps, SHORTEST_CYCLE):
+            raise ValueError(f"cycle of a training stage is {length}; it has to be at least {SHORTEST_CYCLE} and steps")
+
+
+@dataclass(frozen=True)
+class TrainBedRecipe:
+    """Train the towers and projectors of a test bed."""
+
+    task: Literal["train_bed"] = "train_bed"
+    """What the recipe does."""
+    bed: Literal["smol-llava-next", "smol-videollama2"] = "smol-llava-next"
+    """Which one."""
+    warmup: Stage = field(default_factory=Stage)
+    """First: the tower on labelled pictures."""
+    align: Stage = field(default_factory=Stage)
+    """Then: tower and projector through the frozen language model."""
+    clips: int = 2304
+    """smol-videollama2: how many different clips to train on; each takes 300 KB."""
+    seed: int = 0
+    """Seed of initialisation; batches are numbered and do not depend on it."""
+    out: str | None = None
+    """Folder for towers.safetensors and card.json; must not hold them yet. Default: the bed's in data/."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Arguments of lightning.Trainer for both stages."""
+
+
+@dataclass(frozen=True)
+class FinetuneRecipe:
+    """Train the surviving weights of a pruned model; what is zero stays zero."""
+
+    task: Literal["finetune"] = "finetune"
+    """What the recipe does."""
+    checkpoint: str | None = None
+    """A run folder, whose masks are used, or a sparse checkpoint (folder or hub id), whose zeros are the masks."""
+    mode: Literal["full", "lora", "distill"] = "full"
+    """Every surviving weight, a masked low-rank update merged at the end, or every surviving weight with a teacher."""
+    train: Literal["blocks", "decoder", "all"] = "blocks"
+    """What is trained: the decoder blocks, the language model, or towers and projectors too. lora: blocks only."""
+    schedule: Schedule = field(default_factory=Schedule)
+    lora: LoraSection = field(default_factory=LoraSection)
+    distill: DistillSection = field(default_factory=DistillSection)
+    data: FinetuneData = field(default_factory=FinetuneData)
+    scores: ScoreChoice = field(default_factory=ScoreChoice)
+    allow_dense: bool = False
+    """Accept a checkpoint with nothing pruned, as a control with the same budget."""
+    log: Literal["csv", "tensorboard", "none"] = "csv"
+    """Where losses go: logs/metrics.csv of the run folder, TensorBoard's files there, or nowhere."""
+    resume: bool = False
+    """Go on after the last checkpoint of the run folder `out`, which an interrupted run of the same recipe left."""
+    seed: int = 0
+    """Seed of lora's initialisation and of dropout, if the model has any."""
+    out: str | None = None
+    """Run folder; must be new. Default: runs/<recipe>-<date>-<time>."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Arguments of lightning.Trainer, such as {accumulate_grad_batches: 4}."""
+
+    def __post_init__(self) -> None:
+        if self.mode == "lora" and self.train != "blocks":
+            raise ValueError(f"train is {self.train!r}; mode lora trains updates of the pruned linears: use blocks")
+
+
+RECIPES = {
+    "prune": PruneRecipe,
+    "compare": CompareRecipe,
+    "evaluate": EvaluateRecipe,
+    "train_bed": TrainBedRecipe,
+    "finetune": FinetuneRecipe,
+}

@@ -1,0 +1,1 @@
+"""What several processes share, add and tell each other."""

@@ -1,0 +1,126 @@
+"""Several processes: what they can do, and that one which fails ends all, with one complaint."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from datetime import timedelta
+
+import lightning as L
+from lightning.pytorch.strategies import DDPStrategy
+from torch.distributed import DistNetworkError, TCPStore
+
+from tamp_lightning.distributed.share import Share
+from tamp_lightning.methods.method import Method
+from tamp_lightning.methods.towers import Towers
+
+ENDED, SPEAKERS, GONE, LEFT = "tamp/ended", "tamp/speakers", "tamp/gone", "tamp/left"
+"""Keys of the store that torch.distributed has for its processes: the exit code, who complains, how many have ended,
+and whether the one that failed has no more to ask."""
+LOOK_EVERY = 0.2
+WAIT_FOR_OTHERS = 5.0
+"""Seconds."""
+
+
+def check_strategy(trainer: L.Trainer) -> None:
+    """Refuse strategies under which processes would not each have what this package needs.
+
+    Raises:
+        ValueError: several processes, and not Lightning's ddp with a program of its own in each.
+    """
+    strategy = trainer.strategy
+    start = getattr(strategy, "_start_method", None)
+    if trainer.world_size > 1 and not (type(strategy) is DDPStrategy and start == "popen"):
+        name = f"{type(strategy).__name__} by {start}" if start else type(strategy).__name__
+        raise ValueError(f"trainer.strategy is {name}: several processes need ddp, which starts programs of their own")
+
+
+def check_processes(trainer: L.Trainer, method: Method, batches: int, towers: Towers) -> None:
+    """Refuse what several processes cannot do.
+
+    Raises:
+        ValueError: naming the reason and the remedy.
+    """
+    check_strategy(trainer)
+    processes = trainer.world_size
+    if processes > 1 and method.polish.on:
+        raise ValueError(
+            f"polish steps through all samples one after another, which {processes} processes cannot share: "
+            "set polish.steps: 0 or devices: 1"
+        )
+    if processes > 1 and method.mode == "one_shot":
+        raise ValueError(f"mode one_shot is for one process, not {processes}: set devices: 1")
+    if processes > 1 and towers.on:
+        raise ValueError(f"towers are pruned by one process, not {processes}: set devices: 1")
+    if processes > (most := Share(batches).leaves):
+        raise ValueError(
+            f"trainer asks for {processes} processes, and {batches} calibration batches can be shared by {most}: "
+            "lower calibration.batch_size or devices"
+        )
+
+
+_store: TCPStore | None = None
+_processes = 1
+_failed = False
+
+
+class EndTogether(L.Callback):
+    """Ends this process as soon as another has failed, wherever it waits for it."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Start to watch, once per process."""
+        global _store, _processes
+        if trainer.world_size > 1 and _store is None:
+            host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+            _store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=30))
+            _processes = trainer.world_size
+            threading.Thread(target=_watch, args=(_store, trainer.is_global_zero), daemon=True).start()
+
+
+def _watch(store: TCPStore, serves: bool) -> None:
+    while not _failed:
+        time.sleep(LOOK_EVERY)
+        try:
+            if not _failed and store.check([ENDED]):
+                code = int(store.get(ENDED))
+                store.add(GONE, 1)
+                deadline = time.monotonic() + WAIT_FOR_OTHERS
+                # the store ends with the first process
+                while serves and not store.check([LEFT]) and time.monotonic() < deadline:
+                    time.sleep(LOOK_EVERY)
+                sys.stderr.flush()
+                # nothing else gets out of a collective that waits for a process that is no more
+                os._exit(code)
+        except DistNetworkError:  # the first process has ended
+            return
+
+
+def speaks() -> bool:
+    """Whether this process is the one whose error is shown: the first to fail. To be called when it has failed."""
+    global _failed
+    _failed = True
+    if _store is None:
+        return True
+    try:
+        return _store.add(SPEAKERS, 1) == 1
+    except DistNetworkError:
+        return False
+
+
+def end_others(code: int) -> None:
+    """Make all other processes exit with `code`; return when they have, or after some seconds."""
+    global _failed
+    _failed = True
+    if _store is None:
+        return
+    try:
+        _store.set(ENDED, str(code))
+        gone, deadline = _store.add(GONE, 1), time.monotonic() + WAIT_FOR_OTHERS
+        while gone < _processes and time.monotonic() < deadline:
+            time.sleep(LOOK_EVERY)
+            gone = _store.add(GONE, 0)
+        _store.set(LEFT, "")
+    except DistNetworkError:
+        return

@@ -1,0 +1,1 @@
+"""The Lightning half: passes over the decoder blocks, one epoch a block."""

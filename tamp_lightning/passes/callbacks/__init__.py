@@ -1,0 +1,1 @@
+"""What watches and changes a block while a pass runs."""

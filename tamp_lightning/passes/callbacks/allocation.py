@@ -1,0 +1,126 @@
+"""The budget of every linear: measured where the method needs data, known at once where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from tamp_lightning.distributed.together import first_says
+from tamp_lightning.methods.method import Method
+from tamp_lightning.passes.callbacks.tokens import TokenCollector
+from tamp_lightning.passes.contract import BlockPass
+from tamp_lightning.passes.measuring import InputMeter, Meter, OutputMeter
+from tamp_lightning.passes.sensitivity import LossMeter
+
+
+def _no_scores(pl_module: BlockPass, rule: Any) -> dict[str, float]:
+    return {}
+
+
+def _depths(pl_module: BlockPass, rule: Any) -> dict[str, float]:
+    """Number of each linear's block."""
+    facts = pl_module.stream.facts
+    return {facts.linear_name(k, name): float(k) for k, names in enumerate(facts.linears) for name in names}
+
+
+def _weight_scores(pl_module: BlockPass, rule: Any, index: int) -> dict[str, float]:
+    """Score of a dense block from its weights, for each of its linears."""
+    stream, names = pl_module.stream, pl_module.stream.facts.linears[index]
+    if not names:
+        return {}
+    block = stream.load(index, dense=True)
+    try:
+        score = rule.block_score([block.get_parameter(f"{name}.weight").detach() for name in names])
+    except ValueError as error:
+        raise ValueError(f"{stream.facts.blocks}.{index}: {error}") from None
+    stream.release(index)
+    return {stream.facts.linear_name(index, name): score for name in names}
+
+
+def _nobody(index: int) -> None:
+    """Nobody wants to know."""
+
+
+METERS: dict[str, Callable[[Any, TokenCollector], Meter]] = {
+    "outputs": OutputMeter,
+    "inputs": InputMeter,
+    "loss": LossMeter,
+}
+AT_ONCE: dict[str, Callable[[BlockPass, Any], dict[str, float]]] = {
+    "nothing": _no_scores,
+    "depth": _depths,
+}
+
+
+class AllocationCallback(L.Callback):
+    """Scores every linear during the measure walk, then shares the budget among them (`BlockPass.plan`).
+
+    Attributes:
+        scores: what the budget is shared by, for each linear by full name; empty if the method needs no measuring.
+        cosines: [4,4] mean cosine between modalities behind each score, NaN where a pair has no tokens; empty where
+            scores rest on something else.
+        measured: number of blocks that are scored already.
+        on_scored: called with the number of every block that has been scored.
+    """
+
+    def __init__(self, method: Method, collector: TokenCollector) -> None:
+        self.method = method
+        self.measured = 0
+        self.on_scored: Callable[[int], None] = _nobody
+        self.scores: dict[str, float] = {}
+        self.cosines: dict[str, Tensor] = {}
+        rule = method.allocation_rule
+        self._meter = METERS[rule.basis](rule, collector) if rule.basis in METERS else None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Allocate now if no measure walk is needed."""
+        rule, blocks = self.method.allocation_rule, len(pl_module.stream.facts.linears)
+        if rule.basis in AT_ONCE:
+            self.scores = AT_ONCE[rule.basis](pl_module, rule)
+        elif rule.basis == "weights":
+            for index in range(self.measured, blocks):  # one block in memory at a time
+                self._take(index, _weight_scores(pl_module, rule, index))
+        if self._meter is None or self.measured == blocks:
+            self._allocate(pl_module)
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: BlockPass, outputs: object, batch: dict[str, Tensor], batch_idx: int
+    ) -> None:
+        """Let the meter look at the batch."""
+        if not pl_module.is_dense or self._meter is None or pl_module.idle:
+            return
+        if pl_module.stage == "advance":
+            self._meter.skip(pl_module, batch, batch_idx)
+        else:
+            self._meter.look(pl_module, batch, batch_idx)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Score the block's linears; after the last block, allocate."""
+        if not pl_module.is_dense or pl_module.stage == "advance" or self._meter is None:
+            return
+        scores = self._meter.scores(pl_module)
+        self.cosines |= self._meter.cosines
+        self._take(pl_module.index, scores)
+        if self.measured == len(pl_module.stream.facts.linears):
+            self._allocate(pl_module)
+
+    def _take(self, index: int, scores: dict[str, float]) -> None:
+        self.scores |= scores
+        self.measured = index + 1
+        self.on_scored(index)
+
+    def _allocate(self, pl_module: BlockPass) -> None:
+        stream = pl_module.stream
+        sizes = {
+            (full := stream.facts.linear_name(k, name)): stream.model.get_parameter(f"{full}.weight").numel()
+            for k, names in enumerate(stream.facts.linears)
+            for name in names
+        }
+        plan = self.method.allocation_rule.kept(sizes, self.method.sparsity, self.scores or None)
+        # processes on other processors could round a score differently
+        pl_module.plan = first_says(pl_module.share, plan)

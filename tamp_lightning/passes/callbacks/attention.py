@@ -1,0 +1,93 @@
+"""The attention that the last token of each sample pays to all its tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from tamp_lightning.passes.contract import BlockPass
+
+IMPLEMENTATION = "tamp_sdpa"
+
+
+def last_row(query: Tensor, key: Tensor, last: Tensor, scaling: float, mask: Tensor | None = None) -> Tensor:
+    """Softmax attention of one query per sample, averaged over heads.
+
+    Args:
+        query: [B,H,n,d], rotary embedding applied.
+        key: [B,K,n,d] with H a multiple of K.
+        last: [B] position of the query.
+        scaling: factor of the logits.
+        mask: [B or 1,1,n,n] bool, True = may attend, as in a sliding window; None = all tokens before.
+
+    Returns:
+        [B,n] float32; tokens behind `last` get 0, all together sum to 1 (paper section 3.3, a = A[-1,:]).
+    """
+    batch, heads, n, width = query.shape
+    rows = torch.arange(batch, device=query.device)
+    picked = query[rows, :, last].view(batch, key.shape[1], heads // key.shape[1], width)
+    logits = (picked.float() * scaling) @ key.float().transpose(2, 3)
+    unseen = torch.arange(n, device=query.device) > last[:, None]
+    if mask is not None:
+        unseen |= ~mask.expand(batch, -1, -1, -1)[rows, 0, last]
+    return logits.masked_fill(unseen[:, None, None], -torch.inf).softmax(-1).mean((1, 2))
+
+
+def _collects(pl_module: BlockPass) -> bool:
+    return pl_module.walk == "prune" and pl_module.stage != "advance"
+
+
+class AttentionCollector(L.Callback):
+    """Lets the decoder's sdpa attention note the row of each sample's last valid token in `rows` [B,n].
+
+    The decoder's own output does not change: the row is one extra softmax, no n x n map is ever held.
+    """
+
+    def __init__(self) -> None:
+        self.rows: Tensor | None = None
+        self._before: str | None = None
+        self._module: BlockPass | None = None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Register the attention function and switch the decoder to it.
+
+        Raises:
+            ValueError: the decoder does not run sdpa attention.
+        """
+        decoder = pl_module.stream.model.get_decoder()
+        self._before = decoder.config._attn_implementation
+        if self._before != "sdpa":
+            raise ValueError(f"attention implementation is {self._before!r}: load the model with 'sdpa'")
+        AttentionInterface.register(IMPLEMENTATION, self._attend)
+        AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
+        decoder.set_attn_implementation(IMPLEMENTATION)
+        self._module = pl_module
+
+    def _attend(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    ) -> tuple[Tensor, None]:
+        # gradients are asked for only when the statistics are there already
+        if self._module is not None and _collects(self._module) and not torch.is_grad_enabled():
+            scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
+            last = self._module.current.valid.long().cumsum(1).argmax(1)
+            self.rows = last_row(query, key, last, scaling, attention_mask)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Give the decoder its own attention back."""
+        self._restore(pl_module)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: BlockPass, exception: BaseException) -> None:
+        """Likewise when the run breaks."""
+        self._restore(pl_module)
+
+    def _restore(self, pl_module: BlockPass) -> None:
+        if self._before is not None:
+            pl_module.stream.model.get_decoder().set_attn_implementation(self._before)
+        self._before = self._module = self.rows = None

@@ -1,0 +1,112 @@
+"""Which tokens of a few calibration samples counted, kept for whoever looks at the run afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from tamp_lightning.distributed.together import everyones
+from tamp_lightning.ops.diversity import MODALITIES
+from tamp_lightning.ops.drift import TEXT
+from tamp_lightning.passes.callbacks.statistics import StatisticsCollector
+from tamp_lightning.passes.contract import BlockPass
+
+LIMIT = 3
+
+
+@dataclass
+class Watched:
+    """One calibration sample, its padding left out."""
+
+    id: int
+    """Its position in the data set."""
+    modality: Tensor
+    """[n] int64: 0 text, 1 image, 2 video, 3 audio."""
+    counts: dict[int, Tensor] = field(default_factory=dict)
+    """Block -> [n] int64: how many of its linears chose the token."""
+    linears: dict[int, int] = field(default_factory=dict)
+    """Block -> how many linears chose."""
+
+
+@dataclass
+class Chosen:
+    """What is known of the tokens of a run."""
+
+    samples: list[Watched] = field(default_factory=list)
+    """The first samples with a picture, video or sound."""
+    totals: Tensor = field(default_factory=lambda: torch.zeros(len(MODALITIES), dtype=torch.int64))
+    """[4] tokens of each modality in all calibration samples, padding left out."""
+
+
+class ChosenTokens(L.Callback):
+    """Notes the token choice of the first, middle and last block for the first samples that are not text alone.
+
+    It reads what `StatisticsCollector` has computed anyway: a few comparisons per batch of three blocks.
+
+    Args:
+        statistics: the collector whose weights are looked at; it has to be called before this callback.
+        limit: how many samples to watch.
+    """
+
+    def __init__(self, statistics: StatisticsCollector, limit: int = LIMIT) -> None:
+        self.statistics, self.limit = statistics, limit
+        self.chosen = Chosen()
+        self._first: int | None = None
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: BlockPass, *_: object) -> None:
+        """Note the batch's watched samples."""
+        weights = self.statistics.weights
+        if pl_module.walk != "prune" or pl_module.stage != "collect" or not weights or pl_module.idle:
+            return
+        current = pl_module.current
+        self._first = pl_module.index if self._first is None else self._first
+        if pl_module.index == self._first:
+            self._meet(current.ids, current.modality, current.valid)
+        if not self.watches(pl_module):
+            return
+        rows = {sample: row for row, sample in enumerate(current.ids.tolist())}
+        for sample in self.chosen.samples:
+            if (row := rows.get(sample.id)) is not None:
+                votes = torch.stack([own[row] > 0 for own in weights.values()])
+                sample.counts[pl_module.index] = votes.sum(0)[current.valid[row]].cpu()
+                sample.linears[pl_module.index] = len(weights)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Put together what the processes have seen, in the order of batches."""
+        parts = everyones(pl_module.share, self.chosen)
+        samples = [sample for part in parts for sample in part.samples][: self.limit]
+        self.chosen = Chosen(samples, torch.stack([part.totals for part in parts]).sum(0))
+
+    def watches(self, pl_module: BlockPass) -> bool:
+        """Whether the choice of the current block is noted."""
+        last = len(pl_module.stream.facts.linears) - 1
+        return pl_module.index in (0, (last + 1) // 2, last)
+
+    def record(self) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+        """What is known so far as JSON values and tensors, for `restore`."""
+        content = [{"id": s.id, "linears": list(s.linears.items())} for s in self.chosen.samples]
+        tensors = {f"modality.{s.id}": s.modality for s in self.chosen.samples}
+        tensors |= {f"counts.{s.id}.{k}": counts for s in self.chosen.samples for k, counts in s.counts.items()}
+        return content, {"totals": self.chosen.totals, **tensors}
+
+    def restore(self, content: list[dict[str, Any]], tensors: Mapping[str, Tensor]) -> None:
+        """Take up what an earlier process of the run has noted, its first block and so all samples among it."""
+        self._first = 0
+        self.chosen.totals = tensors["totals"]
+        for row in content:
+            linears = dict(row["linears"])
+            counts = {k: tensors[f"counts.{row['id']}.{k}"] for k in linears}
+            self.chosen.samples.append(Watched(row["id"], tensors[f"modality.{row['id']}"], counts, linears))
+
+    def _meet(self, ids: Tensor, modality: Tensor, valid: Tensor) -> None:
+        """Count the batch's tokens, and watch its samples with media as long as there is room."""
+        self.chosen.totals += torch.bincount(modality[valid], minlength=len(MODALITIES)).cpu()
+        for row, sample in enumerate(ids.tolist()):
+            own = modality[row][valid[row]].cpu()
+            if len(self.chosen.samples) < self.limit and bool((own != TEXT).any()):
+                self.chosen.samples.append(Watched(sample, own))

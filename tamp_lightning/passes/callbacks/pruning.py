@@ -1,0 +1,165 @@
+"""Masks at epoch end: the statistics of the passes over a block decide which of its weights go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from tamp_lightning.distributed.together import copy_from_first
+from tamp_lightning.methods.method import Method
+from tamp_lightning.methods.statistics import Statistics, mixed
+from tamp_lightning.methods.tokens import ModalityMix
+from tamp_lightning.ops.bits import mask_sha256, pack_bits
+from tamp_lightning.ops.drift import TEXT
+from tamp_lightning.ops.masks import keep_where
+from tamp_lightning.passes.callbacks.mixing import MixChooser, Solved, swapped
+from tamp_lightning.passes.callbacks.polishing import polish
+from tamp_lightning.passes.callbacks.statistics import WHOLE, Aside, StatisticsCollector
+from tamp_lightning.passes.contract import BlockPass
+from tamp_lightning.stream.cache import CachedBatch
+
+
+class PruningCallback(L.Callback):
+    """Prunes the current block after the last pass over it, and commits it.
+
+    Attributes:
+        masks: packed bits of every mask by full linear name (`pack_bits`).
+        report: per linear, weights kept, weights in all, and the mask's sha256.
+        token_share: per linear, share of each modality (text, image, video, audio) among the tokens that counted,
+            and how many tokens a sample contributed on average; zero where no token was needed.
+        chooser: stands before this callback where a method chooses among several ways of pruning a block.
+    """
+
+    def __init__(self, method: Method, statistics: StatisticsCollector) -> None:
+        self.method, self.statistics = method, statistics
+        rule = method.token_rule
+        self._aside: list[Aside] = []
+        self.chooser = MixChooser(rule, self.solve) if isinstance(rule, ModalityMix) else None
+        self.masks: dict[str, Tensor] = {}
+        self.report: dict[str, dict[str, Any]] = {}
+        self.token_share: dict[str, list[float]] = {}
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Put the pruned weights in place, polish them if wanted, hand the block back."""
+        if pl_module.walk != "prune" or pl_module.stage == "advance" or not pl_module.is_last_stage:
+            return
+        if self.method.mode == "sequential":
+            self._prune(pl_module)
+            return
+        self._aside.append(self.statistics.put_aside())
+        if len(self._aside) == len(pl_module.stream.facts.linears):
+            self._prune_all(pl_module)
+
+    def _prune_all(self, pl_module: BlockPass) -> None:
+        """Prune block after block, now that the last has been passed and the budget is known."""
+        for index, aside in enumerate(self._aside):
+            self.statistics.take_back(aside)
+            self._prune(cast(BlockPass, AtBlock(pl_module, index)))
+            pl_module.stream.release(index)
+        self._aside.clear()
+
+    def _prune(self, pl_module: BlockPass) -> None:
+        solved = self.chooser.solved if self.chooser else self.solve(pl_module)
+        assert solved is not None
+        for name, (_, mask) in solved.items():
+            self._report(pl_module, name, mask)
+        self._place(pl_module, solved)
+        pl_module.stream.commit(pl_module.index, {name: mask for name, (_, mask) in solved.items()})
+        self.statistics.clear()
+
+    def solve(self, pl_module: BlockPass, lam: float = 1.0) -> Solved:
+        """New weight and mask of every linear of the current block; nothing is changed.
+
+        The first process solves, all get its bits.
+
+        Args:
+            pl_module: whose current block is meant.
+            lam: weight of other modalities than text, where statistics are kept by modality.
+        """
+        names = pl_module.stream.facts.linears[pl_module.index]
+        if pl_module.share.is_first:
+            solved = {name: self._solve(pl_module, name, lam) for name in names}
+        else:
+            weights = {name: pl_module.block.get_parameter(f"{name}.weight").detach() for name in names}
+            solved = {n: (torch.empty_like(w), torch.empty_like(w, dtype=torch.bool)) for n, w in weights.items()}
+        solved = {name: (weight.contiguous(), mask.contiguous()) for name, (weight, mask) in solved.items()}
+        copy_from_first(pl_module.share, (tensor for pair in solved.values() for tensor in pair))
+        return solved
+
+    @torch.no_grad()
+    def _solve(self, pl_module: BlockPass, name: str, lam: float) -> tuple[Tensor, Tensor]:
+        full = pl_module.stream.facts.linear_name(pl_module.index, name)
+        weight = pl_module.block.get_parameter(f"{name}.weight")
+        kept = _planned(pl_module.plan, full)
+        try:
+            statistics = _joined(self.statistics.of(pl_module, name), lam)
+            return self.method.solve(weight.detach(), statistics, kept)
+        except ValueError as error:
+            raise ValueError(str(error) if full in str(error) else f"{full}: {error}") from None
+
+    def _place(self, pl_module: BlockPass, solved: Solved) -> None:
+        linears = {name: pl_module.block.get_parameter(f"{name}.weight") for name in solved}
+        dense = {name: weight.detach().clone() for name, weight in linears.items()} if self.method.polish.on else {}
+        for name, (weight, mask) in solved.items():
+            linears[name].data.copy_(keep_where(weight, mask))
+        if self.method.polish.on and solved:
+            self._polish(pl_module, solved, dense)
+
+    def _polish(self, pl_module: BlockPass, solved: Solved, dense: Mapping[str, Tensor]) -> None:
+        twin = self.statistics.dense
+
+        def target(number: int, batch: CachedBatch) -> Tensor:
+            if twin is not None:
+                return twin.outputs[number].to(batch.hidden.device)
+            with swapped(pl_module.block, dense):
+                return pl_module.run(pl_module.index, batch)
+
+        masks = {name: mask for name, (_, mask) in solved.items()}
+        before, after = polish(pl_module, masks, target, self.method.polish)
+        for name in solved:
+            full = pl_module.stream.facts.linear_name(pl_module.index, name)
+            self.report[full]["block_error"] = {"pruned": before, "polished": after}
+
+    def _report(self, pl_module: BlockPass, name: str, mask: Tensor) -> None:
+        full = pl_module.stream.facts.linear_name(pl_module.index, name)
+        mass, samples = self.statistics.mass(name), max(len(self.statistics.samples), 1)
+        kept = int(mask.count_nonzero())
+        row = {"kept": kept, "size": mask.numel(), "shape": list(mask.shape), "sha256": mask_sha256(mask)}
+        self.report[full] = {**row, "tokens_per_sample": float(mass.sum()) / samples}
+        if self.chooser is not None:
+            self.report[full]["lambda"] = self.chooser.lam
+        self.masks[full] = pack_bits(mask)
+        self.token_share[full] = (mass / mass.sum().clamp(min=torch.finfo(mass.dtype).tiny)).tolist()
+
+
+@dataclass(frozen=True)
+class AtBlock:
+    """A module as if block `index` were its current one."""
+
+    module: BlockPass
+    index: int
+
+    @property
+    def block(self) -> nn.Module:
+        """Block `index` with its weights."""
+        return self.module.stream.load(self.index)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name)
+
+
+def _joined(parts: Mapping[int, Statistics], lam: float) -> Statistics:
+    if WHOLE in parts:
+        return parts[WHOLE]
+    return mixed(parts, {modality: 1.0 if modality == TEXT else lam for modality in parts})
+
+
+def _planned(plan: Mapping[str, int] | None, name: str) -> int:
+    if plan is None:
+        raise RuntimeError("no budget was allocated: AllocationCallback has to stand before PruningCallback")
+    return plan[name]

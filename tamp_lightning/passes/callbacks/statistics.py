@@ -1,0 +1,266 @@
+"""Sums over calibration tokens of what every linear of the current block reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from tamp_lightning.distributed.sums import OrderedSum
+from tamp_lightning.distributed.together import check_same, everyones, merged, sum_on_first
+from tamp_lightning.methods.method import Method
+from tamp_lightning.methods.statistics import Statistics
+from tamp_lightning.methods.tokens import Amia, ModalityMix, Seen
+from tamp_lightning.ops.diversity import MODALITIES
+from tamp_lightning.ops.hessian import weighted_cross, weighted_gram
+from tamp_lightning.ops.stats import weighted_square_sum
+from tamp_lightning.passes.callbacks.attention import AttentionCollector
+from tamp_lightning.passes.callbacks.dense import DenseTwin
+from tamp_lightning.passes.callbacks.drift import DriftCollector
+from tamp_lightning.passes.callbacks.tokens import TokenCollector, Tokens, check_finite, unreached
+from tamp_lightning.passes.contract import BlockPass
+
+WHOLE = -1
+"""The part of the tokens that is not one modality but all of them."""
+
+
+@dataclass
+class Sums:
+    """Of one part of one linear's tokens."""
+
+    samples: dict[int, Tensor] = field(default_factory=dict)
+    """Sample id -> float64 [c], sum of w x^2; added up in the order of ids, whatever the batches were."""
+    masses: dict[int, Tensor] = field(default_factory=dict)
+    """Sample id -> float64 [4], sum of w per modality; likewise."""
+
+    @property
+    def mass(self) -> Tensor:
+        """Sum of w per modality over all samples, float64 [4]."""
+        return torch.stack([self.masses[i] for i in sorted(self.masses)]).sum(0)
+
+    def total(self) -> Tensor:
+        """Sum of w x^2 over the samples, float64 [c]."""
+        return torch.stack([self.samples[i] for i in sorted(self.samples)]).sum(0)
+
+
+@dataclass(frozen=True)
+class Aside:
+    """The diagonal statistics of a block that is pruned later."""
+
+    sums: dict[str, dict[int, Sums]]
+    count: int
+
+
+@dataclass
+class Matrices:
+    """Second moments, shared by the linears that read the same tokens with the same weights."""
+
+    leader: dict[str, str] = field(default_factory=dict)
+    """Linear -> the first of those it shares with."""
+    grams: dict[tuple[str, int], OrderedSum] = field(default_factory=dict)
+    """(leader, part) -> float32 [c, c]."""
+    crosses: dict[str, OrderedSum] = field(default_factory=dict)
+    """Leader -> float32 [c, c]."""
+
+    def share(self, name: str, leader: str) -> bool:
+        """Note who leads `name`; True if it leads itself, so that there is something to add up."""
+        if self.leader.setdefault(name, leader) != leader:
+            raise RuntimeError(f"{name} shares its input with {leader} in one batch and not in another")
+        return name == leader
+
+
+class StatisticsCollector(L.Callback):
+    """Collects what the solver needs during a block's "collect" pass of the prune walk (`of` gives it back).
+
+    Attributes:
+        weights: token weights [B,n] of each linear in the last batch; empty until there is one.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        collector: TokenCollector,
+        attention: AttentionCollector | None = None,
+        drift: DriftCollector | None = None,
+        dense: DenseTwin | None = None,
+    ) -> None:
+        self.method, self.collector = method, collector
+        self.attention, self.drift, self.dense = attention, drift, dense
+        self.samples: set[int] = set()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the block."""
+        self.weights: dict[str, Tensor] = {}
+        self._sums: dict[str, dict[int, Sums]] = {}
+        self._own, self._all = Matrices(), Matrices()
+        self._count = 0
+
+    def put_aside(self) -> Aside:
+        """Hand out the block's statistics, samples added up, and forget it; `take_back` undoes that."""
+        for parts in self._sums.values():
+            for sums in parts.values():
+                sums.samples = {0: sums.total()}
+        aside = Aside(self._sums, self._count)
+        self.clear()
+        return aside
+
+    def take_back(self, aside: Aside) -> None:
+        """Make a block the current one again."""
+        self._sums, self._count = aside.sums, aside.count
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: BlockPass, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Add this batch's samples to the statistics of every linear of the block.
+
+        Raises:
+            ValueError: a token that counts has a NaN or infinite activation.
+        """
+        if not self._collects(pl_module) or pl_module.idle:
+            return
+        seen, tokens = self._seen(pl_module), dict(self.collector.tokens)
+        twins = self.dense.tokens(pl_module, batch_idx) if self.dense else {}
+        self._count += int(seen.valid.sum())
+        self.samples.update(pl_module.current.ids.tolist())
+        share = pl_module.share
+        step = _Step(pl_module, seen, share.leaf(share.own[batch_idx]), {})
+        # all at once, so that no two share an id because one is gone already
+        self.weights = self._weights(seen, tokens)
+        for name, weights in self.weights.items():
+            self._add_diagonal(step, name, tokens[name], weights)
+            if self.method.statistics == "hessian":
+                self._add_matrices(step, name, tokens[name], weights, twins.get(name))
+
+    def _collects(self, pl_module: BlockPass) -> bool:
+        return pl_module.walk == "prune" and pl_module.stage == "collect" and self.method.statistics != "nothing"
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Put the statistics of all processes together: sums by sample in each, second moments in the first alone."""
+        share = pl_module.share
+        if not self._collects(pl_module) or share.processes == 1:
+            return
+        check_same(share, self._sums)
+        for parts in self._sums.values():
+            for sums in parts.values():
+                sums.samples, sums.masses = merged(share, sums.samples), merged(share, sums.masses)
+        for store in (self._own.grams, self._own.crosses, self._all.grams):
+            sum_on_first(share, store.values())
+        self._count = sum(everyones(share, self._count))
+        self.samples.update(*everyones(share, self.samples))
+
+    def _seen(self, pl_module: BlockPass) -> Seen:
+        current = pl_module.current
+        return Seen(
+            current.modality,
+            current.valid,
+            attention=self.attention.rows if self.attention else None,
+            drift=self.drift.rows(pl_module) if self.drift else None,
+            mean_drift=self.drift.mean if self.drift else None,
+        )
+
+    def _weights(self, seen: Seen, tokens: dict[str, Tokens]) -> dict[str, Tensor]:
+        """Token weights of each linear; one object for those that weigh tokens alike."""
+        rule = self.method.token_rule
+        if not isinstance(rule, Amia):
+            return dict.fromkeys(tokens, rule.weights(seen))
+        groups: dict[int, dict[str, Tensor]] = {}
+        for name, own in tokens.items():
+            groups.setdefault(id(own.inputs), {})[name] = own.outputs
+        chosen = rule.by_linear(seen, list(groups.values()))
+        return {name: chosen[name] for name in tokens}
+
+    def _parts(self, step: _Step, weights: Tensor) -> dict[int, Tensor]:
+        """Token weights of each part that is summed up by itself."""
+        rule = self.method.token_rule
+        if not isinstance(rule, ModalityMix):
+            return {WHOLE: weights}
+        learns = torch.tensor([not rule.judges(i) for i in step.module.current.ids.tolist()], device=weights.device)
+        modality = step.seen.modality
+        return {m: weights & (modality == m) & learns[:, None] for m in range(len(MODALITIES))}
+
+    def _add_diagonal(self, step: _Step, name: str, tokens: Tokens, weights: Tensor) -> None:
+        key, ids = id(tokens.inputs), step.module.current.ids
+        if id(weights) not in step.parts:
+            step.parts[id(weights)] = self._parts(step, weights)
+        for part, own in step.parts[id(weights)].items():
+            if (key, id(own)) not in step.rows:  # q, k and v read the same input: add it up once, if weighed alike
+                step.rows[key, id(own)] = weighted_square_sum(tokens.inputs, own)
+            rows = step.rows[key, id(own)]
+            full = step.module.stream.facts.linear_name(step.module.index, name)
+            check_finite(full, "inputs", rows.isfinite().all(1), ids)
+            sums = self._sums.setdefault(name, {}).setdefault(part, Sums())
+            sums.samples.update(zip(ids.tolist(), rows.cpu(), strict=True))
+            mass = torch.zeros(len(ids), len(MODALITIES), dtype=torch.float64, device=own.device)
+            mass.scatter_add_(1, step.seen.modality, own.double())
+            sums.masses.update(zip(ids.tolist(), mass.cpu(), strict=True))
+
+    def _add_matrices(self, step: _Step, name: str, tokens: Tokens, weights: Tensor, twin: Tokens | None) -> None:
+        inputs = tokens.inputs
+        if self._own.share(name, step.leaders.setdefault((id(inputs), id(weights)), name)):
+            for part, own in step.parts[id(weights)].items():
+                _sum(self._own.grams, (name, part)).add(step.leaf, weighted_gram(inputs, own))
+            if twin is not None:
+                _sum(self._own.crosses, name).add(step.leaf, weighted_cross(twin.inputs, inputs, weights))
+        if not self.method.blends or weights is step.seen.valid:
+            return
+        if self._all.share(name, step.leaders.setdefault((id(inputs), 0), name)):
+            _sum(self._all.grams, (name, WHOLE)).add(step.leaf, weighted_gram(inputs, step.seen.valid))
+
+    def of(self, pl_module: BlockPass, name: str) -> dict[int, Statistics]:
+        """Statistics of a linear's inputs, by part: everything under `WHOLE`, or one entry per modality.
+
+        Complete in the first process, once the pass is over.
+
+        Args:
+            pl_module: whose current block is meant.
+            name: of the linear, relative to the block.
+
+        Raises:
+            ValueError: the linear was not reached by any token.
+        """
+        if self.method.statistics == "nothing":
+            return {WHOLE: Statistics()}
+        if name not in self._sums:
+            raise unreached(pl_module.stream.facts.linear_name(pl_module.index, name))
+        leader, everything = self._own.leader.get(name, name), self._all.leader.get(name, name)
+        return {
+            part: Statistics(
+                sq_norm=sums.total(),
+                mass=float(sums.mass.sum()),
+                hessian=_total(self._own.grams, (leader, part)),
+                everything=_total(self._all.grams, (everything, part)),
+                count=self._count,
+                cross=_total(self._own.crosses, leader),
+            )
+            for part, sums in self._sums[name].items()
+        }
+
+    def mass(self, name: str) -> Tensor:
+        """Sum of a linear's token weights per modality, float64 [4]; zero if no token was needed."""
+        parts = self._sums.get(name, {}).values()
+        zero = torch.zeros(len(MODALITIES), dtype=torch.float64)
+        return torch.stack([sums.mass for sums in parts]).sum(0) if parts else zero
+
+
+@dataclass
+class _Step:
+    """What the linears of one batch share."""
+
+    module: BlockPass
+    seen: Seen
+    leaf: int
+    parts: dict[int, dict[int, Tensor]]
+    rows: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    leaders: dict[tuple[int, int], str] = field(default_factory=dict)
+
+
+def _sum(store: dict, key: object) -> OrderedSum:
+    return store.setdefault(key, OrderedSum())
+
+
+def _total(store: dict, key: object) -> Tensor | None:
+    return store[key].total() if key in store else None

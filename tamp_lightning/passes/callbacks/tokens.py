@@ -1,0 +1,95 @@
+"""Inputs and outputs of the current block's linears, one batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import lightning as L
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from tamp_lightning.passes.contract import BlockPass
+from tamp_lightning.stream.stubs import replaced
+
+
+@dataclass
+class Tokens:
+    """Input [B,n,c] and output [B,n,o] of one linear for one batch."""
+
+    inputs: Tensor
+    outputs: Tensor
+
+
+def unreached(linear: str) -> ValueError:
+    """The error of a linear whose block ran without it."""
+    return ValueError(f"{linear} saw no calibration token: exclude it, or calibrate with samples that reach it")
+
+
+def check_finite(linear: str, side: str, finite: Tensor, ids: Tensor) -> None:
+    """Raise ValueError naming the linear, its side, "inputs" or "outputs", and the first sample not finite [B]."""
+    if not bool(finite.all()):
+        sample = int(ids[int((~finite).long().argmax())])
+        raise ValueError(f"{linear} has NaN or infinite {side} in calibration sample {sample}: check the checkpoint")
+
+
+@dataclass
+class TokenCollector(L.Callback):
+    """Hooks the prunable linears of the current block; `tokens` holds what they saw in the last batch.
+
+    The only owner of forward hooks: they live for one epoch, i.e. one pass over one block.
+    """
+
+    tokens: dict[str, Tokens] = field(default_factory=dict)
+    """By linear name relative to the block."""
+    outputs_read: bool = True
+    """False: in the passes that collect statistics nobody reads what linears put out, so the last may put out zeros."""
+    _handles: list[RemovableHandle] = field(default_factory=list)
+    _spared: ExitStack | None = None
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Hook the block of this epoch, if something is to be learnt from it."""
+        if pl_module.stage == "advance":
+            return
+        for name in pl_module.stream.facts.linears[pl_module.index]:
+            linear = pl_module.block.get_submodule(name)
+            self._handles.append(linear.register_forward_hook(self._keep(name)))
+
+    def _keep(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            self.tokens[name] = Tokens(args[0], output)
+
+        return hook
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: BlockPass, *_: object) -> None:
+        """Spare the batches to come the linear that ran last: nothing that is looked at depends on it."""
+        collects = pl_module.walk == "prune" and pl_module.stage == "collect" and not pl_module.is_dense
+        if self.outputs_read or not collects or not self.tokens or self._spared:
+            return
+        last = pl_module.block.get_submodule(list(self.tokens)[-1])
+        self._spared = ExitStack()
+        self._spared.enter_context(replaced([last], [_zeros(last)]))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Remove the hooks and let the last batch go."""
+        self._drop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: BlockPass, exception: BaseException) -> None:
+        """Leave no hook on a model that belongs to somebody else."""
+        self._drop()
+
+    def _drop(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.tokens.clear()
+        if self._spared:
+            self._spared.close()
+            self._spared = None
+
+
+def _zeros(linear: nn.Module) -> Callable[[Tensor], Tensor]:
+    """What has the shape of the linear's output and costs nothing."""
+    width = linear.get_parameter("weight").shape[0]
+    return lambda inputs: inputs.new_zeros(*inputs.shape[:-1], width)

@@ -1,0 +1,212 @@
+"""Towers and projector: pruned once, in front of the decoder's prune walk, by what they read while they are dense."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from tamp_lightning.checkpoint.adapter import adapter_of
+from tamp_lightning.checkpoint.facts import media_of
+from tamp_lightning.methods.method import Method
+from tamp_lightning.methods.statistics import Statistics
+from tamp_lightning.methods.towers import Towers
+from tamp_lightning.ops.bits import mask_sha256, pack_bits
+from tamp_lightning.ops.hessian import weighted_gram
+from tamp_lightning.ops.stats import weighted_square_sum
+from tamp_lightning.passes.callbacks.dense import DenseTwin
+from tamp_lightning.passes.contract import BlockPass
+from tamp_lightning.stream.base import Stream
+
+
+@dataclass
+class Read:
+    """What one linear has read."""
+
+    tokens: int = 0
+    rows: dict[int, Tensor] = field(default_factory=dict)
+    """First sample of each batch -> float64 [c], sum of x^2; added up in that order, whatever the batches' was."""
+
+
+class TowerStatistics:
+    """Sums over the tokens that linears of towers and projector read; padding never counts.
+
+    Items of a batch stand in a tower as they like (crops of all pictures, frames, packed patches), so sums are kept
+    per batch rather than per sample. A tower that runs twice, on pictures and on videos, counts both times.
+    """
+
+    def __init__(self, stream: Stream, method: Method) -> None:
+        self.stream, self.method = stream, method
+        self.read: dict[str, Read] = {}
+        self.samples = 0
+        self._leader: dict[str, str] = {}
+        self._grams: dict[str, Tensor] = {}
+        self._last: tuple[Tensor, str] | None = None
+
+    @contextmanager
+    def watch(self, batch: Mapping[str, Tensor]) -> Iterator[None]:
+        """Add what the linears read inside to the sums.
+
+        Raises:
+            ValueError: an input is NaN or infinite, which tokens of it are padding is not known, or it is text.
+        """
+        model = self.stream.model
+        real = adapter_of(model.config).tower_tokens(model, batch)
+        handles = [
+            model.get_submodule(name).register_forward_pre_hook(self._hook(name, batch, list(real)))
+            for name in self.stream.facts.towers
+        ]
+        try:
+            yield
+        finally:
+            self._last = None
+            for handle in handles:
+                handle.remove()
+        self.samples += len(batch["sample_ids"])
+
+    def _hook(
+        self, name: str, batch: Mapping[str, Tensor], real: list[Tensor]
+    ) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            if not media_of(batch):
+                raise ValueError(f"{name} runs on samples without media, so it is no tower: use towers.exclude")
+            self._add(name, args[0], _real(name, args[0], real), batch["sample_ids"])
+
+        return hook
+
+    def _add(self, name: str, inputs: Tensor, real: Tensor, ids: Tensor) -> None:
+        read = self.read.setdefault(name, Read())
+        read.tokens += int(real.sum())
+        if self.method.statistics == "nothing":
+            return
+        tokens = inputs.detach().reshape(1, -1, inputs.shape[-1])
+        row = weighted_square_sum(tokens, real)[0].cpu()
+        if not bool(row.isfinite().all()):
+            samples = f"{int(ids[0])} to {int(ids[-1])}"
+            raise ValueError(
+                f"{name} has NaN or infinite inputs in calibration samples {samples}: check the checkpoint"
+            )
+        first = int(ids[0])
+        read.rows[first] = read.rows[first] + row if first in read.rows else row
+        if self.method.statistics == "hessian":
+            self._add_matrix(name, inputs, tokens, real)
+
+    def _add_matrix(self, name: str, inputs: Tensor, tokens: Tensor, real: Tensor) -> None:
+        # q, k and v read one tensor, one right after the other: their matrix is one
+        leader = self._last[1] if self._last is not None and self._last[0] is inputs else name
+        self._last = (inputs, leader)
+        if self._leader.setdefault(name, leader) != leader:
+            raise RuntimeError(f"{name} shares its input with {leader} in one call and not in another")
+        if name == leader:
+            gram = weighted_gram(tokens, real)
+            self._grams[name] = self._grams[name].add_(gram) if name in self._grams else gram
+
+    def of(self, name: str) -> Statistics:
+        """Statistics of a linear that was reached."""
+        read = self.read[name]
+        if self.method.statistics == "nothing":
+            return Statistics()
+        return Statistics(
+            sq_norm=torch.stack([read.rows[first] for first in sorted(read.rows)]).sum(0),
+            mass=read.tokens,
+            hessian=self._grams.get(self._leader.get(name, name)),
+            count=read.tokens,
+        )
+
+
+class TowerPruning(L.Callback):
+    """Before the prune walk starts: one pass of all samples over the dense towers, then all of them are pruned.
+
+    The measure walk is over by then, so that it saw the dense model; the prune walk embeds its samples with what is
+    left. In memory, the pass also makes sure that the decoder can be walked before a weight of a tower changes.
+
+    Args:
+        towers: what to prune.
+        method: how the decoder is pruned.
+        dense: the twin that shall know what the dense towers give, if the method has one.
+
+    Attributes:
+        report: per linear that media reached, weights kept, weights in all, the mask's sha256, tokens per sample.
+        masks: packed bits of every mask by full linear name (`pack_bits`).
+        unreached: linears that no sample reached; they stay dense.
+        finished: whether all this has been noted, by this run or by the one that it continues.
+    """
+
+    def __init__(self, towers: Towers, method: Method, dense: DenseTwin | None = None) -> None:
+        self.towers, self.method, self.dense = towers, towers.method(method), dense
+        self.report: dict[str, dict[str, Any]] = {}
+        self.masks: dict[str, Tensor] = {}
+        self.unreached: list[str] = []
+        self.finished = False
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Collect, prune and commit, in front of the first pass of the prune walk.
+
+        Raises:
+            ValueError: no media reach what is to be pruned, or something is not finite.
+        """
+        if pl_module.walk != "prune" or not pl_module.needs_inputs or self.finished:
+            return
+        statistics = TowerStatistics(pl_module.stream, self.method)
+        assert trainer.train_dataloader is not None
+        for number, batch in enumerate(trainer.train_dataloader):
+            on_device = trainer.strategy.batch_to_device(batch)
+            embedded = pl_module.embed(on_device, statistics.watch(on_device))
+            if self.dense is not None:
+                self.dense.begin(number, embedded)
+        plan = self._plan(pl_module.stream, statistics)
+        pl_module.stream.commit_towers({name: self._prune(pl_module, statistics, name, plan[name]) for name in plan})
+
+    def _plan(self, stream: Stream, statistics: TowerStatistics) -> dict[str, int]:
+        """Weights that each linear keeps, for those that media reached."""
+        wanted = stream.facts.towers
+        reached = [name for name in wanted if name in statistics.read]
+        self.unreached = [name for name in wanted if name not in statistics.read]
+        for pattern in self.towers.include or [""]:
+            if not any(re.search(pattern, name) for name in reached):
+                missed = next(name for name in self.unreached if re.search(pattern, name))
+                what = f"towers.include '{pattern}'" if pattern else "towers.sparsity"
+                raise ValueError(
+                    f"{what} asks for linears that no calibration sample reaches, such as {missed}: calibrate with "
+                    "samples whose media go through it, or leave it dense"
+                )
+        sizes = {name: stream.model.get_parameter(f"{name}.weight").numel() for name in reached}
+        return self.method.allocation_rule.kept(sizes, self.method.sparsity)
+
+    @torch.no_grad()
+    def _prune(self, pl_module: BlockPass, statistics: TowerStatistics, name: str, kept: int) -> Tensor:
+        weight = pl_module.stream.model.get_parameter(f"{name}.weight").data
+        if not bool(weight.isfinite().all()):
+            raise ValueError(f"{name}.weight holds NaN or infinite weights: the checkpoint is damaged")
+        try:
+            pruned, mask = self.method.solve(weight, statistics.of(name), kept)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        weight.copy_(pruned).masked_fill_(~mask, 0)
+        self.masks[name] = pack_bits(mask)
+        self.report[name] = {
+            "kept": int(mask.sum()),
+            "size": mask.numel(),
+            "shape": list(mask.shape),
+            "sha256": mask_sha256(mask),
+            "tokens_per_sample": statistics.read[name].tokens / statistics.samples,
+        }
+        return mask
+
+
+def _real(name: str, inputs: Tensor, masks: list[Tensor]) -> Tensor:
+    """Which tokens [1,t] of a linear's inputs [...,c] are no padding."""
+    shape = inputs.shape[:-1]
+    if not masks:
+        return torch.ones(1, shape.numel(), dtype=torch.bool, device=inputs.device)
+    for mask in masks:
+        if mask.shape == shape:
+            return mask.reshape(1, -1).to(inputs.device)
+    known = ", ".join(str(tuple(mask.shape)) for mask in masks)
+    raise ValueError(f"{name} reads {tuple(shape)} tokens where {known} are known: use towers.exclude")

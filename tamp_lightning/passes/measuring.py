@@ -1,0 +1,145 @@
+"""Scores of the linears during the measure walk: one meter per kind of thing that an allocation looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tamp_lightning.distributed.together import merged
+from tamp_lightning.methods.allocation import Das
+from tamp_lightning.ops.diversity import pairs_present
+from tamp_lightning.ops.scores import wanda
+from tamp_lightning.ops.stats import weighted_square_sum
+from tamp_lightning.passes.callbacks.tokens import TokenCollector, check_finite, unreached
+from tamp_lightning.passes.contract import BlockPass
+
+
+class Meter(Protocol):
+    """Looks at every batch of a pass over a dense block, then scores the block's linears."""
+
+    cosines: dict[str, Tensor]
+    """[4,4] mean cosine between modalities behind each score, by full name; empty where that is not what counts."""
+
+    def look(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Take in what the current block just did to a batch; `batch` holds the model's inputs in the first pass."""
+
+    def skip(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Note what later blocks need of a batch; the current block was scored by an earlier run."""
+
+    def scores(self, pl_module: BlockPass) -> dict[str, float]:
+        """Score of each linear of the current block, by full name, after its last batch."""
+
+
+class BlockRule(Protocol):
+    """An allocation that scores whole blocks."""
+
+    def block_score(self, parts: Sequence[Tensor], /) -> float:
+        """Score of a block from one matrix per linear."""
+
+
+class SampleRows:
+    """Whatever is known of a linear per sample, in the order of sample ids."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, dict[int, Tensor]] = {}
+
+    def add(self, name: str, ids: Tensor, rows: Tensor) -> None:
+        """Keep one row per sample."""
+        self._rows.setdefault(name, {}).update(zip(ids.tolist(), rows.cpu(), strict=True))
+
+    def take(self, pl_module: BlockPass, name: str) -> Tensor:
+        """Rows of all processes' samples [samples, ...], which are then forgotten.
+
+        Raises:
+            ValueError: no token reached the linear.
+        """
+        rows = merged(pl_module.share, self._rows.pop(name, {}))
+        if not rows:
+            raise unreached(pl_module.stream.facts.linear_name(pl_module.index, name))
+        return torch.stack([rows[i] for i in sorted(rows)])
+
+
+class OutputMeter:
+    """How much the output tokens of a linear differ (DAS)."""
+
+    def __init__(self, rule: Das, collector: TokenCollector) -> None:
+        self.rule, self.collector = rule, collector
+        self.cosines: dict[str, Tensor] = {}
+        self._rows = SampleRows()
+
+    def look(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Keep the cosines of each sample, by sample id, so that neither order nor padding matters.
+
+        Raises:
+            ValueError: a linear's output is NaN or infinite on a token that counts.
+        """
+        current = pl_module.current
+        present = pairs_present(current.modality, current.valid)
+        for name, tokens in self.collector.tokens.items():
+            rows = self.rule.score(tokens.outputs, current.modality, current.valid)
+            if bool((rows.isnan() & present).any()):  # then look at every value, which costs more than the score
+                finite = (tokens.outputs.isfinite().all(-1) | ~current.valid).all(-1)
+                full = pl_module.stream.facts.linear_name(pl_module.index, name)
+                check_finite(full, "outputs", finite, current.ids)
+            self._rows.add(name, current.ids, rows)
+
+    def skip(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Do nothing: blocks are scored by themselves."""
+
+    def scores(self, pl_module: BlockPass) -> dict[str, float]:
+        """Diversity of each linear.
+
+        Raises:
+            ValueError: a linear was not reached by any token, or no sample has two tokens to compare.
+        """
+        facts, found = pl_module.stream.facts, {}
+        for name in facts.linears[pl_module.index]:
+            full, cosines = facts.linear_name(pl_module.index, name), self._rows.take(pl_module, name)
+            found[full] = self.rule.combine(cosines)
+            self.cosines[full] = cosines.double().nanmean(0)
+        return found
+
+
+class InputMeter:
+    """Wanda scores of whole blocks, from the norms of what their linears read (OWL, DLP)."""
+
+    def __init__(self, rule: BlockRule, collector: TokenCollector) -> None:
+        self.rule, self.collector = rule, collector
+        self.cosines: dict[str, Tensor] = {}
+        self._rows = SampleRows()
+
+    def look(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Keep the squared norms of each sample.
+
+        Raises:
+            ValueError: a token that counts has a NaN or infinite activation.
+        """
+        current = pl_module.current
+        found: dict[int, Tensor] = {}
+        for name, tokens in self.collector.tokens.items():
+            if id(tokens.inputs) not in found:
+                found[id(tokens.inputs)] = weighted_square_sum(tokens.inputs, current.valid)
+            rows = found[id(tokens.inputs)]
+            full = pl_module.stream.facts.linear_name(pl_module.index, name)
+            check_finite(full, "inputs", rows.isfinite().all(1), current.ids)
+            self._rows.add(name, current.ids, rows)
+
+    def skip(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Do nothing: blocks are scored by themselves."""
+
+    def scores(self, pl_module: BlockPass) -> dict[str, float]:
+        """The block's score, for each of its linears.
+
+        Raises:
+            ValueError: a linear was not reached by any token, or a score is NaN or infinite.
+        """
+        names = pl_module.stream.facts.linears[pl_module.index]
+        if not names:
+            return {}
+        weights = [pl_module.block.get_parameter(f"{name}.weight") for name in names]
+        norms = [self._rows.take(pl_module, name).sum(0) for name in names]
+        score = self.rule.block_score([wanda(w.detach(), n) for w, n in zip(weights, norms, strict=True)])
+        return dict.fromkeys((pl_module.stream.facts.linear_name(pl_module.index, name) for name in names), score)

@@ -1,0 +1,54 @@
+"""Where a run writes, what decides its result, and whether it can be continued."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from tamp_lightning.config.recipe import FinetuneRecipe, PruneRecipe
+from tamp_lightning.runs.state import is_unfinished, refuse_finished
+
+NO_MATTER = ("task", "out", "cache")
+"""Sections of a recipe that change no bit of the result."""
+SHOWS_ONLY = ("enable_progress_bar", "enable_model_summary", "logger", "log_every_n_steps", "default_root_dir")
+"""Arguments of lightning.Trainer that change nothing but what is shown."""
+
+
+def run_path(recipe: PruneRecipe | FinetuneRecipe, name: str, is_first: bool = True) -> Path:
+    """The run folder, which must be new or hold an unfinished run when the first process looks.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    path = Path(recipe.out or f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}")
+    if is_first:
+        refuse_finished(path, "choose another with --out")
+    return path
+
+
+def settings_of(recipe: PruneRecipe) -> dict[str, Any]:
+    """What of a recipe decides the result, as JSON values."""
+    settings = asdict(recipe)
+    trainer = {key: str(value) for key, value in recipe.trainer.items() if key not in SHOWS_ONLY}
+    return {key: value for key, value in settings.items() if key not in NO_MATTER} | {"trainer": trainer}
+
+
+def may_continue(recipe: PruneRecipe, trainer: L.Trainer, out: Path) -> bool:
+    """Whether such a run keeps what it needs to be continued once it has been killed.
+
+    Raises:
+        ValueError: it does not, and the folder holds a killed run or the cache is to lie in a folder.
+    """
+    several = trainer.world_size > 1
+    if not several and not recipe.scores.rides:
+        return True
+    what = f"{trainer.world_size} processes" if several else "scores.mode ride_along"
+    if trainer.is_global_zero and is_unfinished(out):
+        raise ValueError(f"{out} holds an unfinished run, which {what} cannot continue: choose another with --out")
+    if (limit := recipe.cache.limit_gb) is not None:
+        raise ValueError(f"cache.limit_gb is {limit}; with {what} all hidden states wait in RAM: leave it out")
+    return False

@@ -1,0 +1,144 @@
+"""What an unfinished run has found out so far, kept in its folder so that the same command can continue it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tamp_lightning.checkpoint.writer import is_taken
+from tamp_lightning.files import published
+
+FOLDER = ".state"
+_FINGERPRINT = "fingerprint.json"
+_CONTENT = "content"
+_SHOWN = 6
+"""Differences that a refusal names before it counts the rest."""
+
+
+def is_unfinished(out: Path) -> bool:
+    """Whether a run folder belongs to a run that can be continued."""
+    return (out / FOLDER).is_dir()
+
+
+def refuse_finished(out: Path, remedy: str) -> None:
+    """Refuse a folder that holds anything but an unfinished run.
+
+    Raises:
+        ValueError: naming it and the remedy.
+    """
+    if is_taken(out) and not is_unfinished(out):
+        raise ValueError(f"{out} exists: nothing is overwritten, {remedy}")
+
+
+class RunState:
+    """Named records of an unfinished run, each a safetensors file that is complete or not there.
+
+    The folder appears with the first record, and the fingerprint before it: a run that is refused at once leaves
+    nothing behind.
+
+    Args:
+        out: the run folder.
+        fingerprint: nested JSON values; everything that decides the run's bits.
+
+    Raises:
+        ValueError: the folder's run was started with another fingerprint; every difference is named.
+    """
+
+    def __init__(self, out: Path, fingerprint: Mapping[str, Any]) -> None:
+        self.folder, self.fingerprint = out / FOLDER, fingerprint
+        path = self.folder / _FINGERPRINT
+        self.resumes = path.is_file()
+        """Whether there is a run to continue."""
+        if self.resumes:
+            _refuse_others(out, json.loads(path.read_text()), json.loads(json.dumps(fingerprint)))
+
+    def begin(self) -> None:
+        """Mark the folder as that of an unfinished run, from the first file in it on."""
+        path = self.folder / _FINGERPRINT
+        if not path.is_file():
+            with published(path, path.with_suffix(".tmp")) as scratch:
+                scratch.write_text(json.dumps(self.fingerprint, indent=1) + "\n")
+
+    def save(self, name: str, content: Any, tensors: Mapping[str, Tensor] | None = None) -> None:
+        """Keep a record; one of the same name is replaced.
+
+        Args:
+            name: file name without its ending.
+            content: JSON values.
+            tensors: by any name.
+        """
+        self.begin()
+        final = self._path(name)
+        with published(final, final.with_suffix(".tmp")) as scratch:
+            save_file(dict(tensors or {}), scratch, metadata={_CONTENT: json.dumps(content)})
+
+    def has(self, name: str) -> bool:
+        """Whether there is a record of that name."""
+        return self._path(name).is_file()
+
+    def load(self, name: str) -> tuple[Any, dict[str, Tensor]] | None:
+        """Content and tensors of a record; None if there is none.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        path = self._path(name)
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, "pt") as file:
+                names = list(file.keys())
+                return json.loads(file.metadata()[_CONTENT]), {name: file.get_tensor(name) for name in names}
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            why = " ".join(str(error).split())
+            raise ValueError(f"{path} is damaged ({why}): delete it, then it is made anew") from None
+
+    def numbered(self, name: str) -> Iterator[tuple[Any, dict[str, Tensor]]]:
+        """The records `name-00000`, `name-00001`, ... up to the first that is missing."""
+        index = 0
+        while (record := self.load(f"{name}-{index:05d}")) is not None:
+            yield record
+            index += 1
+
+    def close(self) -> None:
+        """Forget everything: the run is finished."""
+        if self.folder.is_dir():
+            gone = self.folder.replace(self.folder.with_name(f"{FOLDER}.finished"))
+            shutil.rmtree(gone)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"
+
+
+def _refuse_others(out: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    first, second = dict(_flat(then)), dict(_flat(now))
+    different = [
+        f"{key}: {_shown(first, key)} -> {_shown(second, key)}"
+        for key in dict.fromkeys([*first, *second])
+        if _shown(first, key) != _shown(second, key)
+    ]
+    if different:
+        more = f" and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
+        raise ValueError(
+            f"{out} holds an unfinished run that this one cannot continue ({', '.join(different[:_SHOWN])}{more}): "
+            "run it as it was started, choose another out, or delete the folder"
+        )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    return json.dumps(values[key]) if key in values else "nothing"

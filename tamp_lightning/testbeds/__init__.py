@@ -1,0 +1,1 @@
+"""Small real models and data sets that need no hub."""

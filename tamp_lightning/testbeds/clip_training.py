@@ -1,0 +1,78 @@
+"""Batches that teach the towers of smol-videollama2: labelled clips first, then packed questions."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tamp_lightning.data.packing import Packed
+from tamp_lightning.testbeds.clip_packing import AudioVisualProcessor, features, in_memory, pack_video
+from tamp_lightning.testbeds.clips import COLOURS, MOTIONS, SHAPES, SOUNDS, make_clip, questions
+
+LABELS = {
+    "shape": SHAPES,
+    "motion": MOTIONS,
+    "colour_first": COLOURS,
+    "colour_last": COLOURS,
+    "sound_first": SOUNDS,
+    "sound_last": SOUNDS,
+}
+"""What a clip is labelled with, in order, and the words for it."""
+
+
+class ClipBank:
+    """The first `count` clips of the train split, processed when first asked for and then kept (300 KB each)."""
+
+    def __init__(self, processor: AudioVisualProcessor, count: int) -> None:
+        self.processor, self.count = processor, count
+        self._kept: dict[int, dict[str, Tensor]] = {}
+
+    def features(self, number: int) -> dict[str, Tensor]:
+        """Model inputs of one clip, kept in bfloat16 (which filter banks are in anyway), given in float32."""
+        if number not in self._kept:
+            made = features(self.processor, in_memory(make_clip("train", number)))
+            self._kept[number] = {name: value.bfloat16() for name, value in made.items()}
+        return {name: value.float() for name, value in self._kept[number].items()}
+
+
+def labels(number: int) -> Tensor:
+    """Position of each label of a train clip among its words, int64 [6]."""
+    clip = make_clip("train", number)
+    words = (clip.shape, clip.motion, *clip.colours, *clip.sounds)
+    return torch.tensor([known.index(word) for known, word in zip(LABELS.values(), words, strict=True)])
+
+
+class LabelledClips(Dataset):
+    """`length` draws from a bank: pixels [frames,3,s,s], filter banks [n,128], labels [6]."""
+
+    def __init__(self, bank: ClipBank, length: int) -> None:
+        self.bank, self.length = bank, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        number = random.Random(f"label/{index}").randrange(self.bank.count)
+        pixels, banks = self.bank.features(number).values()
+        return pixels[0], banks[0], labels(number)
+
+
+class PackedClips(Dataset):
+    """`length` draws from a bank, each with up to `per_clip` of its questions in one packed sequence."""
+
+    def __init__(self, bank: ClipBank, length: int, per_clip: int) -> None:
+        self.bank, self.length, self.per_clip = bank, length, per_clip
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Packed:
+        rng = random.Random(f"questions/{index}")
+        number = rng.randrange(self.bank.count)
+        asked = questions(make_clip("train", number))
+        asked = rng.sample(asked, min(self.per_clip, len(asked)))
+        turns = [(q.text, q.answer) for q in asked]
+        return pack_video(self.bank.processor, self.bank.features(number), turns)

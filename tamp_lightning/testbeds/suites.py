@@ -1,0 +1,41 @@
+"""The test beds' own questions, by name."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from transformers import ProcessorMixin
+
+from tamp_lightning.evaluation.suite import Suite
+from tamp_lightning.testbeds.clip_suite import ClipSuite, Shown
+from tamp_lightning.testbeds.easy_vqa_suite import EasyVqaSuite
+
+SUITES: dict[str, tuple[Any, str, tuple[str, ...]]] = {
+    "easy_vqa": (EasyVqaSuite, "LlavaNextProcessor", ("own", "shuffled", "blank")),
+    "clips": (ClipSuite, "Videollama2Processor", ("own", "shuffled", "muted", "blank")),
+}
+"""Name -> suite, the processor it is made for, and what can be shown."""
+
+
+def build_suite(
+    name: str,
+    processor: ProcessorMixin,
+    split: Literal["selection", "test"],
+    size: Literal["quick", "standard", "full"],
+    shown: Shown = "own",
+) -> Suite | None:
+    """The suite a recipe asks for; None for "none".
+
+    Raises:
+        ValueError: the checkpoint's processor is another than the questions are made for, or the control is none of
+            theirs.
+        FileNotFoundError: the data are not installed.
+    """
+    if name == "none":
+        return None
+    suite, wanted, controls = SUITES[name]
+    if (found := type(processor).__name__) != wanted:
+        raise ValueError(f"{name} needs a checkpoint with a {wanted}, this one has {found}: choose none")
+    if shown not in controls:
+        raise ValueError(f"controls has {shown!r}, {name} has {', '.join(controls[1:])}")
+    return suite(processor, split, size, shown)

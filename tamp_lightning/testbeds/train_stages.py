@@ -1,0 +1,112 @@
+"""What training the towers of any test bed shares: the frozen language model, the loop, the alignment stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
+
+from tamp_lightning.config.recipe import Stage
+from tamp_lightning.evaluation.scoring import answer_logits
+from tamp_lightning.evaluation.suite import Suite
+from tamp_lightning.passes.trainer import QUIET
+
+TOWER = ("vision_tower", "audio_tower", "heads")
+REST = ("multi_modal_projector", "image_newline", "mm_projector")
+
+
+def one_cycle(model: nn.Module, stage: Stage) -> dict:
+    """AdamW with one cycle of the learning rate, towers and the rest each at its own peak."""
+    groups: list[dict] = []
+    for names, rate in ((TOWER, stage.tower_lr), (REST, stage.projector_lr)):
+        params = [p for n, p in model.named_parameters() if p.requires_grad and any(part in n for part in names)]
+        groups.append({"params": params, "lr": rate})
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+    peaks = [g["lr"] for g in groups]
+    schedule = OneCycleLR(optimizer, max_lr=peaks, total_steps=stage.cycle or stage.steps, pct_start=0.1)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def freeze_language_model(model: nn.Module) -> None:
+    """Towers, projectors and newline in float32 with gradients; everything else as it is, without."""
+    model.requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if any(part in name for part in TOWER + REST):
+            parameter.data = parameter.data.float()
+            parameter.requires_grad_(True)
+
+
+class TowerStage(L.LightningModule):
+    """A stage of training, as long as its settings say."""
+
+    stage: Stage
+
+
+class Alignment(TowerStage):
+    """Teaches towers and projectors to make the frozen language model give the right answers."""
+
+    def __init__(self, model: PreTrainedModel, stage: Stage) -> None:
+        super().__init__()
+        self.model, self.stage = model, stage
+
+    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        """Cross-entropy on the answers' tokens."""
+        logits, labels, _ = answer_logits(self.model, batch)
+        loss = F.cross_entropy(logits.float(), labels)
+        self.log("loss", loss, prog_bar=True)
+        self.log("token_accuracy", (logits.argmax(-1) == labels).float().mean(), prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> dict:
+        """AdamW, one cycle."""
+        return one_cycle(self.model, self.stage)
+
+
+class PrintLine(L.Callback):
+    """One plain line of the logged values every few steps, for log files."""
+
+    def __init__(self, every: int, write: Callable[[str], None] = print) -> None:
+        self.every, self.write = every, write
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: object) -> None:
+        """Write the line."""
+        if trainer.global_step % self.every == 0:
+            values = " ".join(f"{k}={float(v):.3f}" for k, v in trainer.callback_metrics.items())
+            self.write(f"{type(module).__name__} step {trainer.global_step}: {values}")
+
+
+def fit_stage(module: TowerStage, loader: DataLoader, write: Callable[[str], None], **trainer: Any) -> None:
+    """Run one stage to the end of its one-cycle schedule."""
+    fixed = {"max_steps": module.stage.steps, "max_epochs": 1, "gradient_clip_val": 1.0}
+    L.Trainer(**{**QUIET, **trainer, **fixed, "callbacks": [PrintLine(module.stage.log_every, write)]}).fit(
+        module, loader
+    )
+
+
+@dataclass(frozen=True)
+class TrainedBed:
+    """A bed whose towers were just trained, and what its card is made from."""
+
+    model: PreTrainedModel
+    state: dict[str, Tensor]
+    """The trained tensors, by name in the model."""
+    suites: Mapping[str, Suite]
+    """Questions to score it on: `own`, and controls."""
+    data: str
+    """What it was trained on."""
+
+
+def save_towers(state: dict[str, Tensor], path: Path) -> None:
+    """The trained tensors in bfloat16, the dtype they are used in, and only those."""
+    ours = {name: value.to(torch.bfloat16).contiguous() for name, value in state.items()}
+    save_file(ours, path, metadata={"format": "pt"})

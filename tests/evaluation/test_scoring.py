@@ -1,0 +1,130 @@
+"""Teacher-forced scoring of packed questions equals asking every question on its own."""
+
+import copy
+
+import pytest
+import torch
+
+from tamp_lightning.data.easy_vqa import CANDIDATES, load_picture
+from tamp_lightning.data.packing import conversation
+from tamp_lightning.evaluation.scoring import answer_means, score
+from tamp_lightning.passes.trainer import scoring_trainer
+from tamp_lightning.tasks.run_folder import summarise, write_predictions
+from tamp_lightning.testbeds.easy_vqa_suite import EasyVqaSuite
+
+
+@pytest.fixture(scope="module")
+def suite(processor):
+    """Forty questions of the quick slice, about as many pictures."""
+    suite = EasyVqaSuite(processor, "test", "quick")
+    suite.items = suite.items[:90:3] + suite.items[-10:]
+    groups = {}
+    for position, question in enumerate(suite.items):
+        groups.setdefault(question.picture, []).append(position)
+    suite.groups = list(groups.items())
+    assert any(len(positions) > 1 for positions in groups.values())
+    assert {q.kind for q in suite.items} == set(CANDIDATES)
+    return suite
+
+
+@pytest.fixture(scope="module")
+def other(bed):
+    """A model that answers differently."""
+    model = copy.deepcopy(bed)
+    with torch.no_grad():
+        for block in model.get_decoder().layers:
+            block.mlp.down_proj.weight.mul_(torch.rand(block.mlp.down_proj.weight.shape) > 0.5)
+    return model
+
+
+def scored(model, suite, dense=None, size=7):
+    trainer = scoring_trainer(accelerator="cpu", enable_progress_bar=False)
+    return score(model, suite, trainer, batch_size=size, dense=dense)
+
+
+@torch.no_grad()
+def ask(model, processor, question):
+    """Log-probabilities in front of every answer token, and those tokens, from a sequence of this question alone."""
+    chat = conversation(question.text, question.answer)
+    texts = [processor.apply_chat_template(chat[:1], add_generation_prompt=True), processor.apply_chat_template(chat)]
+    pictures = [load_picture("test", question.picture)]
+    prompt, whole = (processor(text=[t], images=pictures, return_tensors="pt") for t in texts)
+    start, answer = prompt["input_ids"].shape[1], processor.tokenizer(f"{question.answer}<|im_end|>")["input_ids"]
+    logits = model(**whole, use_cache=False).logits[0].double().log_softmax(-1)
+    assert whole["input_ids"][0, start : start + len(answer)].tolist() == answer
+    return logits[start - 1 : start - 1 + len(answer)], answer
+
+
+def test_results_are_those_of_a_loop_over_questions(bed, suite, processor):
+    scores = scored(bed, suite)
+    right = {kind: [] for kind in CANDIDATES}
+    for position, question in enumerate(suite.items):
+        log_probs, _ = ask(bed, processor, question)
+        words = CANDIDATES[question.kind]
+        said = max(words, key=lambda w: log_probs[0, processor.tokenizer(w)["input_ids"][0]])
+        assert scores.predictions[position] == said
+        right[question.kind].append(said == question.answer)
+        assert scores.values[question.kind][position] == float(said == question.answer)
+    assert len(scores.predictions) == len(suite.items)
+    for kind, key in (("yes_no", "accuracy"), ("shape", "score"), ("colour", "score")):
+        assert scores.results[kind][key] == pytest.approx(sum(right[kind]) / len(right[kind]))
+        assert sum(v == v for v in scores.values[kind]) == len(right[kind])
+    assert 0 < sum(map(sum, right.values())) < len(suite.items)
+
+
+def test_distance_to_dense_is_that_of_a_loop_over_answer_tokens(bed, other, suite, processor):
+    dense = scored(bed, suite)
+    scores = scored(other, suite, dense)
+    found, kl, surprise = scores.results["fidelity"], [], []
+    for position, question in enumerate(suite.items):
+        (p, answer), (q, _) = ask(bed, processor, question), ask(other, processor, question)
+        own = (p.exp() * (p - q)).sum(-1)
+        assert scores.divergence[position] == pytest.approx(float(own.mean()), rel=1e-3, abs=1e-6)
+        kl += own.tolist()
+        surprise += [-float(q[k, token]) for k, token in enumerate(answer)]
+    assert len(kl) == 2 * len(suite.items)
+    assert found["kl"] == pytest.approx(sum(kl) / len(kl), rel=1e-4)
+    assert found["kl"] > 1e-3
+
+
+def test_answer_means_by_hand():
+    values, first = torch.tensor([1.0, 3, 10, 4, 5, 6]), torch.tensor([2, 0, 3])
+    assert answer_means(values, first).tolist() == [10, 2, 5]
+
+
+def test_a_model_is_at_no_distance_from_itself(bed, suite):
+    dense = scored(bed, suite)
+    again = scored(bed, suite, dense)
+    assert again.results["fidelity"]["kl"] == pytest.approx(0, abs=1e-7)
+    assert again.predictions == dense.predictions
+    summary = summarise(suite, dense, again)
+    assert summary["flips"] == 0
+    assert summary["retention"] == pytest.approx(100)
+
+
+def test_batch_size_changes_no_answer(bed, suite):
+    first, second = scored(bed, suite, size=1), scored(bed, suite, size=16)
+    assert first.predictions == second.predictions
+    assert first.results == second.results
+
+
+def test_summary_counts_what_both_models_said(bed, other, suite, tmp_path):
+    import pyarrow.parquet as pq
+
+    dense = scored(bed, suite)
+    pruned = scored(other, suite, dense)
+    summary = summarise(suite, dense, pruned)
+    assert summary["questions"] == len(suite.items)
+    assert summary["benchmarks"].keys() == set(CANDIDATES)
+    assert all(set(row) == {"floor", "dense", "pruned"} for row in summary["benchmarks"].values())
+    pairs = [(d, p) for k in CANDIDATES for d, p in zip(dense.values[k], pruned.values[k], strict=True) if d == d]
+    assert summary["flips"] == pytest.approx(sum(d != p for d, p in pairs) / len(pairs)) != 0
+    ratios = [row["pruned"] / row["dense"] for row in summary["benchmarks"].values()]
+    assert summary["retention"] == pytest.approx(100 * sum(ratios) / 3)
+    write_predictions(tmp_path / "p.parquet", suite, dense, pruned)
+    rows = pq.read_table(tmp_path / "p.parquet").to_pylist()
+    assert len(rows) == len(suite.items)
+    for row, question, k in zip(rows, suite.items, range(len(rows)), strict=True):
+        assert (row["question"], row["answer"], row["picture"]) == (question.text, question.answer, question.picture)
+        assert (row["dense"], row["pruned"]) == (dense.predictions[k], pruned.predictions[k])
+    assert any(row["dense"] != row["pruned"] for row in rows)

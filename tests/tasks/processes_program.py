@@ -1,0 +1,71 @@
+"""Prunes tiny models in memory by every method that processes can share; run by test_processes as a program."""
+
+import json
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+from tamp_lightning.cli.run import quieten
+from tamp_lightning.methods.allocation import Ecoflap
+from tamp_lightning.methods.method import Method
+from tamp_lightning.methods.options import Correction
+from tamp_lightning.methods.tokens import ModalityMix
+from tamp_lightning.passes.trainer import prune_stream
+from tamp_lightning.stream import MemoryStream
+
+from ..conftest import calibration, toys
+from ..stream.conftest import make_llava
+
+METHODS = {
+    "wanda": Method(tokens="all", allocation="uniform"),
+    "tamp": Method(),
+    "sparsegpt": Method(tokens="all", allocation="uniform", solver="sparsegpt"),
+    "sparsegpt on chosen tokens": Method(solver="sparsegpt"),
+    "atv": Method(tokens="atv", allocation="uniform", solver="admm"),
+    "modality mix": Method(
+        tokens="modality_mix", allocation="owl", solver="sparsegpt", modality_mix=ModalityMix((0.0, 0.3, 1.0), 0.5)
+    ),
+    "ecoflap": Method(allocation="ecoflap", tokens="text_only", ecoflap=Ecoflap(samples=3)),
+    "alpha": Method(tokens="all", allocation="alpha", solver="ria"),
+    "dlp": Method(tokens="all", allocation="dlp", solver="magnitude"),
+    "corrected": Method(allocation="uniform", solver="sparsegpt", correction=Correction(0.5)),
+}
+
+
+def cases(processes: int) -> Iterator[tuple[str, Method, int, int]]:
+    """Name, method, number of samples, samples per batch; counts that divide and do not, in turn."""
+    for number, (name, method) in enumerate(METHODS.items()):
+        samples, size = ((5, 1), (4, 1), (5, 2))[(number + processes) % 3]
+        yield f"{name} {samples}/{size}", method, samples, size
+    yield "sparsegpt 21/1", METHODS["sparsegpt"], 21, 1
+
+
+def digest(value: torch.Tensor) -> str:
+    return sha256(value.numpy().tobytes()).hexdigest()
+
+
+def outcomes(processes: int, like: int) -> dict[str, Any]:
+    """What every case for `like` processes leaves: report, scores, masks and weights."""
+    found = {}
+    for name, method, samples, size in cases(like):
+        model = make_llava()
+        data = calibration(toys("tpptp" * 5)[:samples], size)
+        trainer = {"accelerator": "cpu", "devices": processes}
+        pruned = prune_stream(MemoryStream(model), data, method, progress=False, **trainer)
+        weights = {key: digest(value) for key, value in model.state_dict().items()}
+        masks = {key: digest(bits) for key, bits in pruned.masks.items()}
+        found[name] = [pruned.linears, pruned.scores, pruned.token_share, masks, weights]
+    return json.loads(json.dumps(found))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    quieten()
+    number = int(sys.argv[2])
+    result = outcomes(number, number)
+    Path(sys.argv[1], f"{rank_zero_only.rank}.json").write_text(json.dumps(result))
