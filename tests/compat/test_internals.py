@@ -1,6 +1,8 @@
 """What transformers does not promise is used in one room, and a release that moves it is told by name."""
 
 import ast
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -72,3 +74,12 @@ def test_nothing_else_imports_what_is_not_promised(path):
 def test_private_attributes_are_used_in_compat_alone(name):
     users = [path for path in PACKAGE.rglob("*.py") if f".{name}" in path.read_text()]
     assert {path.parent.name for path in users} == {"compat"}
+
+
+@pytest.mark.parametrize("first", ["compat.loading", "compat.modeling", "export.quantizer", "export.job"])
+def test_any_of_them_can_be_the_first_in_a_fresh_process(first):
+    code = (
+        f"import tamp_lightning.{first}, transformers; from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING"
+    )
+    done = subprocess.run([sys.executable, "-c", f"{code}; assert 'tamp_bitmask' in AUTO_QUANTIZER_MAPPING"])
+    assert done.returncode == 0
