@@ -9,12 +9,13 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from tamp_lightning.config.finetune import Schedule
 from tamp_lightning.config.recipe import FinetuneRecipe
 from tamp_lightning.finetune.checkpoint_io import DirectCheckpointIO
+from tamp_lightning.passes.callbacks.plain_progress import PlainStepProgress, is_live
 from tamp_lightning.passes.trainer import QUIET
 from tamp_lightning.runs.environment import compute_dtype
 from tamp_lightning.runs.resume import run_path
@@ -96,7 +97,8 @@ def make_callbacks(recipe: FinetuneRecipe, out: Path) -> list[L.Callback]:
     last = ModelCheckpoint(filename=Path(LAST).stem, **at_end)
     patience = recipe.schedule.patience
     stop = [EarlyStopping(MONITOR, patience=patience, check_on_train_epoch_end=True)] if patience else []
-    bars = [RichProgressBar()] if recipe.trainer.get("enable_progress_bar", True) else []
+    shown = recipe.trainer.get("enable_progress_bar", True)
+    bars: list[ProgressBar] = [RichProgressBar() if is_live() else PlainStepProgress()] if shown else []
     return [*bars, *stop, best, last]
 
 

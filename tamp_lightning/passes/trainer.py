@@ -20,7 +20,7 @@ from tamp_lightning.passes.callbacks.chosen import Chosen, ChosenTokens
 from tamp_lightning.passes.callbacks.dense import DenseTwin
 from tamp_lightning.passes.callbacks.drift import DriftCollector
 from tamp_lightning.passes.callbacks.keeping import StateKeeper
-from tamp_lightning.passes.callbacks.progress import BlockProgressBar, PhaseTimer, ScoreProgressBar
+from tamp_lightning.passes.callbacks.progress import PhaseTimer, block_progress, score_progress
 from tamp_lightning.passes.callbacks.pruning import PruningCallback
 from tamp_lightning.passes.callbacks.riding import Riders
 from tamp_lightning.passes.callbacks.statistics import StatisticsCollector
@@ -74,7 +74,7 @@ def scoring_trainer(name: str = "score", **kwargs: Any) -> L.Trainer:
     Raises:
         ValueError: a strategy that cannot be used.
     """
-    bars = [ScoreProgressBar(name)] if kwargs.get("enable_progress_bar", True) else []
+    bars = [score_progress(name)] if kwargs.get("enable_progress_bar", True) else []
     given = kwargs.pop("callbacks", bars) or []
     chosen = [given] if isinstance(given, L.Callback) else list(given)
     trainer = L.Trainer(**{**QUIET, **kwargs, **OWN_SHARES, "callbacks": [EndTogether(), *chosen], "logger": False})
@@ -166,7 +166,7 @@ def prune_stream(
         callbacks.append(keeper := StateKeeper(state, allocation, pruning, timer, watcher, *towers))
         pruned = keeper.restore(stream)
     if progress:
-        callbacks.append(BlockProgressBar())
+        callbacks.append(block_progress())
     module = TampModule(stream, method, allocation.measured, pruned, space)
     fit = walking_trainer(callbacks, enable_progress_bar=progress, **trainer)
     check_processes(fit, method, data.batches, stream.towers)
