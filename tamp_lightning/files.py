@@ -10,6 +10,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from tamp_lightning.errors import InputError
+
 CHUNK = 8 << 20
 
 
@@ -58,13 +60,13 @@ def read_range(path: Path, start: int, end: int) -> Iterator[bytes]:
     """Bytes [start, end) of a file.
 
     Raises:
-        ValueError: the file became shorter.
+        InputError: the file became shorter.
     """
     with path.open("rb") as file:
         file.seek(start)
         while start < end:
             chunk = file.read(min(CHUNK, end - start))
             if not chunk:
-                raise ValueError(f"{path} became shorter while it was read")
+                raise InputError(f"{path} became shorter while it was read")
             start += len(chunk)
             yield chunk

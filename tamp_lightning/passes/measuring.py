@@ -54,7 +54,7 @@ class SampleRows:
         """Rows of all processes' samples [samples, ...], which are then forgotten.
 
         Raises:
-            ValueError: no token reached the linear.
+            InputError: no token reached the linear.
         """
         rows = merged(pl_module.share, self._rows.pop(name, {}))
         if not rows:
@@ -74,7 +74,7 @@ class OutputMeter:
         """Keep the cosines of each sample, by sample id, so that neither order nor padding matters.
 
         Raises:
-            ValueError: a linear's output is NaN or infinite on a token that counts.
+            InputError: a linear's output is NaN or infinite on a token that counts.
         """
         current = pl_module.current
         present = pairs_present(current.modality, current.valid)
@@ -93,7 +93,7 @@ class OutputMeter:
         """Diversity of each linear.
 
         Raises:
-            ValueError: a linear was not reached by any token, or no sample has two tokens to compare.
+            InputError: a linear was not reached by any token, or no sample has two tokens to compare.
         """
         facts, found = pl_module.stream.facts, {}
         for name in facts.linears[pl_module.index]:
@@ -115,7 +115,7 @@ class InputMeter:
         """Keep the squared norms of each sample.
 
         Raises:
-            ValueError: a token that counts has a NaN or infinite activation.
+            InputError: a token that counts has a NaN or infinite activation.
         """
         current = pl_module.current
         found: dict[int, Tensor] = {}
@@ -134,7 +134,7 @@ class InputMeter:
         """The block's score, for each of its linears.
 
         Raises:
-            ValueError: a linear was not reached by any token, or a score is NaN or infinite.
+            InputError: a linear was not reached by any token, or a score is NaN or infinite.
         """
         names = pl_module.stream.facts.linears[pl_module.index]
         if not names:

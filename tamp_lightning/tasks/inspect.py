@@ -17,6 +17,7 @@ from tamp_lightning.checkpoint.facts import AUDIO, IMAGE, VIDEO, ModelFacts, fin
 from tamp_lightning.checkpoint.names import check_dtypes, map_keys
 from tamp_lightning.checkpoint.reader import CheckpointReader
 from tamp_lightning.checkpoint.skeleton import build_skeleton
+from tamp_lightning.errors import InputError
 from tamp_lightning.testbeds.checkpoints import resolve
 
 NAMES = {IMAGE: "image", VIDEO: "video", AUDIO: "audio"}
@@ -81,7 +82,7 @@ def inspect_checkpoint(folder: Path, include: Sequence[str] = (), exclude: Seque
         exclude: as in a recipe.
 
     Raises:
-        ValueError: it is no checkpoint, or its architecture is unknown. What can be read but not pruned is no error.
+        InputError: it is no checkpoint, or its architecture is unknown. What can be read but not pruned is no error.
     """
     reader = CheckpointReader(folder)
     stored = Counter(info.dtype for shard in reader.shards.values() for info in shard.tensors.values())
@@ -91,7 +92,7 @@ def inspect_checkpoint(folder: Path, include: Sequence[str] = (), exclude: Seque
     try:
         facts = find_facts(model, include, exclude)
         check_dtypes(map_keys(model, reader, facts.blocks), facts.linears, reader)
-    except ValueError as error:
+    except InputError as error:
         return Inspection(*common, _parts(model, None), refusal=str(error))
     return Inspection(*common, _parts(model, facts.blocks), **_described(model, facts))
 
@@ -217,7 +218,7 @@ def run_inspect(checkpoint: str, console: Console, include: Sequence[str] = (), 
     """Print what a checkpoint is; return whether it can be pruned.
 
     Raises:
-        ValueError, FileNotFoundError: it cannot be read.
+        InputError, FileNotFoundError: it cannot be read.
     """
     found = inspect_checkpoint(resolve(checkpoint), include, exclude)
     show(console, found)

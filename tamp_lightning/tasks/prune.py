@@ -57,7 +57,7 @@ def calibration_samples(choice: CalibrationChoice, processor: ProcessorMixin) ->
     """The samples a recipe asks for.
 
     Raises:
-        ValueError: there are too few, or a file is not what it should be.
+        InputError: there are too few, or a file is not what it should be.
         FileNotFoundError: easy-VQA is not installed.
     """
     if choice.source == "easy_vqa":
@@ -96,7 +96,7 @@ class Job:
         """Find the checkpoint, the samples and the benchmarks; read everything but the decoder blocks.
 
         Raises:
-            ValueError, FileNotFoundError: bad input.
+            InputError, FileNotFoundError: bad input.
         """
         trainer = scoring_trainer(**recipe.trainer)
         out, clock = run_path(recipe, name, trainer.is_global_zero), PhaseClock()
@@ -160,7 +160,7 @@ def run_prune(recipe: PruneRecipe, name: str, recipe_text: str, console: Console
     """Do what a prune recipe says and return the run folder.
 
     Raises:
-        ValueError, FileNotFoundError: bad input, before anything is written.
+        InputError, FileNotFoundError: bad input, before anything is written.
     """
     job = Job.prepare(recipe, name)
     again = " (continued)" if job.state and job.state.resumes else ""

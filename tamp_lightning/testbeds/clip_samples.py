@@ -33,7 +33,7 @@ def clip_samples(count: int, seed: int, turns: int) -> SampleList:
     """Conversations of up to `turns` questions about videos with sound of the calibration split.
 
     Raises:
-        ValueError: more samples wanted than the split has clips.
+        InputError: more samples wanted than the split has clips.
     """
     chosen = choose(CLIPS, count, seed, "the clips' calibration split")
 

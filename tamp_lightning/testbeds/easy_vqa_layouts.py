@@ -20,6 +20,7 @@ from tamp_lightning.data import easy_vqa
 from tamp_lightning.data.easy_vqa import COLOURS, SHAPES, Question
 from tamp_lightning.data.readers.item import Source
 from tamp_lightning.data.readers.mmbench import ROTATION
+from tamp_lightning.errors import InputError
 
 NAME = "easy-vqa"
 QUESTIONS = 400
@@ -38,11 +39,11 @@ def write(benchmark: str, folder: Path, questions: int = QUESTIONS) -> Source:
         questions: size of easy-VQA's slice: half of it yes/no, half shape and colour.
 
     Raises:
-        ValueError: easy-VQA is not written in that benchmark's layout.
+        InputError: easy-VQA is not written in that benchmark's layout.
         FileNotFoundError: easy-VQA is not installed.
     """
     if benchmark not in WRITERS:
-        raise ValueError(f"data.{benchmark} is {NAME}, which is written as {', '.join(WRITERS)} only")
+        raise InputError(f"data.{benchmark} is {NAME}, which is written as {', '.join(WRITERS)} only")
     pictures = easy_vqa.root() / "test" / "images"
     asked = easy_vqa.balanced_slice("test", questions)
     name, wanted, writer = WRITERS[benchmark]

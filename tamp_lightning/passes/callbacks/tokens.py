@@ -10,6 +10,7 @@ import lightning as L
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.passes.contract import BlockPass
 from tamp_lightning.stream.stubs import replaced
 
@@ -22,16 +23,16 @@ class Tokens:
     outputs: Tensor
 
 
-def unreached(linear: str) -> ValueError:
+def unreached(linear: str) -> InputError:
     """The error of a linear whose block ran without it."""
-    return ValueError(f"{linear} saw no calibration token: exclude it, or calibrate with samples that reach it")
+    return InputError(f"{linear} saw no calibration token: exclude it, or calibrate with samples that reach it")
 
 
 def check_finite(linear: str, side: str, finite: Tensor, ids: Tensor) -> None:
-    """Raise ValueError naming the linear, its side, "inputs" or "outputs", and the first sample not finite [B]."""
+    """Raise InputError naming the linear, its side, "inputs" or "outputs", and the first sample not finite [B]."""
     if not bool(finite.all()):
         sample = int(ids[int((~finite).long().argmax())])
-        raise ValueError(f"{linear} has NaN or infinite {side} in calibration sample {sample}: check the checkpoint")
+        raise InputError(f"{linear} has NaN or infinite {side} in calibration sample {sample}: check the checkpoint")
 
 
 @dataclass
