@@ -17,7 +17,7 @@ from tamp_lightning.checkpoint.reader import CheckpointReader
 from tamp_lightning.compat.known_warnings import without_known_warnings
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.errors import InputError
-from tamp_lightning.evaluation.predictions import write_json
+from tamp_lightning.files import write_json
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.ops.bits import unpack_bits

@@ -12,7 +12,7 @@ from torch import Tensor
 from tamp_lightning.checkpoint.reader import CheckpointReader, Shard, read_header
 from tamp_lightning.compat.loading import SAFE_WEIGHTS_INDEX_NAME
 from tamp_lightning.errors import InputError
-from tamp_lightning.files import published, read_range, sha256_of
+from tamp_lightning.files import atomic_write, read_range, sha256_of
 
 # What belongs to a checkpoint beside its weights: a list of the allowed, so that code and pickles stay out.
 _COPIED = {".json", ".jinja", ".txt", ".model", ".md", ".tiktoken", ".vocab", ".bpe", ""}
@@ -64,7 +64,7 @@ class ShardWriter:
         # Only now: as long as nobody has noted that the last block is final, its shard may have to be written again.
         self._drop_spools()
         spool = self._spool(block)
-        with published(spool, spool.with_suffix(".tmp")) as scratch:
+        with atomic_write(spool, spool.with_suffix(".tmp")) as scratch:
             save_file(tensors, scratch)
         self.place |= dict.fromkeys(tensors, spool)
         self._left.discard(block)
@@ -154,7 +154,7 @@ class ShardWriter:
     def _write(self, name: str, chunks: Iterator[bytes]) -> None:
         digest = hashlib.sha256()
         scratch = self.partial / f"{name.replace('/', '__')}.tmp"
-        with published(self.out / name, scratch), scratch.open("wb") as file:
+        with atomic_write(self.out / name, scratch), scratch.open("wb") as file:
             for chunk in chunks:
                 digest.update(chunk)
                 file.write(chunk)

@@ -18,7 +18,7 @@ from tamp_lightning.errors import InputError
 from tamp_lightning.export.codec import Bits, decode, encode
 from tamp_lightning.export.form import BIT_TYPES, CODES, DENSE_HEADER, LAYOUT_VERSION, VERSION
 from tamp_lightning.export.layout import dense_shard, raw_header
-from tamp_lightning.files import CHUNK, published, read_range
+from tamp_lightning.files import CHUNK, atomic_write, read_range
 
 WIDTHS = {"F64": 8, "I64": 8, "U64": 8, "C64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 """Bytes of an element by its name in safetensors; one for all others."""
@@ -55,7 +55,7 @@ def compress(source: Shard, out: Path, weights: set[str], kept_of: KeptOf) -> Si
         InputError: the file changed or is damaged, or `kept_of` refuses a weight.
     """
     sizes = Sizes()
-    with published(out, out.with_suffix(".tmp")) as scratch, ExitStack() as stack:
+    with atomic_write(out, out.with_suffix(".tmp")) as scratch, ExitStack() as stack:
         spool = _Spool(scratch, stack)
         for key, info in source.tensors.items():
             if key not in weights:
@@ -82,7 +82,7 @@ def expand(source: Path, out: Path) -> None:
     """
     header, dense = dense_shard(source)
     stored = read_header(source).tensors
-    with published(out, out.with_suffix(".tmp")) as scratch, scratch.open("wb") as file:
+    with atomic_write(out, out.with_suffix(".tmp")) as scratch, scratch.open("wb") as file:
         file.write(len(header.encode()).to_bytes(8, "little") + header.encode())
         for key, info in dense.tensors.items():
             for chunk in _dense_bytes(source, key, info, stored):

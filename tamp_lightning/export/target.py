@@ -11,7 +11,7 @@ from typing import Any
 
 from tamp_lightning.checkpoint.writer import refuse_existing
 from tamp_lightning.errors import InputError
-from tamp_lightning.files import published, sha256_of, sync
+from tamp_lightning.files import sha256_of, sync, write_bytes, write_json
 
 STATE = "export.json"
 
@@ -52,8 +52,7 @@ class Target:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file and note it."""
-        with published(self.path(name), self.path(f"{name}.tmp")) as scratch:
-            scratch.write_bytes(content)
+        write_bytes(self.path(name), content)
         self.files[name] = sha256_of(self.path(name))
 
     def publish(self) -> None:
@@ -77,8 +76,7 @@ class Target:
 
     def _save(self) -> None:
         content = {"job": self.job, "files": self.files, "facts": self.facts}
-        with published(self.path(STATE), self.path(f"{STATE}.tmp")) as scratch:
-            scratch.write_text(json.dumps(content))
+        write_json(self.path(STATE), content)
 
     def _resume(self) -> None:
         remedy = "remove it or name another folder"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from tamp_lightning.checkpoint.mask_file import MASKS
 from tamp_lightning.checkpoint.reader import read_json
 from tamp_lightning.config.recipe import FinetuneRecipe
 from tamp_lightning.errors import InputError
+from tamp_lightning.files import write_bytes, write_json
 from tamp_lightning.finetune.masks import PLAN, check_masks, masks_from_zeros, read_masks
 from tamp_lightning.finetune.target import Target
 from tamp_lightning.ops.bits import mask_sha256, pack_bits
@@ -113,11 +113,11 @@ def write_masks(out: Path, start: Start) -> None:
     """masks.safetensors and plan.json of a run folder: the start's own, byte for byte, or made from its masks."""
     if start.run is not None:
         for name in (MASKS, PLAN):
-            (out / name).write_bytes((start.run / name).read_bytes())
+            write_bytes(out / name, (start.run / name).read_bytes())
     elif start.masks:
         shapes = {name: mask.shape for name, mask in start.masks.items()}
         mask_file.write_masks(out, {name: pack_bits(mask) for name, mask in start.masks.items()}, shapes)
-        (out / PLAN).write_text(json.dumps(plan_of(start.masks), indent=1))
+        write_json(out / PLAN, plan_of(start.masks))
 
 
 def plan_of(masks: Mapping[str, Tensor]) -> dict[str, Any]:

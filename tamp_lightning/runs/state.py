@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tamp_lightning.checkpoint.writer import is_taken
 from tamp_lightning.errors import InputError
-from tamp_lightning.files import published
+from tamp_lightning.files import atomic_write, write_json
 
 FOLDER = ".state"
 _FINGERPRINT = "fingerprint.json"
@@ -64,8 +64,7 @@ class RunState:
         """Mark the folder as that of an unfinished run, from the first file in it on."""
         path = self.folder / _FINGERPRINT
         if not path.is_file():
-            with published(path, path.with_suffix(".tmp")) as scratch:
-                scratch.write_text(json.dumps(self.fingerprint, indent=1) + "\n")
+            write_json(path, self.fingerprint)
 
     def save(self, name: str, content: Any, tensors: Mapping[str, Tensor] | None = None) -> None:
         """Keep a record; one of the same name is replaced.
@@ -77,7 +76,7 @@ class RunState:
         """
         self.begin()
         final = self._path(name)
-        with published(final, final.with_suffix(".tmp")) as scratch:
+        with atomic_write(final, final.with_suffix(".tmp")) as scratch:
             save_file(dict(tensors or {}), scratch, metadata={_CONTENT: json.dumps(content)})
 
     def has(self, name: str) -> bool:

@@ -16,8 +16,8 @@ from rich.markup import escape
 
 from tamp_lightning.config.recipe import CompareRecipe, PruneRecipe
 from tamp_lightning.errors import InputError
-from tamp_lightning.evaluation.predictions import write_json
 from tamp_lightning.evaluation.scoring import Scores
+from tamp_lightning.files import write_json, write_text
 from tamp_lightning.reporting.grid import GridResult, Group
 from tamp_lightning.reporting.grid_page import write_grid
 from tamp_lightning.reporting.grid_table import markdown, table
@@ -155,7 +155,7 @@ def _summarise(cells: list[Cell], reference: str, out: Path, console: Console) -
     content = {"reference": reference, "runs": sum(map(len, runs.values())), "spearman_kl_retention": correlation}
     content["rows"] = rows
     write_json(out / "compare.json", content | environment())
-    (out / "compare.md").write_text(markdown(rows, reference))
+    write_text(out / "compare.md", markdown(rows, reference))
     first = next(iter(runs.values()))[0]
     metrics = first.metrics or {}
     told = {"model": first.model, "split": metrics["split"], "questions": metrics["questions"]}

@@ -20,8 +20,8 @@ from tamp_lightning.config.finetune import LEARNING_RATES
 from tamp_lightning.config.recipe import FinetuneRecipe
 from tamp_lightning.data.finetuning import FinetuneBatches
 from tamp_lightning.errors import InputError
-from tamp_lightning.evaluation.predictions import write_json
 from tamp_lightning.evaluation.suite import Suite
+from tamp_lightning.files import write_json, write_text
 from tamp_lightning.finetune.batches import make_batches
 from tamp_lightning.finetune.lora import BASE, add_lora, merge_lora
 from tamp_lightning.finetune.losses import Answers, Distillation
@@ -98,7 +98,7 @@ def run_finetune(recipe: FinetuneRecipe, name: str, recipe_text: str, console: C
     with job.clock.phase("write"):
         files = job.start.target.write(out / "model", trained)
         write_masks(out, job.start)
-        (out / "recipe.yaml").write_text(recipe_text)
+        write_text(out / "recipe.yaml", recipe_text)
     del trained, trainer
     gc.collect()
     _report(job, facts, files, console)

@@ -13,9 +13,8 @@ from torch import nn
 
 from tamp_lightning.config.recipe import TrainBedRecipe
 from tamp_lightning.errors import InputError
-from tamp_lightning.evaluation.predictions import write_json
 from tamp_lightning.evaluation.scoring import score
-from tamp_lightning.files import sha256_of
+from tamp_lightning.files import sha256_of, write_json
 from tamp_lightning.passes.trainer import scoring_trainer
 from tamp_lightning.runs.environment import environment
 from tamp_lightning.testbeds.smollm2 import GGUF, GGUF_SHA256

@@ -21,6 +21,7 @@ from tamp_lightning.data.easy_vqa import COLOURS, SHAPES, Question
 from tamp_lightning.data.readers.item import Source
 from tamp_lightning.data.readers.mmbench import ROTATION
 from tamp_lightning.errors import InputError
+from tamp_lightning.files import atomic_write
 
 NAME = "easy-vqa"
 QUESTIONS = 400
@@ -49,10 +50,8 @@ def write(benchmark: str, folder: Path, questions: int = QUESTIONS) -> Source:
     name, wanted, writer = WRITERS[benchmark]
     path = folder / f"{benchmark}-{questions}" / name
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{name}.tmp")
-        writer([q for q in asked if (q.kind == "yes_no") == wanted], pictures, scratch)
-        scratch.replace(path)
+        with atomic_write(path) as scratch:
+            writer([q for q in asked if (q.kind == "yes_no") == wanted], pictures, scratch)
     return Source(path=str(path), media=str(pictures))
 
 
