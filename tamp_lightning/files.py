@@ -60,7 +60,7 @@ def write_json(path: Path, content: Any) -> None:
     """JSON values; NaN and infinity, which are none, are refused. See `atomic_write`.
 
     Raises:
-        ValueError: there is one, and nothing is written.
+        InputError: there is one, and nothing is written.
     """
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 

@@ -1,14 +1,19 @@
 """What the engine must know of a model: its decoder blocks, their linears, the modality of each token."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tamp_lightning.checkpoint.adapter import AUDIO, IMAGE, TEXT, VIDEO, adapter_of
+from tamp_lightning.checkpoint.linear import OUTSIDE, Linear
+from tamp_lightning.checkpoint.names import KeyMap, stored_linear
+from tamp_lightning.checkpoint.reader import CheckpointReader
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.towers import Towers
 
@@ -24,21 +29,31 @@ class ModelFacts:
 
     Attributes:
         blocks: dotted path of the decoder's ModuleList in the model, e.g. ``model.language_model.layers``.
-        linears: per block, names of its prunable linears relative to the block, in module order.
+        linears: per block, its prunable linears, in module order.
         modality_ids: placeholder token id -> IMAGE, VIDEO or AUDIO.
         self_attention: whether every block attends from the sequence's tokens to the sequence's tokens.
-        towers: full names of the linears of towers and projector that may be pruned; empty where they stay dense.
+        towers: the linears of towers and projector that may be pruned; empty where they stay dense.
     """
 
     blocks: str
-    linears: tuple[tuple[str, ...], ...]
+    linears: tuple[tuple[Linear, ...], ...]
     modality_ids: dict[int, int]
     self_attention: bool = True
-    towers: tuple[str, ...] = ()
+    towers: tuple[Linear, ...] = ()
 
-    def linear_name(self, block: int, linear: str) -> str:
-        """Full module name of ``linear`` (relative to its block) of block number ``block``."""
-        return f"{self.blocks}.{block}.{linear}"
+    @property
+    def all_linears(self) -> tuple[Linear, ...]:
+        """The prunable linears of all blocks, in order."""
+        return tuple(linear for block in self.linears for linear in block)
+
+    def stored(self, keys: KeyMap, reader: CheckpointReader) -> ModelFacts:
+        """The same facts, with every linear's key on disk.
+
+        Raises:
+            InputError: a linear is not stored as one tensor of its own, or not as plain floating point.
+        """
+        linears = tuple(tuple(stored_linear(one, keys, reader) for one in block) for block in self.linears)
+        return replace(self, linears=linears, towers=tuple(stored_linear(one, keys, reader) for one in self.towers))
 
     def modality(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Modality of every token: TEXT, IMAGE, VIDEO or AUDIO.
@@ -122,10 +137,20 @@ def find_facts(
     outside = _find_towers(model, path, towers) if towers is not None and towers.on else ()
     _refuse_shared(model, chosen | set(outside))
     linears = tuple(
-        tuple(name for name, _ in block.named_modules() if name and f"{path}.{index}.{name}" in chosen)
+        tuple(
+            Linear(index, name, full, _shape(module))
+            for name, module in block.named_modules()
+            if (full := f"{path}.{index}.{name}") in chosen
+        )
         for index, block in enumerate(blocks)
     )
-    return ModelFacts(path, linears, adapter.placeholders(model.config), adapter.self_attention, outside)
+    towers_found = tuple(Linear(OUTSIDE, name, name, _shape(model.get_submodule(name))) for name in outside)
+    return ModelFacts(path, linears, adapter.placeholders(model.config), adapter.self_attention, towers_found)
+
+
+def _shape(linear: nn.Module) -> tuple[int, int]:
+    rows, columns = linear.get_parameter("weight").shape
+    return rows, columns
 
 
 def tower_linears(model: PreTrainedModel, blocks: str) -> list[str]:

@@ -1,11 +1,12 @@
 """Keys on disk <-> module names, through transformers' own conversion mapping."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
 
+from tamp_lightning.checkpoint.linear import OUTSIDE, Linear
 from tamp_lightning.checkpoint.reader import FLOATS, CheckpointReader
 from tamp_lightning.compat.loading import (
     LoadStateDictInfo,
@@ -66,24 +67,22 @@ def map_keys(model: PreTrainedModel, reader: CheckpointReader, blocks: str) -> K
     return KeyMap(by_block, tuple(others), outside, frozenset(missing))
 
 
-def tower_keys(keys: KeyMap, towers: Sequence[str], reader: CheckpointReader) -> dict[str, str]:
-    """Full name of each linear of towers and projector -> key of its weight on disk.
+def stored_linear(linear: Linear, keys: KeyMap, reader: CheckpointReader) -> Linear:
+    """The same linear with its key on disk.
 
     Raises:
-        InputError: a weight is not stored as one tensor of its own, or not as plain floating point.
+        InputError: its weight is not stored as one tensor of its own, or not as plain floating point (an undeclared
+            quantisation).
     """
-    found = {}
-    for name in towers:
-        key = keys.outside.get(f"{name}.weight")
-        if key is None:
-            raise InputError(
-                f"{name}.weight is not stored as it is used (but merged, split or stacked on loading), which cannot "
-                "be written back: exclude it with towers.exclude"
-            )
-        if reader.info(key).dtype not in FLOATS:
-            raise InputError(f"{key} is stored as {reader.info(key).dtype}; only {', '.join(FLOATS)} can be pruned")
-        found[name] = key
-    return found
+    key = (keys.outside if linear.block == OUTSIDE else keys.blocks[linear.block]).get(linear.parameter)
+    if key is None:
+        raise InputError(
+            f"{linear.parameter} is not stored as it is used (but merged, split or stacked on loading), which cannot "
+            "be written back: exclude it with towers.exclude"
+        )
+    if reader.info(key).dtype not in FLOATS:
+        raise InputError(f"{key} is stored as {reader.info(key).dtype}; only {', '.join(FLOATS)} can be pruned")
+    return replace(linear, key=key)
 
 
 def stored_as_used(model: PreTrainedModel, keys: Iterable[str]) -> dict[str, str]:
@@ -91,19 +90,6 @@ def stored_as_used(model: PreTrainedModel, keys: Iterable[str]) -> dict[str, str
     names, converted = _rename(model, keys)
     expected = model.state_dict().keys()
     return {name: key for key, name in names.items() if key not in converted and name in expected}
-
-
-def check_dtypes(keys: KeyMap, linears: Sequence[Sequence[str]], reader: CheckpointReader) -> None:
-    """Refuse linears stored in a dtype that is not plain floating point (an undeclared quantisation).
-
-    Raises:
-        InputError: naming the tensor, its dtype and the allowed ones.
-    """
-    for block, names in zip(keys.blocks, linears, strict=True):
-        for name in names:
-            key = block[f"{name}.weight"]
-            if reader.info(key).dtype not in FLOATS:
-                raise InputError(f"{key} is stored as {reader.info(key).dtype}; only {', '.join(FLOATS)} can be pruned")
 
 
 def _rename(model: PreTrainedModel, keys: Iterable[str]) -> tuple[dict[str, str], dict[str, WeightConverter]]:

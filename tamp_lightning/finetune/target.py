@@ -9,10 +9,10 @@ from pathlib import Path
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tamp_lightning.checkpoint.facts import ModelFacts, find_facts
-from tamp_lightning.checkpoint.names import KeyMap, check_dtypes, map_keys
+from tamp_lightning.checkpoint.facts import ModelFacts
+from tamp_lightning.checkpoint.names import KeyMap
+from tamp_lightning.checkpoint.opened import Checkpoint
 from tamp_lightning.checkpoint.reader import FLOATS, CheckpointReader
-from tamp_lightning.checkpoint.skeleton import build_skeleton
 from tamp_lightning.checkpoint.writer import ShardWriter
 from tamp_lightning.errors import InputError
 
@@ -35,19 +35,13 @@ class Target:
         Raises:
             InputError: it is no checkpoint, damaged, or of a kind that cannot be pruned.
         """
-        reader = CheckpointReader(folder)
-        model = build_skeleton(reader, None)
-        facts = find_facts(model)
-        keys = map_keys(model, reader, facts.blocks)
-        check_dtypes(keys, facts.linears, reader)
-        return cls(folder, reader, model, facts, keys)
+        opened = Checkpoint.open(folder)
+        return cls(folder, opened.reader, opened.model, opened.facts, opened.keys)
 
     @property
     def linears(self) -> dict[str, str]:
         """Full name of every linear of the decoder blocks -> key on disk of its weight."""
-        blocks = enumerate(self.facts.linears)
-        names = [(k, name) for k, linears in blocks for name in linears]
-        return {self.facts.linear_name(k, name): self.keys.blocks[k][f"{name}.weight"] for k, name in names}
+        return {linear.full: linear.key for linear in self.facts.all_linears if linear.key is not None}
 
     def weight_key(self, linear: str) -> str | None:
         """Key on disk of a linear's weight, in the blocks or outside; None if it is not stored as it is used."""

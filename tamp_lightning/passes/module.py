@@ -143,8 +143,7 @@ class TampModule(BlockPass):
         if not self.is_dense and self.index > 0 and self.is_first_stage:
             self.current = cached = cached.advanced(self.run(self.index - 1, cached))
         if self.is_dense or self.stage != "advance":
-            prefix, linears = f"{self.stream.facts.blocks}.{self.index}", self.stream.facts.linears[self.index]
-            with token_guard(self.block, prefix, linears, cached.hidden.shape):
+            with token_guard(self.block, self.stream.facts.linears[self.index], cached.hidden.shape):
                 self.output = self.run(self.index, cached)
         self.cache[batch_idx] = cached.advanced(self.output) if self.is_dense else cached
 

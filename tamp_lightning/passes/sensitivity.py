@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tamp_lightning.checkpoint.head import head_logits
+from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.allocation import Ecoflap
 from tamp_lightning.ops.drift import TEXT
@@ -43,14 +44,14 @@ class LossMeter:
         if batch_idx not in self._tokens:
             return
         current, block = pl_module.current, pl_module.block
-        for name in pl_module.stream.facts.linears[pl_module.index]:
-            clean = block.get_parameter(f"{name}.weight").detach()
-            seed = self._seed(pl_module, name, int(current.ids[0]))
+        for linear in pl_module.stream.facts.linears[pl_module.index]:
+            clean = linear.weight(block).detach()
+            seed = self._seed(pl_module, linear, int(current.ids[0]))
             losses = []
             for step in (self.rule.eps, -self.rule.eps):
-                with swapped(block, {name: perturbed(clean, seed, step)}):
+                with swapped(block, {linear: perturbed(clean, seed, step)}):
                     losses.append(self._losses(pl_module, self._tokens[batch_idx]))
-            self._rows.add(name, current.ids, gradient_estimate(losses[0], losses[1], self.rule.eps))
+            self._rows.add(linear, current.ids, gradient_estimate(losses[0], losses[1], self.rule.eps))
 
     def skip(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Keep the token ids of the samples that count; in front of the first block only, where the batch has them."""
@@ -66,9 +67,8 @@ class LossMeter:
         self._tokens[batch_idx] = ids
         self._used.update(pl_module.current.ids.tolist())
 
-    def _seed(self, pl_module: BlockPass, name: str, sample: int) -> int:
-        facts = pl_module.stream.facts
-        number = sum(map(len, facts.linears[: pl_module.index])) + facts.linears[pl_module.index].index(name)
+    def _seed(self, pl_module: BlockPass, linear: Linear, sample: int) -> int:
+        number = pl_module.stream.facts.all_linears.index(linear)
         return ((self.rule.seed * SPREAD + number) * SPREAD + sample) % 2**63
 
     def _losses(self, pl_module: BlockPass, ids: Tensor) -> Tensor:
@@ -90,8 +90,5 @@ class LossMeter:
         Raises:
             InputError: a slope is NaN or infinite.
         """
-        facts = pl_module.stream.facts
-        return {
-            facts.linear_name(pl_module.index, name): sensitivity(self._rows.take(pl_module, name))
-            for name in facts.linears[pl_module.index]
-        }
+        linears = pl_module.stream.facts.linears[pl_module.index]
+        return {linear.full: sensitivity(self._rows.take(pl_module, linear)) for linear in linears}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -174,7 +173,7 @@ def prune_stream(
     if module.passes:
         with torch.random.fork_rng():
             fit.fit(module, datamodule=data)
-    if fit.interrupted or len(pruning.report) != sum(map(len, stream.facts.linears)):
+    if fit.interrupted or len(pruning.report) != len(stream.facts.all_linears):
         raise RuntimeError("pruning was interrupted: the output is incomplete")
     _check_plan(module.plan or {}, pruning.report)
     for name in allocation.scores.keys() - allocation.cosines.keys():
@@ -213,9 +212,7 @@ def _callbacks(
 
 def linear_shapes(stream: Stream) -> dict[str, tuple[int, int]]:
     """Shape of every prunable weight, by the linear's full name; known before a weight is read."""
-    facts = stream.facts
-    names = [facts.linear_name(k, name) for k, linears in enumerate(facts.linears) for name in linears]
-    return _shapes(stream, names)
+    return {linear.full: linear.shape for linear in stream.facts.all_linears}
 
 
 def check_pattern(stream: Stream, method: Method) -> None:
@@ -227,11 +224,7 @@ def check_pattern(stream: Stream, method: Method) -> None:
     method.check(linear_shapes(stream))
     if stream.facts.towers:
         towers = stream.towers.method(method)
-        towers.pattern_rule.check(towers.sparsity, _shapes(stream, stream.facts.towers))
-
-
-def _shapes(stream: Stream, names: Sequence[str]) -> dict[str, tuple[int, int]]:
-    return {name: tuple(stream.model.get_parameter(f"{name}.weight").shape) for name in names}  # type: ignore[misc]
+        towers.pattern_rule.check(towers.sparsity, {linear.full: linear.shape for linear in stream.facts.towers})
 
 
 def _check_plan(plan: dict[str, int], report: dict[str, dict[str, Any]]) -> None:

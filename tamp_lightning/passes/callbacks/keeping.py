@@ -141,8 +141,7 @@ class StateKeeper(L.Callback):
 
 
 def _names(pl_module: BlockPass, index: int) -> list[str]:
-    facts = pl_module.stream.facts
-    return [facts.linear_name(index, name) for name in facts.linears[index]]
+    return [linear.full for linear in pl_module.stream.facts.linears[index]]
 
 
 def _digest(batch: dict[str, Tensor]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -60,8 +61,8 @@ class TowerStatistics:
         model = self.stream.model
         real = adapter_of(model.config).tower_tokens(model, batch)
         handles = [
-            model.get_submodule(name).register_forward_pre_hook(self._hook(name, batch, list(real)))
-            for name in self.stream.facts.towers
+            model.get_submodule(linear.name).register_forward_pre_hook(self._hook(linear.name, batch, list(real)))
+            for linear in self.stream.facts.towers
         ]
         try:
             yield
@@ -166,7 +167,8 @@ class TowerPruning(L.Callback):
 
     def _plan(self, stream: Stream, statistics: TowerStatistics) -> dict[str, int]:
         """Weights that each linear keeps, for those that media reached."""
-        wanted = stream.facts.towers
+        linears = {linear.full: linear for linear in stream.facts.towers}
+        wanted = list(linears)
         reached = [name for name in wanted if name in statistics.read]
         self.unreached = [name for name in wanted if name not in statistics.read]
         for pattern in self.towers.include or [""]:
@@ -177,7 +179,7 @@ class TowerPruning(L.Callback):
                     f"{what} asks for linears that no calibration sample reaches, such as {missed}: calibrate with "
                     "samples whose media go through it, or leave it dense"
                 )
-        sizes = {name: stream.model.get_parameter(f"{name}.weight").numel() for name in reached}
+        sizes = {name: math.prod(linears[name].shape) for name in reached}
         return self.method.allocation_rule.kept(sizes, self.method.sparsity)
 
     @torch.no_grad()
