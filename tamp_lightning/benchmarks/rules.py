@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tamp_lightning.benchmarks.base import ItemScore, Metric
 from tamp_lightning.data.readers.item import Item
+from tamp_lightning.errors import InputError
 from tamp_lightning.metrics import (
     AnswerScore,
     ChoiceAccuracy,
@@ -133,7 +134,7 @@ def label_letters(labels: Sequence[str]) -> tuple[Callable[[Item], Sequence[str]
     def right(item: Item) -> int:
         assert isinstance(item.target, str)
         if item.target.lower() not in folded:
-            raise ValueError(f"label {item.target!r} is none of {', '.join(labels)}")
+            raise InputError(f"label {item.target!r} is none of {', '.join(labels)}")
         return folded.index(item.target.lower())
 
     return (lambda item: string.ascii_uppercase[: len(labels)]), right

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from tamp_lightning.config.finetune import DistillSection, FinetuneData, LoraSection, Schedule
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
 
@@ -52,9 +53,9 @@ class CalibrationChoice:
     def __post_init__(self) -> None:
         for name in ("samples", "turns", "batch_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"calibration.{name} is {getattr(self, name)}; it has to be at least 1")
+                raise InputError(f"calibration.{name} is {getattr(self, name)}; it has to be at least 1")
         if self.source not in ("easy_vqa", "clips") and self.path is None:
-            raise ValueError(f"calibration.source {self.source} needs calibration.path")
+            raise InputError(f"calibration.source {self.source} needs calibration.path")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class ScoreChoice:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
-            raise ValueError(f"scores.batch_size is {self.batch_size}; it has to be at least 1")
+            raise InputError(f"scores.batch_size is {self.batch_size}; it has to be at least 1")
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class CacheChoice:
 
     def __post_init__(self) -> None:
         if self.limit_gb is not None and not self.limit_gb >= 0:
-            raise ValueError(f"cache.limit_gb is {self.limit_gb}; it has to be at least 0")
+            raise InputError(f"cache.limit_gb is {self.limit_gb}; it has to be at least 0")
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class PruneRecipe:
             self.towers.method(self.method)
         if self.scores.rides and (self.towers.on or self.method.mode == "one_shot"):
             what = "pruned towers" if self.towers.on else "mode: one_shot"
-            raise ValueError(f"scores.mode ride_along does not go with {what}: set scores.mode: whole")
+            raise InputError(f"scores.mode ride_along does not go with {what}: set scores.mode: whole")
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Grid:
     def __post_init__(self) -> None:
         for name in ("methods", "sparsities", "seeds"):
             if not getattr(self, name):
-                raise ValueError(f"{name} of a grid is empty; it has to name at least one")
+                raise InputError(f"{name} of a grid is empty; it has to name at least one")
 
 
 @dataclass(frozen=True)
@@ -171,14 +172,14 @@ class CompareRecipe:
 
     def __post_init__(self) -> None:
         if not self.grids:
-            raise ValueError("grids is empty; it has to hold at least one")
+            raise InputError("grids is empty; it has to hold at least one")
         if self.scores.benchmarks == "none":
-            raise ValueError("scores.benchmarks is none; a comparison needs scores")
+            raise InputError("scores.benchmarks is none; a comparison needs scores")
         for name in [self.reference, *(name for grid in self.grids for name in grid.methods)]:
             if name not in self.methods:
                 near = get_close_matches(name, self.methods, n=1)
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
-                raise ValueError(f"method {name!r} is not among methods, which has {', '.join(self.methods)}{hint}")
+                raise InputError(f"method {name!r} is not among methods, which has {', '.join(self.methods)}{hint}")
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ class EvaluateRecipe:
         for name in ("batch_size", "frames", "new_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it has to be at least 1")
+                raise InputError(f"{name} is {value}; it has to be at least 1")
 
 
 SHORTEST_CYCLE = 20
@@ -245,10 +246,10 @@ class Stage:
     def __post_init__(self) -> None:
         for name in ("steps", "pictures", "questions", "log_every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} of a training stage is {getattr(self, name)}; it has to be at least 1")
+                raise InputError(f"{name} of a training stage is {getattr(self, name)}; it has to be at least 1")
         length = self.steps if self.cycle is None else self.cycle
         if length < max(self.steps, SHORTEST_CYCLE):
-            raise ValueError(f"cycle of a training stage is {length}; it has to be at least {SHORTEST_CYCLE} and steps")
+            raise InputError(f"cycle of a training stage is {length}; it has to be at least {SHORTEST_CYCLE} and steps")
 
 
 @dataclass(frozen=True)
@@ -305,7 +306,7 @@ class FinetuneRecipe:
 
     def __post_init__(self) -> None:
         if self.mode == "lora" and self.train != "blocks":
-            raise ValueError(f"train is {self.train!r}; mode lora trains updates of the pruned linears: use blocks")
+            raise InputError(f"train is {self.train!r}; mode lora trains updates of the pruned linears: use blocks")
 
 
 RECIPES = {

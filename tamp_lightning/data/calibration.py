@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from transformers import ProcessorMixin
 
+from tamp_lightning.errors import InputError
+
 Messages = list[dict[str, Any]]
 MEDIA = ("images", "videos", "audio")
 
@@ -51,11 +53,11 @@ def right_padded(mask: Tensor) -> Tensor:
     """Validity [B,n] bool of an attention mask.
 
     Raises:
-        ValueError: a row has padding anywhere but at its end, or no token at all.
+        InputError: a row has padding anywhere but at its end, or no token at all.
     """
     valid = mask.bool()
     if not torch.equal(valid, valid.long().cummin(1).values.bool()) or not bool(valid[:, 0].all()):
-        raise ValueError("attention_mask has padding before tokens: pad on the right (padding_side='right')")
+        raise InputError("attention_mask has padding before tokens: pad on the right (padding_side='right')")
     return valid
 
 
@@ -66,7 +68,7 @@ def calibration_batch(inputs: Mapping[str, Tensor], ids: Sequence[int]) -> dict[
     and without it attention runs its fastest kernel and nothing of size n x n is stored.
 
     Raises:
-        ValueError: the padding is not on the right.
+        InputError: the padding is not on the right.
     """
     batch = {k: v for k, v in inputs.items() if isinstance(v, Tensor)}
     mask = batch.pop("attention_mask", None)
@@ -83,7 +85,7 @@ class Collator:
         prompt: end with the words that open the assistant's next turn.
 
     Raises:
-        ValueError: silence is to be dropped, and the processor cannot tell which tokens are silent.
+        InputError: silence is to be dropped, and the processor cannot tell which tokens are silent.
     """
 
     def __init__(self, processor: ProcessorMixin, drop_silence: bool = False, prompt: bool = False) -> None:
@@ -92,7 +94,7 @@ class Collator:
         self._silent: Callable[[Mapping[str, Tensor]], Tensor] | None = getattr(processor, "silent_tokens", None)
         if drop_silence and self._silent is None:
             name = type(processor).__name__
-            raise ValueError(f"calibration.drop_silence is true, but {name} cannot tell silent tokens: leave it out")
+            raise InputError(f"calibration.drop_silence is true, but {name} cannot tell silent tokens: leave it out")
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """One right-padded calibration batch."""
@@ -112,12 +114,12 @@ class Collator:
         """The same media, if the processor takes such.
 
         Raises:
-            ValueError: it does not.
+            InputError: it does not.
         """
         taken = inspect.signature(self.processor.__call__).parameters
         for kind in media:
             if kind not in taken and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
-                raise ValueError(
+                raise InputError(
                     f"calibration samples have {kind}, which {type(self.processor).__name__} does not take"
                 )
         return media
@@ -143,10 +145,10 @@ class CalibrationData(L.LightningDataModule):
         """Batches already made by a processor; samples are numbered in order of appearance.
 
         Raises:
-            ValueError: there is no batch, or one is padded on the left.
+            InputError: there is no batch, or one is padded on the left.
         """
         if not batches:
-            raise ValueError("calibration is empty: give at least one batch of model inputs")
+            raise InputError("calibration is empty: give at least one batch of model inputs")
         sizes = [len(b["input_ids"]) for b in batches]
         starts = [sum(sizes[:k]) for k in range(len(sizes))]
         ready = [calibration_batch(b, range(s, s + n)) for b, s, n in zip(batches, starts, sizes, strict=True)]

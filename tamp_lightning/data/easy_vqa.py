@@ -17,6 +17,8 @@ from typing import Literal
 
 from PIL import Image
 
+from tamp_lightning.errors import InputError
+
 Split = Literal["train", "calibration", "selection", "test"]
 Kind = Literal["yes_no", "shape", "colour"]
 
@@ -118,7 +120,7 @@ def balanced_slice(split: Split, size: int, seed: int = 0) -> list[Question]:
     shape and colour are balanced over their answers. The order is that of the data set.
 
     Raises:
-        ValueError: the split has too few questions of some group.
+        InputError: the split has too few questions of some group.
     """
     rng = random.Random(seed)
     cells: dict[tuple[str, ...], list[Question]] = {}
@@ -134,7 +136,7 @@ def balanced_slice(split: Split, size: int, seed: int = 0) -> list[Question]:
     for key in sorted(cells):
         count = round(shares[key[0]])
         if count > len(cells[key]):
-            raise ValueError(f"slice of {size} needs {count} questions of {key}, {split} has {len(cells[key])}")
+            raise InputError(f"slice of {size} needs {count} questions of {key}, {split} has {len(cells[key])}")
         chosen += rng.sample(cells[key], count)
     return sorted(chosen, key=lambda q: q.id)
 

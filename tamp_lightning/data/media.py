@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from tamp_lightning.errors import InputError
+
 FRAME_FOLDER_RATE = 3.0
 PICTURES = (".jpg", ".jpeg", ".png")
 INSTALL = "pip install 'tamp-lightning[video]'"
 _SUBTITLE_TIME = re.compile(r"(\d+):(\d+):(\d+)[,.](\d+)\s*-->\s*(\d+):(\d+):(\d+)[,.](\d+)")
 
 
-class BadMedia(ValueError):
+class BadMedia(InputError):
     """A file, or bytes, that cannot be read as what they should be."""
 
 

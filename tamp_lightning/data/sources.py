@@ -16,6 +16,7 @@ from transformers import ProcessorMixin
 from tamp_lightning.data import easy_vqa
 from tamp_lightning.data.calibration import Messages, Sample, SampleList
 from tamp_lightning.data.media import read_frames, read_picture, read_sound
+from tamp_lightning.errors import InputError
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 KINDS = {"image": "pictures", "video": "videos", "audio": "sounds"}
@@ -26,10 +27,10 @@ def choose(total: int, count: int, seed: int, name: str) -> list[int]:
     """`count` of `total` positions without replacement, in ascending order.
 
     Raises:
-        ValueError: there are too few.
+        InputError: there are too few.
     """
     if not 0 < count <= total:
-        raise ValueError(f"{count} calibration samples wanted, {name} has {total}: ask for 1 to {total}")
+        raise InputError(f"{count} calibration samples wanted, {name} has {total}: ask for 1 to {total}")
     return sorted(random.Random(seed).sample(range(total), count))
 
 
@@ -37,7 +38,7 @@ def from_easy_vqa(count: int, seed: int, turns: int) -> SampleList:
     """Conversations of up to `turns` questions about pictures of the calibration split.
 
     Raises:
-        ValueError: more samples wanted than the split has pictures.
+        InputError: more samples wanted than the split has pictures.
         FileNotFoundError: easy-VQA is not installed.
     """
     pictures = list(easy_vqa.by_picture(easy_vqa.questions("calibration")).items())
@@ -61,14 +62,14 @@ def llava_messages(conversations: Iterable[Mapping[str, str]], kinds: Collection
     """LLaVA turns ({from, value}) in chat form; placeholders of `kinds` become parts in front of their turn's text.
 
     Raises:
-        ValueError: a turn has an unknown speaker or no text.
+        InputError: a turn has an unknown speaker or no text.
     """
     placeholder = re.compile(f"<({'|'.join(kinds)})>")
     messages: Messages = []
     for turn in conversations:
         speaker, text = turn.get("from"), turn.get("value")
         if speaker not in ROLES or not isinstance(text, str):
-            raise ValueError(f"conversation turn from {speaker!r} says {text!r}: expected text from {', '.join(ROLES)}")
+            raise InputError(f"conversation turn from {speaker!r} says {text!r}: expected text from {', '.join(ROLES)}")
         content: list[dict[str, str]] = [{"type": kind} for kind in placeholder.findall(text)]
         content.append({"type": "text", "text": placeholder.sub("", text).strip()})
         messages.append({"role": ROLES[speaker], "content": content})
@@ -79,14 +80,14 @@ def checked_messages(number: int, conversations: Iterable[Mapping[str, str]], co
     """Turns of a sample in chat form, which have as many placeholders of each kind as `counts` says.
 
     Raises:
-        ValueError: a turn is not in LLaVA's form, or the turns name another number.
+        InputError: a turn is not in LLaVA's form, or the turns name another number.
     """
     messages = llava_messages(conversations, counts)
     parts = [part["type"] for message in messages for part in message["content"]]
     for kind, count in counts.items():
         if parts.count(kind) != count:
             named = f"{parts.count(kind)} <{kind}>"
-            raise ValueError(f"calibration sample {number} has {count} {KINDS[kind]} but its turns have {named}")
+            raise InputError(f"calibration sample {number} has {count} {KINDS[kind]} but its turns have {named}")
     return messages
 
 
@@ -107,7 +108,7 @@ def from_llava_json(
         processor: what the samples are made for; None = one that opens videos and sounds itself.
 
     Raises:
-        ValueError: the file is missing or not in LLaVA's form, or it has too few samples.
+        InputError: the file is missing or not in LLaVA's form, or it has too few samples.
     """
     rows = _read_rows(path)
     chosen = choose(len(rows), len(rows) if count is None else count, seed, str(path))
@@ -127,12 +128,12 @@ def _files(number: int, row: Mapping[str, Any], kind: str, folder: Path) -> list
     """Files of one kind that a row names.
 
     Raises:
-        ValueError: it names something that is no path.
+        InputError: it names something that is no path.
     """
     names = row.get(kind) or []
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"calibration sample {number} has {kind} {names!r}: expected a path or a list of paths")
+        raise InputError(f"calibration sample {number} has {kind} {names!r}: expected a path or a list of paths")
     return [folder / name for name in names]
 
 
@@ -140,7 +141,7 @@ def _with_media(sample: Sample, files: Mapping[str, list[Path]], processor: Proc
     """The sample with its media read, or, where the processor reads them, found.
 
     Raises:
-        ValueError: a file is missing or cannot be read.
+        InputError: a file is missing or cannot be read.
     """
     pictures = [read_picture(file) for file in files["image"]]
     listener = getattr(processor, "feature_extractor", None)
@@ -160,7 +161,7 @@ def _frames(file: Path) -> np.ndarray:
 
 def _found(file: Path, kind: str) -> str:
     if not file.exists():
-        raise ValueError(f"cannot read {kind} {file}: there is no such file")
+        raise InputError(f"cannot read {kind} {file}: there is no such file")
     return str(file)
 
 
@@ -178,9 +179,9 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
         text = path.read_text()
         rows = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
     except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"cannot read calibration file {path}: {error}") from None
+        raise InputError(f"cannot read calibration file {path}: {error}") from None
     if not isinstance(rows, list) or not all(isinstance(r, dict) and "conversations" in r for r in rows):
-        raise ValueError(f"{path} is not a list of objects with 'conversations', the form of LLaVA's json")
+        raise InputError(f"{path} is not a list of objects with 'conversations', the form of LLaVA's json")
     return rows
 
 
@@ -191,7 +192,7 @@ def from_llava_next_data(path: str, subset: str | None, count: int, seed: int, b
     slice are skipped, and reading stops when a shuffle buffer of `buffer * count` rows and the samples are filled.
 
     Raises:
-        ValueError: the slice has too few rows.
+        InputError: the slice has too few rows.
     """
     from datasets import load_dataset
 
@@ -200,7 +201,7 @@ def from_llava_next_data(path: str, subset: str | None, count: int, seed: int, b
     stream = load_dataset(**kind, split="train", streaming=True, filters=wanted)
     rows = list(stream.shuffle(seed=seed, buffer_size=buffer * count).take(count))
     if len(rows) < count:
-        raise ValueError(f"{count} calibration samples wanted, {path} has {len(rows)} of data_source {subset!r}")
+        raise InputError(f"{count} calibration samples wanted, {path} has {len(rows)} of data_source {subset!r}")
 
     def make(index: int) -> Sample:
         row = rows[index]

@@ -47,7 +47,7 @@ def answer_all(
 
     Raises:
         BadMedia: a picture, video or sound cannot be read, and `way.skip_bad` is not set.
-        ValueError: a prompt is too long for the model.
+        InputError: a prompt is too long for the model.
     """
     kind = LikelihoodModule if way.likelihood else AnswerModule
     module = kind(model, processor, benchmark, items, store, way)
@@ -67,7 +67,7 @@ def run_task(task: Task, model: Model, processor: ProcessorMixin, trainer: L.Tra
         trainer: of `scoring_trainer`.
 
     Raises:
-        BadMedia, ValueError: see `answer_all`.
+        BadMedia, InputError: see `answer_all`.
     """
     held = task.store.scores
     if held is not None:

@@ -24,6 +24,7 @@ from tamp_lightning.data.media import (
     subtitles_at,
 )
 from tamp_lightning.data.readers.item import Item, Items, Kind, Media
+from tamp_lightning.errors import InputError
 
 MARK = "<image>"
 SUBTITLES = "This video's subtitles are listed below:\n{}\n"
@@ -53,14 +54,14 @@ def check_accepts(benchmark: Benchmark, items: Items, processor: ProcessorMixin,
     """Refuse a benchmark whose media the processor does not take.
 
     Raises:
-        ValueError: names the kind and the remedy.
+        InputError: names the kind and the remedy.
     """
     for kind in sorted({media.kind for item in items.items for media in item.media}):
         if kind == "video" and frames_as_pictures and accepts(processor, "image"):
             continue
         if not accepts(processor, kind):
             remedy = "frames_as_pictures: true shows frames as pictures" if kind == "video" else "choose another model"
-            raise ValueError(
+            raise InputError(
                 f"{benchmark.name} asks about {kind}, which {type(processor).__name__} does not take: {remedy}"
             )
 

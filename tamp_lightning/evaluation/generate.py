@@ -15,6 +15,7 @@ from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
 from tamp_lightning.benchmarks.base import Benchmark, update
 from tamp_lightning.data.readers.item import Items
+from tamp_lightning.errors import InputError
 from tamp_lightning.evaluation.examples import Examples, LeftCollator
 from tamp_lightning.evaluation.predictions import Record, Store
 from tamp_lightning.metrics import LikelihoodChoice
@@ -106,7 +107,7 @@ class AnswerModule(L.LightningModule):
         """Generate replies: greedy, special tokens and outer spaces taken off.
 
         Raises:
-            ValueError: a prompt with its media is too long for the model.
+            InputError: a prompt with its media is too long for the model.
         """
         tokenizer = self.processor.tokenizer
         inputs = {name: self._cast(value) for name, value in batch["inputs"].items()}
@@ -131,7 +132,7 @@ class AnswerModule(L.LightningModule):
         longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if longest is not None and length + limit > longest:
             place = self.items.places[positions[0]]
-            raise ValueError(
+            raise InputError(
                 f"{place}: {length} tokens with media and {limit} to generate are more than the model's {longest}: "
                 "use fewer frames or new_tokens"
             )

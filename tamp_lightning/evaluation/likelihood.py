@@ -12,6 +12,7 @@ from transformers import LlavaNextProcessor, ProcessorMixin
 from tamp_lightning.benchmarks.base import Benchmark
 from tamp_lightning.data.packing import IGNORE, collate, pack
 from tamp_lightning.data.readers.item import Items
+from tamp_lightning.errors import InputError
 from tamp_lightning.evaluation.examples import Example, Examples
 from tamp_lightning.evaluation.generate import AnswerModule
 from tamp_lightning.evaluation.predictions import Record
@@ -74,12 +75,12 @@ def check_likelihood(benchmark: Benchmark, items: Items, processor: ProcessorMix
     """Refuse scoring by likelihood where it has no meaning or cannot be done.
 
     Raises:
-        ValueError: no closed set of answers, not one picture a question, or a processor that is not LLaVA-NeXT's.
+        InputError: no closed set of answers, not one picture a question, or a processor that is not LLaVA-NeXT's.
     """
     remedy = "use answers: generate"
     if benchmark.candidates is None:
-        raise ValueError(f"{benchmark.name} has no closed set of answers to score by likelihood: {remedy}")
+        raise InputError(f"{benchmark.name} has no closed set of answers to score by likelihood: {remedy}")
     if not isinstance(processor, LlavaNextProcessor):
-        raise ValueError(f"scoring by likelihood needs LlavaNextProcessor, got {type(processor).__name__}: {remedy}")
+        raise InputError(f"scoring by likelihood needs LlavaNextProcessor, got {type(processor).__name__}: {remedy}")
     if any([media.kind for media in item.media] != ["image"] for item in items.items):
-        raise ValueError(f"{benchmark.name} has questions without exactly one picture: {remedy}")
+        raise InputError(f"{benchmark.name} has questions without exactly one picture: {remedy}")

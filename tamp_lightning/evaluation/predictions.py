@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 
 from tamp_lightning.benchmarks.base import Benchmark
 from tamp_lightning.data.readers.item import Items
+from tamp_lightning.files import atomic_write, write_json
 
 KEY_LENGTH = 12
 
@@ -99,19 +99,11 @@ class Store:
         """Write predictions.parquet and scores.json, and remove the parts."""
         records = self.records()
         rows = [_row(benchmark, items, records[n], values[n]) for n in sorted(records)]
-        scratch = self.folder / ".predictions.parquet.tmp"
-        pq.write_table(pa.Table.from_pylist(rows), scratch)
-        scratch.replace(self.folder / "predictions.parquet")
+        with atomic_write(self.folder / "predictions.parquet") as scratch:
+            pq.write_table(pa.Table.from_pylist(rows), scratch)
         write_json(self.folder / "scores.json", scores)
         for path in self.folder.glob("part-*.jsonl"):
             path.unlink()
-
-
-def write_json(path: Path, content: Any) -> None:
-    """JSON under its name only when complete; NaN is refused."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # other processes write the same
-    scratch.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    scratch.replace(path)
 
 
 def _record(line: str) -> Record | None:

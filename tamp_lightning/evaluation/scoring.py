@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from tamp_lightning.data.packing import IGNORE
 from tamp_lightning.distributed.share import Share
 from tamp_lightning.distributed.together import everyones
+from tamp_lightning.errors import InputError
 from tamp_lightning.evaluation.suite import Suite
 from tamp_lightning.metrics import DenseFidelity, SampleTable
 from tamp_lightning.metrics.fidelity import kl_divergence
@@ -171,12 +172,12 @@ def score_loader(suite: Suite, batch_size: int, trainer: L.Trainer) -> tuple[Dat
     """The batches that a process scores, each as it is with one process.
 
     Raises:
-        ValueError: there are more processes than can share the batches.
+        InputError: there are more processes than can share the batches.
     """
     batches = list(BatchSampler(SequentialSampler(suite), batch_size, drop_last=False))
     share = Share(len(batches), trainer.global_rank, trainer.world_size)
     if share.processes > share.leaves:
-        raise ValueError(
+        raise InputError(
             f"trainer asks for {share.processes} processes, and {share.batches} batches of pictures can be shared by "
             f"{share.leaves}: lower scores.batch_size or devices"
         )
@@ -190,7 +191,7 @@ def score(
     """Score `model` on `suite` with `trainer.validate`; each process takes some of the batches.
 
     Raises:
-        ValueError: there are more processes than can share the batches.
+        InputError: there are more processes than can share the batches.
     """
     loader, share = score_loader(suite, batch_size, trainer)
     module = ScoreModule(model, suite, dense, share)

@@ -19,7 +19,7 @@ def make_batches(choice: FinetuneData, processor: ProcessorMixin, lengths: Seque
     """Batches of a recipe; `lengths` is how many each of Lightning's epochs has.
 
     Raises:
-        ValueError: a file is not what it should be, or has too few conversations.
+        InputError: a file is not what it should be, or has too few conversations.
         FileNotFoundError: easy-VQA is not installed.
     """
     if choice.source == "easy_vqa":

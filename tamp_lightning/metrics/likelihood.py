@@ -5,6 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.metrics.table import SCALE, SampleTable, check_lengths
 
 # Margins are clamped to this many nats so that an impossible option (infinite NLL) fits the integer state.
@@ -71,11 +72,11 @@ class LikelihoodChoice(SampleTable):
 
     def _check(self, nll: Tensor, targets: Tensor) -> None:
         if nll.isnan().any():
-            raise ValueError("Expected NLLs that are numbers, but got NaN: the model's logits are not finite.")
+            raise InputError("Expected NLLs that are numbers, but got NaN: the model's logits are not finite.")
         if len(targets) and not (int(targets.min()) >= 0 and int(targets.max()) < nll.shape[1]):
             raise ValueError(f"Expected targets in [0, {nll.shape[1]}), but got {targets.tolist()}.")
         if bool((nll.isfinite().sum(1) < 2).any()):
-            raise ValueError("Expected at least two options of finite NLL in every question.")
+            raise InputError("Expected at least two options of finite NLL in every question.")
 
     def margins(self) -> Tensor:
         """Margin of every sample in nats: float64[num_samples] on the CPU, NaN for rows not seen."""

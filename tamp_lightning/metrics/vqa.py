@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable, Sequence
 
+from tamp_lightning.errors import InputError
+
 # Words whose apostrophe the normaliser restores. Every spelling with exactly one apostrophe missing is
 # mapped.
 _APOSTROPHES = """
@@ -112,7 +114,7 @@ def vqa_soft(protocol: str) -> Callable[[str, str | Sequence[str]], float]:
     def score(reply: str, target: str | Sequence[str]) -> float:
         answers = [target] if isinstance(target, str) else target
         if len(answers) < 2:
-            raise ValueError(f"Expected at least two people's answers, but got {list(answers)}.")
+            raise InputError(f"Expected at least two people's answers, but got {list(answers)}.")
         said, agreed = normalize(reply, answers)
         matches = [answer == said for answer in agreed]
         total = sum(matches)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from tamp_lightning.files import write_text
 from tamp_lightning.reporting import story
 from tamp_lightning.reporting.advice import advice, again
 from tamp_lightning.reporting.examples import worst_flips
@@ -27,7 +27,7 @@ def write_report(folder: Path, path: Path | None = None) -> Path:
     """Write the page of a finished run, and return its path; default: report.html in the run's folder.
 
     Raises:
-        ValueError: the folder is no run folder, or a file of it is damaged.
+        InputError: the folder is no run folder, or a file of it is damaged.
     """
     return write_page(path or folder / NAME, "report.html", report_context(Run.read(folder)))
 
@@ -39,9 +39,7 @@ def write_page(path: Path, template: str, context: dict[str, Any]) -> Path:
     )
     environment.filters |= {"benchmark": benchmark_label, "figure": figure}
     page = environment.get_template(template).render(**context, version=version("tamp-lightning"))
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    scratch.write_text(page, encoding="utf-8")
-    scratch.replace(path)
+    write_text(path, page)
     return path
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.metrics.compare import PairedDifference, paired_difference
 from tamp_lightning.metrics.intervals import Interval, mean_interval, retention_difference, retention_interval
 
@@ -106,10 +107,10 @@ def paired(first: Scored, second: Scored) -> Interval:
     """Retention of the first run less that of the second, in points.
 
     Raises:
-        ValueError: they answered different questions.
+        InputError: they answered different questions.
     """
     if not same_questions(first, second):
-        raise ValueError("Expected two runs over the same questions and dense scores, but they differ.")
+        raise InputError("Expected two runs over the same questions and dense scores, but they differ.")
     dense, own, clusters = columns(first.rows)
     _, other, _ = columns(second.rows)
     return retention_difference(dense, own, other, [r["benchmark"] for r in first.rows], clusters)
@@ -119,10 +120,10 @@ def paired_kl(first: Scored, second: Scored) -> Interval:
     """KL to the dense model of the first run less that of the second, mean over questions, in nats.
 
     Raises:
-        ValueError: they answered different questions.
+        InputError: they answered different questions.
     """
     if not same_questions(first, second):
-        raise ValueError("Expected two runs over the same questions and dense scores, but they differ.")
+        raise InputError("Expected two runs over the same questions and dense scores, but they differ.")
     own, other = ([row["kl"] for row in scored.rows] for scored in (first, second))
     found = paired_difference(own, other, [row["picture"] for row in first.rows])
     return Interval(found.mean, found.low, found.high)

@@ -17,6 +17,7 @@ from tamp_lightning.benchmarks.registry import BEDS, BENCHMARKS, check_names, qu
 from tamp_lightning.config.recipe import EvaluateRecipe
 from tamp_lightning.data.readers.item import Source
 from tamp_lightning.data.readers.tables import sha256_of
+from tamp_lightning.errors import InputError
 from tamp_lightning.evaluation.benchmarks import Task, run_task
 from tamp_lightning.evaluation.examples import check_accepts
 from tamp_lightning.evaluation.generate import Way
@@ -46,11 +47,11 @@ def run_evaluate(recipe: EvaluateRecipe, console: Console) -> list[dict[str, Any
     What was scored before with the same inputs is not scored again; what was begun goes on.
 
     Raises:
-        ValueError, FileNotFoundError: bad input, before a weight is read (but for media that only decoding finds bad).
+        InputError, FileNotFoundError: bad input, before a weight is read (but for media that only decoding finds bad).
     """
     check_names(recipe.benchmarks)
     if recipe.scores.mode != "whole":
-        raise ValueError(f"scores.mode is {recipe.scores.mode}, which is for task prune: set scores.mode: whole")
+        raise InputError(f"scores.mode is {recipe.scores.mode}, which is for task prune: set scores.mode: whole")
     sources = {name: source_of(name, recipe.data) for name in recipe.benchmarks if name not in BEDS}
     check_data(recipe)
     folder = resolve(recipe.model.checkpoint)
@@ -79,15 +80,15 @@ def load_processor(folder: Path) -> ProcessorMixin:
     """The processor of a checkpoint.
 
     Raises:
-        ValueError: there is none, or it has no chat template.
+        InputError: there is none, or it has no chat template.
     """
     try:
         processor = AutoProcessor.from_pretrained(folder)
     except (ValueError, OSError) as error:
-        raise ValueError(f"{folder} holds no processor: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{folder} holds no processor: {str(error).splitlines()[0]}") from None
     if not isinstance(processor, ProcessorMixin) or processor.chat_template is None:
         kind = type(processor).__name__
-        raise ValueError(f"{folder} holds a {kind} without a chat template: add chat_template.jinja to the checkpoint")
+        raise InputError(f"{folder} holds a {kind} without a chat template: add chat_template.jinja to the checkpoint")
     return processor
 
 
@@ -95,34 +96,34 @@ def check_data(recipe: EvaluateRecipe) -> None:
     """Refuse a data section for what is no benchmark; one that is not scored this time may stay.
 
     Raises:
-        ValueError: names it and the nearest.
+        InputError: names it and the nearest.
     """
     for name in recipe.data:
         if name not in BENCHMARKS:
             near = get_close_matches(name, BENCHMARKS, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"data has {name!r}, expected {', '.join(BENCHMARKS)}{hint}")
+            raise InputError(f"data has {name!r}, expected {', '.join(BENCHMARKS)}{hint}")
 
 
 def source_of(name: str, data: dict[str, Any]) -> Source:
     """Where the data of a benchmark are: the recipe's word over the benchmark's own.
 
     Raises:
-        ValueError: unknown key, or no place at all.
+        InputError: unknown key, or no place at all.
         FileNotFoundError: easy-VQA is wanted and not installed.
     """
     given = data.get(name, {})
     given = {"path": given} if isinstance(given, str) else given
     known = [f.name for f in fields(Source)]
     if not isinstance(given, dict) or not given.keys() <= set(known):
-        raise ValueError(f"data.{name} is {given!r}, expected a path or a section with {', '.join(known)}")
+        raise InputError(f"data.{name} is {given!r}, expected a path or a section with {', '.join(known)}")
     default = BENCHMARKS[name].source
     if given.get("path") == easy_vqa_layouts.NAME:
         default = easy_vqa_layouts.write(name, cache_folder() / "easy_vqa_layouts")
         given = {key: value for key, value in given.items() if key != "path"}
     source = replace(default, **given)
     if source.path is None:
-        raise ValueError(f"{name} has no data on the hub that we know of: give data.{name}.path and data.{name}.media")
+        raise InputError(f"{name} has no data on the hub that we know of: give data.{name}.path and data.{name}.media")
     return source
 
 

@@ -25,7 +25,7 @@ def load_scores(state: RunState, name: str) -> Scores | None:
     """Scores kept under a name, None if there are none.
 
     Raises:
-        ValueError: the record is damaged.
+        InputError: the record is damaged.
     """
     record = state.load(name)
     if record is None:

@@ -18,10 +18,10 @@ from tamp_lightning.config.recipe import CalibrationChoice, PruneRecipe
 from tamp_lightning.data import sources
 from tamp_lightning.data.calibration import CalibrationData, SampleList
 from tamp_lightning.distributed.processes import check_processes
-from tamp_lightning.evaluation.predictions import write_json
 from tamp_lightning.evaluation.riding import ScoreRiders
 from tamp_lightning.evaluation.scoring import Scores, score
 from tamp_lightning.evaluation.suite import Suite
+from tamp_lightning.files import write_json, write_text
 from tamp_lightning.passes.trainer import Pruned, check_pattern, prune_stream, scoring_trainer
 from tamp_lightning.reporting.card import Base, prune_card, write_cards
 from tamp_lightning.reporting.examples import examples_content, worst_flips
@@ -57,7 +57,7 @@ def calibration_samples(choice: CalibrationChoice, processor: ProcessorMixin) ->
     """The samples a recipe asks for.
 
     Raises:
-        ValueError: there are too few, or a file is not what it should be.
+        InputError: there are too few, or a file is not what it should be.
         FileNotFoundError: easy-VQA is not installed.
     """
     if choice.source == "easy_vqa":
@@ -96,7 +96,7 @@ class Job:
         """Find the checkpoint, the samples and the benchmarks; read everything but the decoder blocks.
 
         Raises:
-            ValueError, FileNotFoundError: bad input.
+            InputError, FileNotFoundError: bad input.
         """
         trainer = scoring_trainer(**recipe.trainer)
         out, clock = run_path(recipe, name, trainer.is_global_zero), PhaseClock()
@@ -160,7 +160,7 @@ def run_prune(recipe: PruneRecipe, name: str, recipe_text: str, console: Console
     """Do what a prune recipe says and return the run folder.
 
     Raises:
-        ValueError, FileNotFoundError: bad input, before anything is written.
+        InputError, FileNotFoundError: bad input, before anything is written.
     """
     job = Job.prepare(recipe, name)
     again = " (continued)" if job.state and job.state.resumes else ""
@@ -254,7 +254,7 @@ def _describe_towers(pruned: Pruned) -> dict[str, Any]:
 
 def _write(job: Job, recipe_text: str, pruned: Pruned, run: dict[str, Any], metrics: dict[str, Any] | None) -> None:
     out, recipe, plan = job.out, job.recipe, run_folder.plan_content(pruned)
-    (out / "recipe.yaml").write_text(recipe_text)
+    write_text(out / "recipe.yaml", recipe_text)
     write_json(out / "plan.json", plan)
     run_folder.write_masks(out, pruned)
     if metrics is not None:

@@ -14,6 +14,7 @@ from tamp_lightning.checkpoint import mask_file
 from tamp_lightning.checkpoint.reader import CheckpointReader
 from tamp_lightning.evaluation.scoring import Scores
 from tamp_lightning.evaluation.suite import Suite
+from tamp_lightning.files import atomic_write
 from tamp_lightning.metrics import corrected_retention, flips, retention
 from tamp_lightning.ops.diversity import MODALITIES
 from tamp_lightning.passes.trainer import Pruned
@@ -65,7 +66,8 @@ def prediction_rows(suite: Suite, dense: Scores, pruned: Scores) -> list[dict[st
 def write_predictions(path: Path, suite: Suite, dense: Scores, pruned: Scores) -> None:
     """predictions.parquet: see `prediction_rows`."""
     rows = prediction_rows(suite, dense, pruned)
-    pq.write_table(pa.Table.from_pylist(rows), path)
+    with atomic_write(path) as scratch:
+        pq.write_table(pa.Table.from_pylist(rows), scratch)
 
 
 def plan_content(pruned: Pruned) -> dict[str, Any]:

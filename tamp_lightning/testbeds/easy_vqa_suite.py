@@ -19,6 +19,7 @@ from transformers import LlavaNextProcessor
 from tamp_lightning.data import easy_vqa
 from tamp_lightning.data.easy_vqa import CANDIDATES, Kind, Question, Split
 from tamp_lightning.data.packing import IGNORE, Packed, collate, pack
+from tamp_lightning.errors import InputError
 from tamp_lightning.metrics import SCORERS, AnswerScore, SampleTable, YesNo
 
 SLICES = {"quick": 400, "standard": 1500, "full": None}
@@ -36,7 +37,7 @@ class EasyVqaSuite(Dataset[tuple[Packed, list[int]]]):
         pictures: "own", or a control: another picture of the slice ("shuffled"), or plain grey ("blank").
 
     Raises:
-        ValueError: two answers of a benchmark begin with the same token.
+        InputError: two answers of a benchmark begin with the same token.
         FileNotFoundError: easy-VQA is not installed.
     """
 
@@ -150,7 +151,7 @@ class EasyVqaSuite(Dataset[tuple[Packed, list[int]]]):
 def _first_tokens(processor: LlavaNextProcessor, words: Sequence[str]) -> Tensor:
     ids = [processor.tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in words]
     if len(set(ids)) < len(ids):
-        raise ValueError(f"answers {', '.join(words)} do not all begin with different tokens for this tokenizer")
+        raise InputError(f"answers {', '.join(words)} do not all begin with different tokens for this tokenizer")
     return torch.tensor(ids)
 
 

@@ -16,6 +16,7 @@ from tamp_lightning.data.readers.fields import (
 )
 from tamp_lightning.data.readers.item import BadRow, Item, Items, Media, Placed, Row, Source, gather
 from tamp_lightning.data.readers.tables import dataset_rows, json_content, json_rows, sha256_of
+from tamp_lightning.errors import InputError
 
 _MMMU_PICTURE = re.compile(r"<image (\d)>")
 _MMMU_SUBJECT = re.compile(r"^[a-z]+_(.+)_\d+$")
@@ -25,7 +26,7 @@ def read_scienceqa(source: Source) -> Items:
     """ScienceQA's questions with a picture: `problems.json`, `pid_splits.json` and folders of pictures, or the hub.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `dataset_rows`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `dataset_rows`.
     """
     folder = Path(str(source.path))
     files = [folder / "problems.json", folder / "pid_splits.json"]
@@ -59,7 +60,7 @@ def _problems(files: list[Path], source: Source) -> Iterator[Placed]:
     splits = json_content(files[1])
     wanted = set(map(str, splits.get(split, []))) if isinstance(splits, dict) else set()
     if not wanted:
-        raise ValueError(f"{files[1]} has no split {split!r}")
+        raise InputError(f"{files[1]} has no split {split!r}")
     for place, row in json_rows(files[0]):
         if isinstance(row, BadRow):
             yield place, row
@@ -71,7 +72,7 @@ def read_mmmu(source: Source) -> Items:
     """MMMU's hub layout: options as text that holds a list, pictures named `<image n>` in the text; group: subject.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `dataset_rows`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `dataset_rows`.
     """
     rows, sha256 = dataset_rows(source)
 
@@ -107,7 +108,7 @@ def read_muirbench(source: Source) -> Items:
     """MuirBench's hub layout: several pictures, `<image>` in question and options; groups: task, relation, type.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `dataset_rows`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `dataset_rows`.
     """
     rows, sha256 = dataset_rows(source)
 

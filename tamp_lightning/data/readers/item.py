@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tamp_lightning.errors import InputError
+
 Kind = Literal["image", "video", "audio"]
 
 
-class BadRow(ValueError):
+class BadRow(InputError):
     """A row that is not what its format says."""
 
 
@@ -113,7 +115,7 @@ def gather(rows: Iterable[Placed], parse: Callable[[Row], Item], source: Source,
 
     Raises:
         BadRow: a row is bad and the source does not say `skip_bad`; the message names file and row.
-        ValueError: no row is left.
+        InputError: no row is left.
     """
     items: list[Item] = []
     places: dict[str, str] = {}
@@ -133,7 +135,7 @@ def gather(rows: Iterable[Placed], parse: Callable[[Row], Item], source: Source,
         items.append(item)
         places[item.id] = place
     if not items:
-        raise ValueError(f"{source.path} has no usable row ({len(bad)} bad{': ' + bad[0].reason if bad else ''})")
+        raise InputError(f"{source.path} has no usable row ({len(bad)} bad{': ' + bad[0].reason if bad else ''})")
     items = _first(items, source.limit)
     return Items(items, [places[item.id] for item in items], bad, sha256)
 
@@ -142,6 +144,6 @@ def _first(items: list[Item], limit: int | None) -> list[Item]:
     if limit is None:
         return items
     if limit < 1:
-        raise ValueError(f"limit is {limit}; it has to be at least 1")
+        raise InputError(f"limit is {limit}; it has to be at least 1")
     wanted = set(list(dict.fromkeys(item.circle or item.id for item in items))[:limit])
     return [item for item in items if (item.circle or item.id) in wanted]

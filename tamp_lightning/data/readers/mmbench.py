@@ -19,7 +19,7 @@ def read(source: Source) -> Items:
     """Questions with their rotations; groups: category and l2_category.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `rows_of`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `rows_of`.
     """
     rows, sha256 = rows_of(source, {".tsv": _with_pictures})
 

@@ -17,7 +17,7 @@ def read_conversations(source: Source) -> Items:
     """LLaVA-style JSON, a list of {video or audio or image, conversations}; the first answer counts.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `rows_of`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `rows_of`.
     """
     rows, sha256 = rows_of(source, {".json": json_rows, ".jsonl": json_lines})
 
@@ -33,7 +33,7 @@ def read_clothoaqa(source: Source) -> Items:
     """ClothoAQA: LLaVA-style JSON, or the hub's parquet with the sounds in it.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `rows_of`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `rows_of`.
     """
     rows, sha256 = rows_of(source, {".json": json_rows, ".jsonl": json_lines})
 
@@ -54,7 +54,7 @@ def read_labels(source: Source) -> Items:
     """VocalSound and TUT2017: JSON lines {audio, gt}, or the hub's parquet with the sounds in it.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `rows_of`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `rows_of`.
     """
     rows, sha256 = rows_of(source, {".jsonl": json_lines, ".json": json_lines})
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tamp_lightning.data.readers.item import BadRow, Placed, Source
+from tamp_lightning.errors import InputError
 
 # a picture in base64 stands in one field
 csv.field_size_limit(sys.maxsize)
@@ -45,7 +46,7 @@ def separated(path: Path, separator: str) -> Iterator[Placed]:
                 else:
                     yield place, dict(zip(header, fields, strict=True))
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"cannot read {path}: {error}") from None
+            raise InputError(f"cannot read {path}: {error}") from None
 
 
 def json_lines(path: Path) -> Iterator[Placed]:
@@ -68,25 +69,25 @@ def json_content(path: Path) -> Any:
     """Content of a JSON file.
 
     Raises:
-        ValueError: it is missing or no JSON.
+        InputError: it is missing or no JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from None
+        raise InputError(f"cannot read {path}: {error}") from None
 
 
 def json_rows(path: Path, content: Any = None) -> Iterator[Placed]:
     """Objects of a JSON list; of an object, its values, each with its key as `key`.
 
     Raises:
-        ValueError: the file is neither a list nor an object.
+        InputError: the file is neither a list nor an object.
     """
     content = json_content(path) if content is None else content
     if isinstance(content, dict):
         content = [{**row, "key": key} if isinstance(row, dict) else row for key, row in content.items()]
     if not isinstance(content, list):
-        raise ValueError(f"{path} holds {type(content).__name__}, expected a list of objects")
+        raise InputError(f"{path} holds {type(content).__name__}, expected a list of objects")
     for number, row in enumerate(content, 1):
         good = isinstance(row, dict)
         yield f"{path.name} entry {number}", row if good else BadRow(f"expected an object, got {type(row).__name__}")
@@ -177,7 +178,7 @@ def rows_of(source: Source, layouts: dict[str, Layout]) -> tuple[Iterator[Placed
 
     Raises:
         FileNotFoundError: there is no such file, or the hub does not give the data set.
-        ValueError: the file's ending is none of the benchmark's.
+        InputError: the file's ending is none of the benchmark's.
     """
     path = Path(str(source.path))
     if path.is_dir():
@@ -186,7 +187,7 @@ def rows_of(source: Source, layouts: dict[str, Layout]) -> tuple[Iterator[Placed
     if path.suffix in layouts and path.is_file():
         return layouts[path.suffix](path), sha256_of([path])
     if path.is_file() and path.suffix != ".parquet":
-        raise ValueError(f"{path} is none of {', '.join([*layouts, '.parquet'])}")
+        raise InputError(f"{path} is none of {', '.join([*layouts, '.parquet'])}")
     if not path.exists() and (path.suffix in (*layouts, ".parquet") or str(source.path).startswith((".", "/", "~"))):
         raise FileNotFoundError(f"{path} does not exist")
     return dataset_rows(source)

@@ -51,7 +51,7 @@ def read_videomme(source: Source) -> Items:
     Groups: duration (short, medium, long), domain, sub_category, task_type.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `dataset_rows`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `dataset_rows`.
     """
     rows, sha256 = dataset_rows(source)
 
@@ -77,7 +77,7 @@ def read_mvbench(source: Source) -> Items:
     """MVBench: a folder with `json/<task>.json` and the videos' folders in `video` (or in `media`); group: task.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather`; there is no file of a known task.
+        BadRow, InputError, FileNotFoundError: see `gather`; there is no file of a known task.
     """
     folder = Path(str(source.path))
     files = [f for f in sorted((folder / "json").glob("*.json")) if f.stem in MVBENCH_TASKS]
@@ -125,7 +125,7 @@ def read_egoschema(source: Source) -> Items:
     """EgoSchema's labelled subset, the hub's parquet; videos `<video_idx>.mp4` below `media`.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `dataset_rows`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `dataset_rows`.
     """
     rows, sha256 = dataset_rows(source)
 
@@ -143,7 +143,7 @@ def read_nextqa(source: Source) -> Items:
     """NExT-QA, multiple choice: the official csv or the hub's parquet, columns a0 to a4; group: type.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `rows_of`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `rows_of`.
     """
     rows, sha256 = rows_of(source, {".csv": comma})
 
@@ -166,7 +166,7 @@ def read_perceptiontest(source: Source) -> Items:
     """PerceptionTest, multiple choice, labelled split: the hub's parquet; groups: area, reasoning.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `dataset_rows`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `dataset_rows`.
     """
     rows, sha256 = dataset_rows(source)
 

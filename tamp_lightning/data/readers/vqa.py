@@ -10,6 +10,7 @@ from typing import Any
 from tamp_lightning.data.readers.fields import answers, named, optional, picture, text
 from tamp_lightning.data.readers.item import BadRow, Item, Items, Media, Placed, Row, Source, gather
 from tamp_lightning.data.readers.tables import dataset_rows, json_content, json_rows, rows_of, sha256_of
+from tamp_lightning.errors import InputError
 
 ANNOTATIONS = "annotations"
 GQA_PICTURES = "testdev_balanced_images"
@@ -34,7 +35,7 @@ def read_textvqa(source: Source) -> Items:
     """TextVQA: `TextVQA_0.5.1_val.json` with `<image_id>.jpg` files, or the hub.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `rows_of`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `rows_of`.
     """
 
     def image(row: Row) -> Media:
@@ -54,7 +55,7 @@ def read_vizwiz(source: Source) -> Items:
     """VizWiz: `val.json` with the pictures it names, or the hub.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `rows_of`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `rows_of`.
     """
     # the official file has no ids: a picture has one question
     layouts = {".json": lambda path: _with_id(json_rows(path), "image")}
@@ -72,7 +73,7 @@ def read_vqa(source: Source) -> Items:
     Pictures are `COCO_<split>_<image id, 12 digits>.jpg`, or any file whose name ends so.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `dataset_rows`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `dataset_rows`.
     """
     folder = Path(str(source.path))
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
@@ -98,7 +99,7 @@ def _joined(files: list[Path]) -> Iterator[Placed]:
         if isinstance(content, dict):
             contents |= {key: (file, content[key]) for key in ("questions", ANNOTATIONS) if key in content}
     if len(contents) < 2:
-        raise ValueError(f"{files[0].parent} holds no pair of VQA questions and annotations files")
+        raise InputError(f"{files[0].parent} holds no pair of VQA questions and annotations files")
     given = {row.get("question_id"): row for row in contents[ANNOTATIONS][1] if isinstance(row, dict)}
     for place, row in json_rows(*contents["questions"]):
         if not isinstance(row, BadRow) and row.get("question_id") not in given:
@@ -110,7 +111,7 @@ def read_gqa(source: Source) -> Items:
     """GQA: `testdev_balanced_questions.json` with a folder `images`, or the hub's two configurations.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `rows_of`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `rows_of`.
     """
     rows, sha256 = rows_of(source, {".json": json_rows})
     local = Path(str(source.path)).exists()

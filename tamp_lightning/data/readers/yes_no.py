@@ -9,6 +9,7 @@ from pathlib import Path
 from tamp_lightning.data.readers.fields import named, optional, picture, text, yes_no
 from tamp_lightning.data.readers.item import BadRow, Item, Items, Placed, Row, Source, gather
 from tamp_lightning.data.readers.tables import dataset_rows, json_lines, rows_of, sha256_of
+from tamp_lightning.errors import InputError
 
 POPE_KINDS = ("random", "popular", "adversarial")
 MME_QUESTION_TAIL = " Please answer yes or no."
@@ -18,7 +19,7 @@ def read_pope(source: Source) -> Items:
     """POPE: the official files of JSON lines (one, or a folder of them), or the hub; group: category.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `rows_of`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `rows_of`.
     """
     folder = Path(str(source.path))
     files = [f for f in sorted(folder.iterdir()) if f.suffix in (".json", ".jsonl")] if folder.is_dir() else []
@@ -52,7 +53,7 @@ def read_mme(source: Source) -> Items:
     """MME: the official folder (category, pictures beside files of questions), or the hub; pairs share a circle.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `dataset_rows`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `dataset_rows`.
     """
     folder = Path(str(source.path))
     files = sorted(folder.rglob("*.txt")) if folder.is_dir() else []
@@ -91,7 +92,7 @@ def _whole_pairs(items: Items, source: Source) -> Items:
         raise BadRow(f"{source.path}: {broken[0]} has {count[broken[0]]} questions, every picture of MME has two")
     kept = [(i, p) for i, p in zip(items.items, items.places, strict=True) if i.circle not in broken]
     if not kept:
-        raise ValueError(f"{source.path} has no whole pair of questions")
+        raise InputError(f"{source.path} has no whole pair of questions")
     return Items([i for i, _ in kept], [p for _, p in kept], items.bad, items.sha256)
 
 
