@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from tamp_lightning.pictures import to_rgb, upright
+
 FRAME_FOLDER_RATE = 3.0
-PICTURES = (".jpg", ".jpeg", ".png")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".gif")
 INSTALL = "pip install 'tamp-lightning[video]'"
 _SUBTITLE_TIME = re.compile(r"(\d+):(\d+):(\d+)[,.](\d+)\s*-->\s*(\d+):(\d+):(\d+)[,.](\d+)")
 
@@ -41,14 +44,14 @@ class Subtitle(NamedTuple):
 
 
 def read_picture(content: Path | bytes) -> Image.Image:
-    """A picture file, or its bytes, as RGB and fully decoded.
+    """A picture file, or its bytes, fully decoded and by the rules of `to_rgb`.
 
     Raises:
-        BadMedia: it is missing, cut off, or no picture.
+        BadMedia: it is missing, cut off, no picture, or of a mode without a scale.
     """
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as picture:
-            return picture.convert("RGB")
+            return to_rgb(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadMedia(f"cannot read picture {_name(content)}: {error}") from None
 
@@ -176,7 +179,7 @@ def _frame_at(container: Any, stream: Any, time: float) -> Image.Image | None:
         if shown is not None and frame.pts is not None and (frame.pts - offset) * stream.time_base > time:
             break
         shown = frame
-    return None if shown is None else shown.to_image()
+    return None if shown is None else upright(shown)
 
 
 def _frames_of_folder(path: Path, count: int, start: float | None, end: float | None) -> Frames:
