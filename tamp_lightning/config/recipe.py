@@ -30,8 +30,8 @@ class CalibrationChoice:
     """The samples that statistics are taken from."""
 
     source: Literal["easy_vqa", "clips", "llava_json", "llava_next_data"] = "easy_vqa"
-    """easy_vqa or clips (their calibration splits), a LLaVA json or jsonl file with its media, or LLaVA-NeXT-Data's
-    parquet."""
+    """easy_vqa or clips (their calibration splits), a json or jsonl file of conversations (LLaVA, or `messages`) with
+    its media, or LLaVA-NeXT-Data's parquet."""
     path: str | None = None
     """llava_json: the file. llava_next_data: hub id or folder of parquet files."""
     media: str | None = None
@@ -46,6 +46,9 @@ class CalibrationChoice:
     """Seed of the draw."""
     batch_size: int = 8
     """Samples per batch; padding on the right never enters a statistic."""
+    bad_rows: Literal["refuse", "skip"] = "refuse"
+    """llava_json, llava_next_data: a row that is damaged, or whose media are missing or damaged, is an error, or is
+    left out, counted and replaced by another."""
     drop_silence: bool = False
     """VideoLLaMA2: leave the silence that sounds are padded with out of the statistics as well."""
 

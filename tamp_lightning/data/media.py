@@ -111,6 +111,20 @@ def read_sound(content: Path | bytes, rate: int) -> np.ndarray:
     return np.concatenate(parts).astype(np.float32)
 
 
+def check_opens(path: Path) -> None:
+    """Decode the beginning of a video or sound file, for those who hand its name on to a processor.
+
+    Raises:
+        BadMedia: it is missing, cut off, or neither.
+        FileNotFoundError: PyAV is not installed.
+    """
+    if path.is_dir():
+        return
+    with _opened(path) as container:
+        if not any(True for _ in container.decode(container.streams.best("video") or container.streams.best("audio"))):
+            raise BadMedia(f"{path} is neither video nor sound")
+
+
 def read_subtitles(path: Path) -> list[Subtitle]:
     """Lines of an .srt file; line breaks within one become spaces.
 

@@ -6,7 +6,8 @@ import random
 import tempfile
 from pathlib import Path
 
-from tamp_lightning.data.calibration import Messages, Sample, SampleList
+from tamp_lightning.data.calibration import Sample, SampleList
+from tamp_lightning.data.chats import Messages
 from tamp_lightning.data.sources import choose
 from tamp_lightning.resources import cache_folder
 from tamp_lightning.testbeds.clip_files import write_clip

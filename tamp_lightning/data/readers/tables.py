@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import json
@@ -32,14 +33,34 @@ def sha256_of(files: Sequence[Path]) -> str:
     return total.hexdigest()
 
 
+def text_of(path: Path) -> str:
+    """Content of a text file in UTF-8, without a byte order mark, line ends as they are.
+
+    Raises:
+        BadRow: it is missing or in another encoding; the message names the file.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise BadRow(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{error.object[error.start]:02x} at {error.start}"
+        raise BadRow(f"{path} is not in UTF-8 ({byte}): save it in UTF-8") from None
+
+
 def separated(path: Path, separator: str) -> Iterator[Placed]:
-    """Rows of a file with a header; every field is text. A row with more or fewer fields is bad."""
-    with path.open(newline="", encoding="utf-8") as file:
+    """Rows of a file with a header; every field is text.
+
+    Empty rows are passed over; a row with more or fewer fields is bad.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
         lines = csv.reader(file, delimiter=separator)
         try:
-            header = next(lines, [])
+            header = next((fields for fields in lines if any(map(str.strip, fields))), [])
             for number, fields in enumerate(lines, 2):
                 place = f"{path.name} row {number}"
+                if not any(map(str.strip, fields)):
+                    continue
                 if len(fields) != len(header):
                     yield place, BadRow(f"{len(fields)} fields, the header has {len(header)}")
                 else:
@@ -49,9 +70,10 @@ def separated(path: Path, separator: str) -> Iterator[Placed]:
 
 
 def json_lines(path: Path) -> Iterator[Placed]:
-    """Objects of a file with one on each line; empty lines are passed over."""
+    """Objects of a file with one on each line, which ends at \\n alone; empty lines are passed over."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
+            line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             if line.strip():
                 yield f"{path.name} line {number}", _object(line)
 
@@ -71,7 +93,7 @@ def json_content(path: Path) -> Any:
         ValueError: it is missing or no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())  # in UTF-8, -16 or -32, with or without a byte order mark
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read {path}: {error}") from None
 
