@@ -25,7 +25,7 @@ class Chat:
     """Kind -> one name per part of that kind, in the order of the parts."""
 
 
-def read_chat(row: Mapping[str, Any]) -> Chat:
+def read_chat(row: Mapping[str, Any], *, untagged: bool = False) -> Chat:
     """A row in chat form.
 
     Turns stand under `conversations` or `messages`, as {from, value} or {role, content}; content is text or a list of
@@ -35,6 +35,11 @@ def read_chat(row: Mapping[str, Any]) -> Chat:
 
     Placeholders stay where they stand, but for the only one of a turn in a row with LLaVA's own keys (`image`, ...),
     which goes in front as in LLaVA's loader. White space around a turn, and behind media that open it, goes.
+
+    Args:
+        row: of the file.
+        untagged: media of a kind without any placeholder are taken, in front of the first turn of the user, as
+            benchmarks' files have it; else they are refused.
 
     Raises:
         BadRow: the row is in none of these forms, or its turns name another number of media than it does.
@@ -46,7 +51,7 @@ def read_chat(row: Mapping[str, Any]) -> Chat:
     for role, content in turns:
         parts = tags.split(content) if isinstance(content, str) else [p for c in content for p in _part(c, tags)]
         messages.append({"role": role, "content": parts})
-    return Chat(*_placed(messages, given))
+    return Chat(*_placed(_in_front(messages, given) if untagged else messages, given))
 
 
 def _is_llava(row: Mapping[str, Any]) -> bool:
@@ -132,6 +137,16 @@ def _part(part: Mapping[str, Any], tags: _Tags) -> list[dict[str, Any]]:
     if kind != "text" or not isinstance(part.get("text"), str):
         raise BadRow(f"a part of a turn is {dict(part)!r}: expected type text, {', '.join(KINDS)}")
     return tags.split(part["text"]) if tags.kinds else [{"type": "text", "text": part["text"]}]
+
+
+def _in_front(messages: Messages, given: Mapping[str, list[str]]) -> Messages:
+    """The messages with parts for media that have none yet."""
+    types = {part["type"] for message in messages for part in message["content"]}
+    parts = [{"type": kind} for kind, names in given.items() for _ in names if kind not in types]
+    asked = next((message for message in messages if message["role"] == "user"), None)
+    if asked is not None:
+        asked["content"] = [*parts, *asked["content"]]
+    return messages
 
 
 def _placed(messages: Messages, given: Mapping[str, list[str]]) -> tuple[Messages, dict[str, list[str]]]:

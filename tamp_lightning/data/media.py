@@ -19,6 +19,7 @@ FRAME_FOLDER_RATE = 3.0
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".gif")
 INSTALL = "pip install 'tamp-lightning[video]'"
+_SUBTITLE_MARKUP = re.compile(r"</?(?:font|[ibus])\b[^<>]*>|\{\\[^{}]*\}", re.IGNORECASE)
 _SUBTITLE_TIME = re.compile(r"(\d+):(\d+):(\d+)[,.](\d+)\s*-->\s*(\d+):(\d+):(\d+)[,.](\d+)")
 
 
@@ -126,7 +127,7 @@ def check_opens(path: Path) -> None:
 
 
 def read_subtitles(path: Path) -> list[Subtitle]:
-    """Lines of an .srt file; line breaks within one become spaces.
+    """Lines of an .srt file without markup such as `<font ...>`; line breaks within one become spaces.
 
     Raises:
         BadMedia: it is missing or no text.
@@ -140,7 +141,7 @@ def read_subtitles(path: Path) -> list[Subtitle]:
         time = _SUBTITLE_TIME.search(block)
         if time:
             h, m, s, ms, h2, m2, s2, ms2 = map(int, time.groups())
-            text = " ".join(block[time.end() :].split())
+            text = " ".join(_SUBTITLE_MARKUP.sub("", block[time.end() :]).split())
             found.append(Subtitle(h * 3600 + m * 60 + s + ms / 1000, h2 * 3600 + m2 * 60 + s2 + ms2 / 1000, text))
     return found
 

@@ -7,7 +7,7 @@ import csv
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,7 @@ def _parquet_files(folder: Path, source: Source) -> list[Path]:
         return []
     files = sorted(folder.rglob("*.parquet"))
     if not files:
-        raise FileNotFoundError(f"{folder} holds no parquet file")
+        raise FileNotFoundError(f"{folder} holds no parquet file: give the folder or file of the data set itself")
     of_config = [f for f in files if source.config and source.config in f.relative_to(folder).parts[:-1]] or files
     return [f for f in of_config if source.split and f.name.startswith(source.split)] or of_config
 
@@ -204,6 +204,8 @@ def rows_of(source: Source, layouts: dict[str, Layout]) -> tuple[Iterator[Placed
     path = Path(str(source.path))
     if path.is_dir():
         found = [f for f in sorted(path.iterdir()) if f.suffix in layouts]
+        if not any(path.rglob("*.parquet")):
+            _check_one(path, found, layouts)
         path = found[0] if len(found) == 1 else path
     if path.suffix in layouts and path.is_file():
         return layouts[path.suffix](path), sha256_of([path])
@@ -212,6 +214,18 @@ def rows_of(source: Source, layouts: dict[str, Layout]) -> tuple[Iterator[Placed
     if not path.exists() and (path.suffix in (*layouts, ".parquet") or str(source.path).startswith((".", "/", "~"))):
         raise FileNotFoundError(f"{path} does not exist")
     return dataset_rows(source)
+
+
+def _check_one(folder: Path, found: Sequence[Path], layouts: Mapping[str, Layout]) -> None:
+    kinds = [*layouts, ".parquet"]
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no {' or '.join(kinds)} file")
+    if len(found) > 1:
+        raise FileNotFoundError(f"{folder} holds {len(found)} files, {_few(found)}: give the one to read as path")
+
+
+def _few(files: Sequence[Path], count: int = 3) -> str:
+    return ", ".join(file.name for file in files[:count]) + (", ..." if len(files) > count else "")
 
 
 def tsv(path: Path) -> Iterator[Placed]:
