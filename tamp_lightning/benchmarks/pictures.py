@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tamp_lightning.benchmarks import hub, prompts, rules
+from tamp_lightning.benchmarks import hub, prompts, rules, submissions
 from tamp_lightning.benchmarks.base import Benchmark
 from tamp_lightning.data.readers import choices, mmbench, vqa, yes_no
 from tamp_lightning.data.readers.item import Source
@@ -18,6 +18,7 @@ MMBENCH = Benchmark(
     new_tokens=1024,
     candidates=rules.letters,
     right=rules.number,
+    submission=submissions.mmbench,
 )
 POPE = Benchmark(
     name="pope",
@@ -50,6 +51,7 @@ TEXTVQA = Benchmark(
     prompt=prompts.textvqa,
     metric=rules.answer("vqa_evalai"),
     headline="score",
+    submission=submissions.vqa,
 )
 VIZWIZ = Benchmark(
     name="vizwiz",
@@ -59,6 +61,7 @@ VIZWIZ = Benchmark(
     prompt=prompts.vizwiz,
     metric=rules.answer("vqa_evalai", ["answer_type"]),
     headline="score",
+    submission=submissions.vizwiz,
 )
 OK_VQA = Benchmark(
     name="ok_vqa",
@@ -77,6 +80,7 @@ VQAV2 = Benchmark(
     prompt=prompts.word,
     metric=rules.answer("vqa_vqav2_lmms", ["answer_type"]),
     headline="score",
+    submission=submissions.vqa,
 )
 GQA = Benchmark(
     name="gqa",
@@ -107,6 +111,7 @@ MMMU = Benchmark(
     metric=rules.mmmu,
     headline="score",
     new_tokens=128,
+    submission=submissions.mmmu,
 )
 MUIRBENCH = Benchmark(
     name="muirbench",

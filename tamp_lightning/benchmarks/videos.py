@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tamp_lightning.benchmarks import hub, prompts, rules
+from tamp_lightning.benchmarks import hub, prompts, rules, submissions
 from tamp_lightning.benchmarks.base import Benchmark
 from tamp_lightning.data.readers import sounds, videos
 from tamp_lightning.data.readers.item import Source
@@ -48,6 +48,7 @@ EGOSCHEMA = Benchmark(
     headline="accuracy",
     candidates=rules.letters,
     right=rules.number,
+    submission=submissions.egoschema,
 )
 NEXTQA = Benchmark(
     name="nextqa",
@@ -70,6 +71,7 @@ PERCEPTIONTEST = Benchmark(
     headline="accuracy",
     candidates=rules.letters,
     right=rules.number,
+    submission=submissions.perceptiontest,
 )
 MUSIC_AVQA = Benchmark(
     name="music_avqa",

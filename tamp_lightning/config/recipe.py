@@ -201,6 +201,9 @@ class EvaluateRecipe:
     """The benchmark's own wording, or the question alone, for models that do not follow requests for a letter."""
     new_tokens: int | None = None
     """Longest reply in tokens; default: the benchmark's own."""
+    thinking: bool = False
+    """Whether a model reasons whose chat template can switch that off; it then needs more new_tokens. Reasoning is kept
+    in predictions.parquet and taken off before a reply is scored, in any case."""
     batch_size: int = 8
     """Questions per batch."""
     frames: int = 8
