@@ -5,16 +5,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import (
+
+from tamp_lightning.checkpoint.reader import FLOATS, CheckpointReader
+from tamp_lightning.compat.loading import (
+    LoadStateDictInfo,
     WeightConverter,
     WeightRenaming,
     dot_natural_key,
+    drop_missing_by_design,
+    get_model_conversion_mapping,
     rename_source_key,
 )
-from transformers.utils.loading_report import LoadStateDictInfo
-
-from tamp_lightning.checkpoint.reader import FLOATS, CheckpointReader
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _check_complete(
         conversion_errors={},
         skipped_pp_keys=set(),
     )
-    model._adjust_missing_and_unexpected_keys(info)
+    drop_missing_by_design(model, info)
     for what, left in (("lacks", info.missing_keys), ("has unexpected", info.unexpected_keys)):
         if left:
             some = ", ".join(sorted(left)[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")

@@ -8,14 +8,19 @@ import torch
 import transformers
 from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import build_glob_alternation, convert_and_load_state_dict_in_model
-from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils import logging
 
 from tamp_lightning.checkpoint.adapter import load_port
 from tamp_lightning.checkpoint.names import KeyMap
 from tamp_lightning.checkpoint.reader import CheckpointReader, read_json
+from tamp_lightning.compat.loading import (
+    LoadStateDictConfig,
+    convert_and_load_state_dict_in_model,
+    dtype_plan,
+    float32_names,
+    get_model_conversion_mapping,
+)
+from tamp_lightning.compat.modeling import registered_class
 
 _AUTO_CLASSES = (
     transformers.AutoModelForCausalLM,
@@ -52,7 +57,7 @@ def load_skeleton(model: PreTrainedModel, reader: CheckpointReader, keys: KeyMap
     assert dtype is not None  # set when the skeleton was built
     config = LoadStateDictConfig(
         dtype=dtype,
-        dtype_plan=model._get_dtype_plan(dtype),
+        dtype_plan=dtype_plan(model, dtype),
         weight_mapping=get_model_conversion_mapping(model),  # type: ignore[arg-type]
         device_map={"": device},
     )
@@ -76,13 +81,8 @@ def load_skeleton(model: PreTrainedModel, reader: CheckpointReader, keys: KeyMap
 
 def compute_dtypes(model: PreTrainedModel) -> dict[str, torch.dtype]:
     """Dtype in which ``from_pretrained`` would hold each tensor: some models keep a few in float32."""
-    dtype = _as_dtype(model.config.dtype)
-    plan = model._get_dtype_plan(dtype) if dtype is not None else {}
-    forced = build_glob_alternation(list(plan))[0] if plan else None
-    return {
-        name: torch.float32 if forced and forced.search(name) else tensor.dtype
-        for name, tensor in model.state_dict().items()
-    }
+    stays_float32 = float32_names(model, _as_dtype(model.config.dtype))
+    return {name: torch.float32 if stays_float32(name) else tensor.dtype for name, tensor in model.state_dict().items()}
 
 
 def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
@@ -96,9 +96,9 @@ def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     if isinstance(found, type) and issubclass(found, PreTrainedModel):
         return found
     for auto in _AUTO_CLASSES:
-        registered = auto._model_mapping.get(type(config), None)
+        registered = registered_class(auto, config)
         # A class of transformers' own here would be a guess at what the unknown name means.
-        if isinstance(registered, type) and not registered.__module__.startswith("transformers."):
+        if registered is not None and not registered.__module__.startswith("transformers."):
             return registered
     raise ValueError(
         f"architecture '{name}' of config.json is not in transformers {transformers.__version__}; "

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from tamp_lightning.checkpoint.reader import CheckpointReader, Shard, read_header
+from tamp_lightning.compat.loading import SAFE_WEIGHTS_INDEX_NAME
 from tamp_lightning.files import published, read_range, sha256_of
 
 # What belongs to a checkpoint beside its weights: a list of the allowed, so that code and pickles stay out.

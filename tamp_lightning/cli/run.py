@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from rich.console import Console
 from rich.markup import escape
 
+from tamp_lightning.cli.tested import untested
 from tamp_lightning.config.check import Checker, UsageError, did_you_mean, read_mapping
 from tamp_lightning.config.recipe import RECIPES
 from tamp_lightning.resources import find_recipe
@@ -218,11 +219,19 @@ def refusals_in_one_line() -> Iterator[None]:
     except Exception as error:
         if not _speaks():
             sys.exit(2 if is_refusal(error) else 1)
+        _say_untested()
         if not is_refusal(error):
             raise
         line = escape(" ".join(str(error).split()))
         Console(stderr=True).print(f"[bold red]error[/bold red]: {line}", soft_wrap=True, highlight=False)
         sys.exit(2)
+
+
+def _say_untested() -> None:
+    """A run that fails with libraries that were not tested says so before anything else."""
+    if strange := untested():
+        line = f"not tested with {', '.join(strange)}; `make setup` in a checkout installs what was"
+        Console(stderr=True).print(f"[bold yellow]note[/bold yellow]: {escape(line)}", soft_wrap=True, highlight=False)
 
 
 @contextmanager

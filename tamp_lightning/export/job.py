@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
-
 from tamp_lightning.checkpoint.mask_file import MASKS
 from tamp_lightning.checkpoint.reader import CheckpointReader, read_header, read_json
 from tamp_lightning.checkpoint.skeleton import build_skeleton
 from tamp_lightning.checkpoint.writer import side_files
+from tamp_lightning.compat.loading import SAFE_WEIGHTS_INDEX_NAME
 from tamp_lightning.export.form import METHOD, VERSION, verify
 from tamp_lightning.export.layout import listed_files
 from tamp_lightning.export.masks import RunMasks, ZeroMasks, linear_weights

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.core_model_loading import ConversionOps, WeightConverter, WeightTransform
-from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
-from transformers.quantizers.base import HfQuantizer
-from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from tamp_lightning.compat.loading import (
+    ConversionOps,
+    HfQuantizer,
+    QuantizationConfigMixin,
+    WeightConverter,
+    WeightTransform,
+    keep_conversions,
+    register_quantizer,
+)
 from tamp_lightning.export.codec import decode
 from tamp_lightning.export.form import CODES, METHOD, check_section, verify
 
@@ -95,6 +101,8 @@ class BitmaskQuantizer(HfQuantizer):
     """Loads the bitmask form as the dense model it stands for."""
 
     quantization_config: BitmaskConfig
+    _own: Sequence[WeightTransform] = ()
+    """The model's own conversions, without ours."""
 
     def _process_model_before_weight_loading(
         self, model: PreTrainedModel, checkpoint_files: list[str] | None = None, **kwargs: Any
@@ -105,9 +113,7 @@ class BitmaskQuantizer(HfQuantizer):
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
         # transformers would undo on saving what it did on loading; what is saved is the dense model
-        conversions: Any = model._weight_conversions
-        others = [c for c in conversions if not any(isinstance(op, Expand) for op in getattr(c, "operations", ()))]
-        model._weight_conversions = others  # type: ignore[assignment]
+        keep_conversions(model, self._own)
         return model
 
     def update_weight_conversions(
@@ -117,6 +123,7 @@ class BitmaskQuantizer(HfQuantizer):
 
         On the CPU: what is sent to an accelerator is the weight, never a part of it besides.
         """
+        self._own = weight_conversions
         # the longer names first: the first one that matches a key is taken
         sources = [*(f"weight{ending}" for ending in CODES.values()), "weight"]
         return [*weight_conversions, WeightConverter(sources, ["weight"], [Expand()], force_cpu=True)]
@@ -139,6 +146,4 @@ class BitmaskQuantizer(HfQuantizer):
         return True
 
 
-# What register_quantizer does, but a second time too: it refuses a module that is imported anew.
-AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = BitmaskConfig
-AUTO_QUANTIZER_MAPPING[METHOD] = BitmaskQuantizer
+register_quantizer(METHOD, BitmaskConfig, BitmaskQuantizer)

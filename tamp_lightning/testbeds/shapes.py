@@ -25,9 +25,8 @@ from transformers import (
     PreTrainedModel,
     ProcessorMixin,
 )
-from transformers.core_model_loading import revert_weight_conversion
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
+from tamp_lightning.compat.loading import SAFE_WEIGHTS_INDEX_NAME, revert_weight_conversion
 from tamp_lightning.resources import cache_folder
 from tamp_lightning.testbeds.smol_llava_next import build_processor
 from tamp_lightning.testbeds.smollm2 import load_tokenizer

@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, GgufConfig, LlamaForCausalLM
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GgufConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from tamp_lightning.files import sha256_of
 

@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig, Qwen2Config, SiglipVisionConfig
-from transformers.configuration_utils import SubConfigSpec
+
+from tamp_lightning.compat.modeling import SubConfigSpec
 
 SIGLIP_SO400M: dict[str, Any] = {
     "hidden_size": 1152,

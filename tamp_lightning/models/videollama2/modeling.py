@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, GenerationMixin, PreTrainedModel, initialization
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
+from tamp_lightning.compat.modeling import CACHE, CACHE_NAMES
 from tamp_lightning.models.videollama2.beats import Beats, BeatsAttention, WeightNormConv1d
 from tamp_lightning.models.videollama2.configuration import Videollama2Config
 from tamp_lightning.models.videollama2.connector import StcConnector
@@ -27,7 +28,7 @@ class Videollama2PreTrainedModel(PreTrainedModel):
     config: Videollama2Config
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _skip_keys_device_placement = list(CACHE_NAMES)  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
@@ -142,7 +143,6 @@ class Videollama2Model(Videollama2PreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         mm_token_type_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
@@ -156,13 +156,12 @@ class Videollama2Model(Videollama2PreTrainedModel):
             input_ids: [B,n], one placeholder per feature token.
             attention_mask: [B,n], or a ready 4-d mask.
             position_ids: [B,n]; 0..n-1 if not given.
-            past_key_values: cache of earlier tokens.
             inputs_embeds: [B,n,width] instead of ``input_ids``; then nothing is spliced.
             mm_token_type_ids: [B,n], 0 text, 1 image, 2 video, 3 audio.
             pixel_values: [images,3,H,W].
             pixel_values_videos: [videos,frames,3,H,W].
             input_features: [sounds,frames,mel bins], raw log mel filter banks.
-            **kwargs: passed to the language model.
+            **kwargs: passed to the language model, the cache of earlier tokens among it.
 
         Raises:
             ValueError: not exactly one of ``input_ids`` and ``inputs_embeds``, or placeholders and features differ.
@@ -178,7 +177,6 @@ class Videollama2Model(Videollama2PreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             **kwargs,
         )
 
@@ -234,7 +232,7 @@ class Videollama2Qwen2ForCausalLM(Videollama2PreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{CACHE: outputs.get(CACHE)},
         )

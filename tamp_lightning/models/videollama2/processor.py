@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import BatchFeature, ProcessorMixin
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from tamp_lightning.models.videollama2 import sound
 from tamp_lightning.models.videollama2.configuration import Videollama2Config

@@ -8,9 +8,8 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
+from tamp_lightning.compat.modeling import sdpa_attention_forward, sdpa_mask
 from tamp_lightning.passes.contract import BlockPass
 
 IMPLEMENTATION = "tamp_sdpa"
