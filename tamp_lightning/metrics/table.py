@@ -92,6 +92,8 @@ class SampleTable(Metric):
             ValueError: an index is outside the dataset.
         """
         self.record(index, [0.0] * len(index), [CUT] * len(index))
+        # what torchmetrics does around `update`
+        self._computed, self._update_count = None, self._update_count + 1
 
     def values(self) -> Tensor:
         """Score of every sample, merged over processes (then all of them must call this).
