@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from transformers import ProcessorMixin
 
+from tamp_lightning.data.chats import KINDS, Messages
+from tamp_lightning.data.readers.item import Bad
 from tamp_lightning.errors import InputError
 
-Messages = list[dict[str, Any]]
 MEDIA = ("images", "videos", "audio")
 
 
@@ -37,10 +38,10 @@ class Sample:
 
 
 class SampleList(Dataset[Sample]):
-    """Samples made on demand by a function of their position."""
+    """Samples made on demand by a function of their position; `bad` holds what was left out of their source."""
 
-    def __init__(self, length: int, make: Callable[[int], Sample]) -> None:
-        self.length, self.make = length, make
+    def __init__(self, length: int, make: Callable[[int], Sample], bad: Sequence[Bad] = ()) -> None:
+        self.length, self.make, self.bad = length, make, bad
 
     def __len__(self) -> int:
         return self.length
@@ -76,6 +77,24 @@ def calibration_batch(inputs: Mapping[str, Tensor], ids: Sequence[int]) -> dict[
     return {**batch, "sample_ids": torch.tensor(list(ids)), "valid": valid}
 
 
+def spelled_out(messages: Messages, processor: Any) -> Messages:
+    """The same turns, a processor's own placeholder within a text broken up by a space, so that it stays text.
+
+    Media have parts of their own: where a person writes about a `<video>` tag, the processor would look for a video.
+    """
+    tokens = [token for kind in KINDS if isinstance(token := getattr(processor, f"{kind}_token", None), str)]
+
+    def spelled(part: dict[str, Any]) -> dict[str, Any]:
+        text = part["text"]
+        for token in tokens:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return {**part, "text": text}
+
+    return [
+        {**turn, "content": [spelled(p) if p["type"] == "text" else p for p in turn["content"]]} for turn in messages
+    ]
+
+
 class Collator:
     """Runs samples through the chat template and the processor; samples with and without media may be mixed.
 
@@ -98,7 +117,8 @@ class Collator:
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """One right-padded calibration batch."""
-        texts = [self.processor.apply_chat_template(s.messages, **self.options) for s in samples]
+        chats = [spelled_out(s.messages, self.processor) for s in samples]
+        texts = [self.processor.apply_chat_template(chat, **self.options) for chat in chats]
         media = {kind: [item for s in samples for item in getattr(s, kind)] for kind in MEDIA}
         inputs = self.processor(
             text=texts,
