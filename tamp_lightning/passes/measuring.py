@@ -74,7 +74,7 @@ class OutputMeter:
         """Keep the cosines of each sample, by sample id, so that neither order nor padding matters.
 
         Raises:
-            ValueError: a linear's output is NaN or infinite on a token that counts.
+            ValueError: a linear's output is NaN, infinite or too large to square on a token that counts.
         """
         current = pl_module.current
         present = pairs_present(current.modality, current.valid)
@@ -84,6 +84,8 @@ class OutputMeter:
                 finite = (tokens.outputs.isfinite().all(-1) | ~current.valid).all(-1)
                 full = pl_module.stream.facts.linear_name(pl_module.index, name)
                 check_finite(full, "outputs", finite, current.ids)
+                squares = tokens.outputs.float().square().sum(-1).isfinite() | ~current.valid
+                check_finite(full, "squared outputs", squares.all(-1), current.ids)
             self._rows.add(name, current.ids, rows)
 
     def skip(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -98,7 +100,10 @@ class OutputMeter:
         facts, found = pl_module.stream.facts, {}
         for name in facts.linears[pl_module.index]:
             full, cosines = facts.linear_name(pl_module.index, name), self._rows.take(pl_module, name)
-            found[full] = self.rule.combine(cosines)
+            try:
+                found[full] = self.rule.combine(cosines)
+            except ValueError as error:
+                raise ValueError(f"{full}: {error}") from None
             self.cosines[full] = cosines.double().nanmean(0)
         return found
 
