@@ -178,11 +178,13 @@ class CompareRecipe:
             raise InputError("grids is empty; it has to hold at least one")
         if self.scores.benchmarks == "none":
             raise InputError("scores.benchmarks is none; a comparison needs scores")
-        for name in [self.reference, *(name for grid in self.grids for name in grid.methods)]:
+        named = [("reference", self.reference)]
+        named += [(f"grids[{k}].methods", name) for k, grid in enumerate(self.grids) for name in grid.methods]
+        for key, name in named:
             if name not in self.methods:
                 near = get_close_matches(name, self.methods, n=1)
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
-                raise InputError(f"method {name!r} is not among methods, which has {', '.join(self.methods)}{hint}")
+                raise InputError(f"{key} names {name!r}, which is not among methods ({', '.join(self.methods)}){hint}")
 
 
 @dataclass(frozen=True)

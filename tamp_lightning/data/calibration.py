@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from transformers import ProcessorMixin
 
+from tamp_lightning.data.batches import check_batch, right_padded
 from tamp_lightning.data.chats import KINDS, Messages
 from tamp_lightning.data.readers.item import Bad
 from tamp_lightning.errors import InputError
@@ -50,30 +51,23 @@ class SampleList(Dataset[Sample]):
         return self.make(index)
 
 
-def right_padded(mask: Tensor) -> Tensor:
-    """Validity [B,n] bool of an attention mask.
-
-    Raises:
-        InputError: a row has padding anywhere but at its end, or no token at all.
-    """
-    valid = mask.bool()
-    if not torch.equal(valid, valid.long().cummin(1).values.bool()) or not bool(valid[:, 0].all()):
-        raise InputError("attention_mask has padding before tokens: pad on the right (padding_side='right')")
-    return valid
-
-
-def calibration_batch(inputs: Mapping[str, Tensor], ids: Sequence[int]) -> dict[str, Tensor]:
+def calibration_batch(inputs: Mapping[str, Tensor], ids: Sequence[int], place: str = "") -> dict[str, Tensor]:
     """Model inputs plus `sample_ids` [B] and `valid` [B,n]; the attention mask is left out.
 
     Behind a causal decoder no token sees padding on its right, so the mask changes no valid token's hidden state,
     and without it attention runs its fastest kernel and nothing of size n x n is stored.
 
+    Args:
+        inputs: of the model.
+        ids: of the samples.
+        place: what messages begin with.
+
     Raises:
-        InputError: the padding is not on the right.
+        InputError: the padding is not on the right, or a row is nothing but padding.
     """
     batch = {k: v for k, v in inputs.items() if isinstance(v, Tensor)}
     mask = batch.pop("attention_mask", None)
-    valid = right_padded(torch.ones_like(batch["input_ids"]) if mask is None else mask)
+    valid = right_padded(torch.ones_like(batch["input_ids"]) if mask is None else mask, place)
     return {**batch, "sample_ids": torch.tensor(list(ids)), "valid": valid}
 
 
@@ -165,13 +159,18 @@ class CalibrationData(L.LightningDataModule):
         """Batches already made by a processor; samples are numbered in order of appearance.
 
         Raises:
-            InputError: there is no batch, or one is padded on the left.
+            InputError: there is no batch, or one is not what a processor makes, or padded on the left.
         """
         if not batches:
             raise InputError("calibration is empty: give at least one batch of model inputs")
+        for number, batch in enumerate(batches):
+            check_batch(number, batch)
         sizes = [len(b["input_ids"]) for b in batches]
         starts = [sum(sizes[:k]) for k in range(len(sizes))]
-        ready = [calibration_batch(b, range(s, s + n)) for b, s, n in zip(batches, starts, sizes, strict=True)]
+        ready = [
+            calibration_batch(b, range(s, s + n), f"calibration batch {k}: ")
+            for k, (b, s, n) in enumerate(zip(batches, starts, sizes, strict=True))
+        ]
         return cls(DataLoader(_Ready(ready), batch_size=None))
 
     @property
