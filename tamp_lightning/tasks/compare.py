@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.markup import escape
 
-from tamp_lightning.config.recipe import CompareRecipe, PruneRecipe
+from tamp_lightning.config.recipe import CompareRecipe, PruneRecipe, ScoreChoice
 from tamp_lightning.evaluation.predictions import write_json
 from tamp_lightning.reporting.grid import GridResult, Group
 from tamp_lightning.reporting.grid_page import write_grid
@@ -194,4 +194,6 @@ def is_done(cell: Cell) -> bool:
 
 
 def _without_trainer(text: str) -> dict[str, Any]:
-    return yaml.safe_load(text) | {"trainer": None}
+    """A recipe without its trainer; of scores, what an older version did not write is as by default."""
+    content = yaml.safe_load(text)
+    return content | {"trainer": None, "scores": asdict(ScoreChoice()) | content.get("scores", {})}
