@@ -80,8 +80,9 @@ class ScoreChoice:
     """Show a video as so many pictures, for models that take pictures only."""
     split: Literal["selection", "test"] = "test"
     """easy_vqa, clips: report on test; choose between variants on selection."""
-    slice: Literal["quick", "standard", "full"] = "quick"
-    """easy_vqa: about 400 questions, about 1,500, or all (not balanced); clips: 264, 1,056 or 2,640."""
+    slice: Literal["demo", "quick", "standard", "full"] = "quick"
+    """easy_vqa: about 320 questions on 100 pictures, about 400 on 330, about 1,500, or all (not balanced); clips: 264,
+    264, 1,056 or 2,640."""
     batch_size: int = 8
     """Pictures, or questions where replies are generated, per batch."""
     mode: Literal["whole", "ride_along"] = "whole"

@@ -113,7 +113,7 @@ def _uneven(run: Run) -> Advice | None:
 
 def _more_questions(run: Run) -> Advice | None:
     retention, scores = run.scored and run.scored.retention, run.recipe["scores"]
-    if not retention or retention.high - retention.low <= BLURRED or scores["slice"] != "quick":
+    if not retention or retention.high - retention.low <= BLURRED or scores["slice"] not in ("demo", "quick") or scores["benchmarks"] not in ("easy_vqa", "clips"):
         return None
     width = retention.high - retention.low
     why = f"The interval of retention is {width:.0f} points wide: differences below that mean little."

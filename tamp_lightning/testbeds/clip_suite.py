@@ -24,7 +24,7 @@ from tamp_lightning.testbeds.clip_packing import AudioVisualProcessor, features,
 from tamp_lightning.testbeds.clip_samples import clip_file
 from tamp_lightning.testbeds.clips import CATEGORIES, DESIGN, Question, Split, make_clip, questions
 
-SLICES = {"quick": 1, "standard": 4, "full": 10}
+SLICES = {"demo": 1, "quick": 1, "standard": 4, "full": 10}
 """Designs of 48 clips each."""
 OPTIONS = 4
 Shown = Literal["own", "shuffled", "muted", "blank"]
@@ -36,7 +36,7 @@ class ClipSuite(PackedTask):
     Args:
         processor: the model's processor.
         split: "selection" to choose between variants, "test" to report.
-        size: "quick" (264 questions), "standard" (1,056) or "full" (2,640).
+        size: "demo" or "quick" (264 questions), "standard" (1,056) or "full" (2,640).
         shown: "own", or a control: another clip of the slice ("shuffled"), no sound ("muted"), or nothing to be seen
             ("blank", a grey picture with the clip's own sound).
     """

@@ -22,7 +22,9 @@ from tamp_lightning.evaluation.packed import PackedTask, packed_batch
 from tamp_lightning.evaluation.records import Record
 from tamp_lightning.metrics import SCORERS, AnswerScore, SampleTable, YesNo
 
-SLICES = {"quick": 400, "standard": 1500, "full": None}
+SLICES = {"demo": 320, "quick": 400, "standard": 1500, "full": None}
+DEMO_PICTURES = 100
+"""A third of those of the quick slice: time goes by pictures, and intervals grow with fewer of them."""
 HEADLINE: dict[Kind, str] = {"yes_no": "accuracy", "shape": "score", "colour": "score"}
 Pictures = Literal["own", "shuffled", "blank"]
 
@@ -33,7 +35,7 @@ class EasyVqaSuite(PackedTask):
     Args:
         processor: the model's processor.
         split: "selection" to choose between variants, "test" to report.
-        size: "quick" (about 400 questions), "standard" (about 1,500) or "full" (every question, not balanced).
+        size: "demo" (about 320 questions on 100 pictures), "quick" (about 400 questions), "standard" (about 1,500) or "full" (every question, not balanced).
         pictures: "own", or a control: another picture of the slice ("shuffled"), or plain grey ("blank").
 
     Raises:
@@ -51,7 +53,9 @@ class EasyVqaSuite(PackedTask):
         self.split: Split = split
         count = SLICES[size]
         self.items: list[Question] = (
-            list(easy_vqa.questions(split)) if count is None else easy_vqa.balanced_slice(split, count)
+            list(easy_vqa.questions(split))
+            if count is None
+            else easy_vqa.balanced_slice(split, count, pictures=DEMO_PICTURES if size == "demo" else None)
         )
         self.first_tokens = {kind: _first_tokens(processor, words) for kind, words in CANDIDATES.items()}
         groups: dict[int, list[int]] = {}

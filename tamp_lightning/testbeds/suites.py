@@ -21,7 +21,7 @@ def build_suite(
     name: str,
     processor: ProcessorMixin,
     split: Literal["selection", "test"],
-    size: Literal["quick", "standard", "full"],
+    size: Literal["demo", "quick", "standard", "full"],
     shown: Shown = "own",
 ) -> PackedTask | None:
     """The suite a recipe asks for; None for "none".
