@@ -74,7 +74,12 @@ class Evaluation:
         if recipe.scores.mode != "whole":
             raise ValueError(f"scores.mode is {recipe.scores.mode}, which is for task prune: set scores.mode: whole")
         folder = resolve(recipe.model.checkpoint)
-        say = lambda line: console.print(line, soft_wrap=True, highlight=False)  # noqa: E731
+        is_first = scoring_trainer(**recipe.trainer).is_global_zero
+
+        def say(line: str) -> None:
+            if is_first:
+                console.print(line, soft_wrap=True, highlight=False)
+
         tasks = build_tasks(recipe.asked, load_processor(folder), say)
         if recipe.reference is not None:
             check_answers(tasks)

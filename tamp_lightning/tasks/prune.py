@@ -94,7 +94,7 @@ class Job:
         Args:
             recipe: what is asked for.
             name: of the recipe.
-            say: takes a line on what is downloaded or found in the cache.
+            say: takes a line on what is downloaded or found in the cache, in the first process.
 
         Raises:
             ValueError, FileNotFoundError: bad input.
@@ -102,6 +102,7 @@ class Job:
         trainer = scoring_trainer(**recipe.trainer)
         out, clock = run_path(recipe, name, trainer.is_global_zero), PhaseClock()
         device = trainer.strategy.root_device
+        say = say if trainer.is_global_zero else lambda line: None
         dtype = compute_dtype(recipe.model.dtype, device)
         with clock.phase("prepare"):
             source = resolve(recipe.model.checkpoint)

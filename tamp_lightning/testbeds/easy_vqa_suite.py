@@ -35,7 +35,8 @@ class EasyVqaSuite(PackedTask):
     Args:
         processor: the model's processor.
         split: "selection" to choose between variants, "test" to report.
-        size: "demo" (about 320 questions on 100 pictures), "quick" (about 400 questions), "standard" (about 1,500) or "full" (every question, not balanced).
+        size: "demo" (about 320 questions on 100 pictures), "quick" (about 400 questions), "standard" (about 1,500) or
+            "full" (every question, not balanced).
         pictures: "own", or a control: another picture of the slice ("shuffled"), or plain grey ("blank").
 
     Raises:
