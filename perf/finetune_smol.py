@@ -21,9 +21,9 @@ from rich.table import Table
 from transformers import AutoProcessor
 
 from tamp_lightning.cli.run import quieten
-from tamp_lightning.evaluation.predictions import write_json
 from tamp_lightning.evaluation.scoring import Scores, score
 from tamp_lightning.evaluation.whole import load_whole
+from tamp_lightning.files import write_json
 from tamp_lightning.metrics import retention
 from tamp_lightning.passes.trainer import scoring_trainer
 from tamp_lightning.runs.environment import environment

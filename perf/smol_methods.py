@@ -21,10 +21,10 @@ import tamp_lightning
 from tamp_lightning.cli.run import quieten
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.data.sources import from_easy_vqa
-from tamp_lightning.evaluation.predictions import write_json
 from tamp_lightning.evaluation.scoring import score
 from tamp_lightning.evaluation.summary import summarise
 from tamp_lightning.evaluation.whole import load_whole
+from tamp_lightning.files import write_json
 from tamp_lightning.passes.trainer import scoring_trainer
 from tamp_lightning.runs.environment import environment, peak_memory_bytes
 from tamp_lightning.testbeds.checkpoints import resolve

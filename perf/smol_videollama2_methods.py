@@ -20,10 +20,10 @@ from transformers import AutoProcessor
 import tamp_lightning
 from tamp_lightning.cli.run import quieten
 from tamp_lightning.data.calibration import CalibrationData
-from tamp_lightning.evaluation.predictions import write_json
 from tamp_lightning.evaluation.scoring import Scores, score
 from tamp_lightning.evaluation.summary import summarise
 from tamp_lightning.evaluation.whole import load_whole
+from tamp_lightning.files import write_json
 from tamp_lightning.passes.trainer import scoring_trainer
 from tamp_lightning.runs.environment import environment
 from tamp_lightning.testbeds.checkpoints import resolve

@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 from tamp_lightning.checkpoint.reader import CheckpointReader
 from tamp_lightning.compat.known_warnings import without_known_warnings
 from tamp_lightning.data.calibration import CalibrationData
-from tamp_lightning.evaluation.predictions import write_json
+from tamp_lightning.errors import InputError
+from tamp_lightning.files import write_json
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.ops.bits import unpack_bits
@@ -97,7 +98,7 @@ def prune(
         The result. A model in memory keeps its modes, gradient flags and attention implementation.
 
     Raises:
-        ValueError: bad input, in one line. A model in memory may then have some blocks pruned already.
+        InputError: bad input, in one line. A model in memory may then have some blocks pruned already.
     """
     chosen = method if isinstance(method, Method) else _build(Method, method or {}, "method")
     extra = towers if isinstance(towers, Towers) else _build(Towers, towers or {}, "towers")
@@ -109,7 +110,7 @@ def prune(
         _refuse_several(trainer)
         if isinstance(model_or_path, PreTrainedModel):
             if dtype is not None:
-                raise ValueError("dtype is for checkpoint folders: a model in memory computes in its own")
+                raise InputError("dtype is for checkpoint folders: a model in memory computes in its own")
             stream = MemoryStream(model_or_path, include, exclude, extra)
             with _as_it_was(model_or_path):
                 options = _device_of(model_or_path) | trainer
@@ -118,7 +119,7 @@ def prune(
                 model_or_path.save_pretrained(folder / "model")
         else:
             if folder is None:
-                raise ValueError("out is missing: name a new folder for the pruned checkpoint")
+                raise InputError("out is missing: name a new folder for the pruned checkpoint")
             patterns = {"include": list(include), "exclude": list(exclude)}
             disk, state = _open(Path(model_or_path), folder, chosen, extra, dtype, patterns, trainer)
             space = CacheSpace(state.folder, None if cache_gb is None else int(cache_gb * 1e9))
@@ -165,7 +166,7 @@ def _result(model: PreTrainedModel | None, folder: Path | None, pruned: Pruned) 
 
 def _refuse_several(trainer: Mapping[str, Any]) -> None:
     if (processes := scoring_trainer(**trainer).world_size) > 1:
-        raise ValueError(f"trainer asks for {processes} processes: set devices to 1, or prune with `tamp run`")
+        raise InputError(f"trainer asks for {processes} processes: set devices to 1, or prune with `tamp run`")
 
 
 def _run_folder(out: str | Path | None, in_memory: bool) -> Path | None:
@@ -173,14 +174,14 @@ def _run_folder(out: str | Path | None, in_memory: bool) -> Path | None:
         return None
     folder = Path(out)
     if in_memory and is_unfinished(folder):
-        raise ValueError(f"out {folder} holds an unfinished run, which a model in memory cannot continue")
+        raise InputError(f"out {folder} holds an unfinished run, which a model in memory cannot continue")
     refuse_finished(folder, "name a new folder")
     return folder
 
 
 def _from_batches(batches: Sequence[Mapping[str, Tensor]]) -> CalibrationData:
     if isinstance(batches, Mapping):
-        raise ValueError("calibration is one batch: give a list of batches")
+        raise InputError("calibration is one batch: give a list of batches")
     return CalibrationData.from_batches(list(batches))
 
 
@@ -191,7 +192,7 @@ def _build(kind: type[Choice], values: Mapping[str, Any], name: str) -> Choice:
         if key not in known:
             near = get_close_matches(key, known, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"{name} has no {key!r}; it has {', '.join(known)}{hint}")
+            raise InputError(f"{name} has no {key!r}; it has {', '.join(known)}{hint}")
     sections: dict[str, Any] = {
         key: _build(known[key], value, f"{name}.{key}")  # type: ignore[arg-type]
         for key, value in values.items()

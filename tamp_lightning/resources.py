@@ -1,4 +1,4 @@
-"""Files that ship with the package: recipes and the weights of the test beds."""
+"""Files that ship with the package: recipes, the weights of the test beds, tested versions."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def _folder(name: str) -> Path:
 def data_folder() -> Path:
     """Folder of the shipped weights and cards."""
     return _folder("data")
+
+
+def requirements_folder() -> Path:
+    """Folder of floor.txt and lock.txt: the versions of other libraries that were tested."""
+    return _folder("requirements")
 
 
 def shipped_recipes() -> dict[str, Path]:

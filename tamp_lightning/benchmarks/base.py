@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from tamp_lightning.benchmarks.submissions import Form
 from tamp_lightning.data.readers.item import Item, Items, Source
 from tamp_lightning.metrics import AnswerScore, ChoiceAccuracy, SampleTable
 
@@ -43,6 +44,8 @@ class Benchmark:
     units: Literal["each", "all", "pair"] = "each"
     """What counts once beside another model: each question, all rotations of one (right if all are), or a pair of
     MME's (mean of both, and half of the score for both)."""
+    submission: Form | None = None
+    """Form in which its server takes the replies to a split without answers; None where there is no server."""
     sound: bool = False
     """Whether a video's sound is part of the question, for processors that take both."""
 

@@ -8,14 +8,20 @@ import torch
 import transformers
 from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import build_glob_alternation, convert_and_load_state_dict_in_model
-from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils import logging
 
 from tamp_lightning.checkpoint.adapter import load_port
 from tamp_lightning.checkpoint.names import KeyMap
 from tamp_lightning.checkpoint.reader import CheckpointReader, read_json
+from tamp_lightning.compat.loading import (
+    LoadStateDictConfig,
+    convert_and_load_state_dict_in_model,
+    dtype_plan,
+    float32_names,
+    get_model_conversion_mapping,
+)
+from tamp_lightning.compat.modeling import registered_class
+from tamp_lightning.errors import InputError
 
 _AUTO_CLASSES = (
     transformers.AutoModelForCausalLM,
@@ -33,7 +39,7 @@ def build_skeleton(reader: CheckpointReader, dtype: torch.dtype | None) -> PreTr
         dtype: dtype to compute in; None = the one of its config, or else of its weights.
 
     Raises:
-        ValueError: quantised checkpoint, or an architecture that needs code from outside of transformers.
+        InputError: quantised checkpoint, or an architecture that needs code from outside of transformers.
     """
     config = _read_config(reader.folder)
     dtype = dtype or _as_dtype(getattr(config, "dtype", None)) or reader.float_dtype()
@@ -46,13 +52,13 @@ def load_skeleton(model: PreTrainedModel, reader: CheckpointReader, keys: KeyMap
     """Load everything but the decoder blocks into ``model``, in place, and tie what is tied.
 
     Raises:
-        ValueError: a tensor cannot be converted.
+        InputError: a tensor cannot be converted.
     """
     dtype = _as_dtype(model.config.dtype)
     assert dtype is not None  # set when the skeleton was built
     config = LoadStateDictConfig(
         dtype=dtype,
-        dtype_plan=model._get_dtype_plan(dtype),
+        dtype_plan=dtype_plan(model, dtype),
         weight_mapping=get_model_conversion_mapping(model),  # type: ignore[arg-type]
         device_map={"": device},
     )
@@ -66,7 +72,7 @@ def load_skeleton(model: PreTrainedModel, reader: CheckpointReader, keys: KeyMap
         *(f"shape of {key[0]}" for key in info.mismatched_keys),
     ]
     if faults:
-        raise ValueError(f"{reader.folder} cannot be loaded: {' '.join(str(faults[0]).split())}")
+        raise InputError(f"{reader.folder} cannot be loaded: {' '.join(str(faults[0]).split())}")
     model.tie_weights(missing_keys=set(keys.missing), recompute_mapping=False)
     for module in model.modules():
         for name, buffer in module._buffers.items():
@@ -76,31 +82,26 @@ def load_skeleton(model: PreTrainedModel, reader: CheckpointReader, keys: KeyMap
 
 def compute_dtypes(model: PreTrainedModel) -> dict[str, torch.dtype]:
     """Dtype in which ``from_pretrained`` would hold each tensor: some models keep a few in float32."""
-    dtype = _as_dtype(model.config.dtype)
-    plan = model._get_dtype_plan(dtype) if dtype is not None else {}
-    forced = build_glob_alternation(list(plan))[0] if plan else None
-    return {
-        name: torch.float32 if forced and forced.search(name) else tensor.dtype
-        for name, tensor in model.state_dict().items()
-    }
+    stays_float32 = float32_names(model, _as_dtype(model.config.dtype))
+    return {name: torch.float32 if stays_float32(name) else tensor.dtype for name, tensor in model.state_dict().items()}
 
 
 def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     """Class of the config's first architecture: transformers' own, or one registered with its auto classes.
 
     Raises:
-        ValueError: the architecture is neither; remote code is never run.
+        InputError: the architecture is neither; remote code is never run.
     """
     name = (config.architectures or ["none"])[0]
     found = getattr(transformers, name, None)
     if isinstance(found, type) and issubclass(found, PreTrainedModel):
         return found
     for auto in _AUTO_CLASSES:
-        registered = auto._model_mapping.get(type(config), None)
+        registered = registered_class(auto, config)
         # A class of transformers' own here would be a guess at what the unknown name means.
-        if isinstance(registered, type) and not registered.__module__.startswith("transformers."):
+        if registered is not None and not registered.__module__.startswith("transformers."):
             return registered
-    raise ValueError(
+    raise InputError(
         f"architecture '{name}' of config.json is not in transformers {transformers.__version__}; "
         "code from checkpoints is never run"
     )
@@ -112,16 +113,16 @@ def _read_config(folder: Path) -> PreTrainedConfig:
         for key in ("quantization_config", "compression_config"):
             if part.get(key):
                 if "tamp_bitmask" in str(part[key]):
-                    raise ValueError(
+                    raise InputError(
                         f"{folder} is in the bitmask form, which is loaded but not pruned: "
                         f"turn it back with `tamp export {folder} --format dense --out NEW`"
                     )
-                raise ValueError(f"{folder} is quantised (config.json has {key}): prune the unquantised checkpoint")
+                raise InputError(f"{folder} is quantised (config.json has {key}): prune the unquantised checkpoint")
     load_port(raw.get("model_type"))
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, KeyError, OSError) as error:
-        raise ValueError(f"{folder / 'config.json'} cannot be used: {' '.join(str(error).split())}") from None
+        raise InputError(f"{folder / 'config.json'} cannot be used: {' '.join(str(error).split())}") from None
 
 
 def _as_dtype(value: torch.dtype | str | None) -> torch.dtype | None:

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from tamp_lightning.config.finetune import DistillSection, FinetuneData, LoraSection, Schedule
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
 
@@ -30,8 +31,8 @@ class CalibrationChoice:
     """The samples that statistics are taken from."""
 
     source: Literal["easy_vqa", "clips", "llava_json", "llava_next_data"] = "easy_vqa"
-    """easy_vqa or clips (their calibration splits), a LLaVA json or jsonl file with its media, or LLaVA-NeXT-Data's
-    parquet."""
+    """easy_vqa or clips (their calibration splits), a json or jsonl file of conversations (LLaVA, or `messages`) with
+    its media, or LLaVA-NeXT-Data's parquet."""
     path: str | None = None
     """llava_json: the file. llava_next_data: hub id or folder of parquet files."""
     media: str | None = None
@@ -46,15 +47,18 @@ class CalibrationChoice:
     """Seed of the draw."""
     batch_size: int = 8
     """Samples per batch; padding on the right never enters a statistic."""
+    bad_rows: Literal["refuse", "skip"] = "refuse"
+    """llava_json, llava_next_data: a row that is damaged, or whose media are missing or damaged, is an error, or is
+    left out, counted and replaced by another."""
     drop_silence: bool = False
     """VideoLLaMA2: leave the silence that sounds are padded with out of the statistics as well."""
 
     def __post_init__(self) -> None:
         for name in ("samples", "turns", "batch_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"calibration.{name} is {getattr(self, name)}; it has to be at least 1")
+                raise InputError(f"calibration.{name} is {getattr(self, name)}; it has to be at least 1")
         if self.source not in ("easy_vqa", "clips") and self.path is None:
-            raise ValueError(f"calibration.source {self.source} needs calibration.path")
+            raise InputError(f"calibration.source {self.source} needs calibration.path")
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ class ScoreChoice:
     """The benchmark's own wording, or the question alone, for models that do not follow requests for a letter."""
     new_tokens: int | None = None
     """Longest reply in tokens; default: the benchmark's own."""
+    thinking: bool = False
+    """Whether a model reasons whose chat template can switch that off; it then needs more new_tokens."""
     frames: int = 8
     """Frames of a video, evenly spread."""
     frames_as_pictures: bool = False
@@ -104,7 +110,7 @@ class ScoreChoice:
         for name in ("batch_size", "limit", "frames", "new_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"scores.{name} is {value}; it has to be at least 1")
+                raise InputError(f"scores.{name} is {value}; it has to be at least 1")
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,7 @@ class CacheChoice:
 
     def __post_init__(self) -> None:
         if self.limit_gb is not None and not self.limit_gb >= 0:
-            raise ValueError(f"cache.limit_gb is {self.limit_gb}; it has to be at least 0")
+            raise InputError(f"cache.limit_gb is {self.limit_gb}; it has to be at least 0")
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ class PruneRecipe:
             self.towers.method(self.method)
         if self.scores.rides and (self.towers.on or self.method.mode == "one_shot"):
             what = "pruned towers" if self.towers.on else "mode: one_shot"
-            raise ValueError(f"scores.mode ride_along does not go with {what}: set scores.mode: whole")
+            raise InputError(f"scores.mode ride_along does not go with {what}: set scores.mode: whole")
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,7 @@ class Grid:
     def __post_init__(self) -> None:
         for name in ("methods", "sparsities", "seeds"):
             if not getattr(self, name):
-                raise ValueError(f"{name} of a grid is empty; it has to name at least one")
+                raise InputError(f"{name} of a grid is empty; it has to name at least one")
 
 
 @dataclass(frozen=True)
@@ -195,14 +201,14 @@ class CompareRecipe:
 
     def __post_init__(self) -> None:
         if not self.grids:
-            raise ValueError("grids is empty; it has to hold at least one")
+            raise InputError("grids is empty; it has to hold at least one")
         if not self.scores.names:
-            raise ValueError("scores.benchmarks is none; a comparison needs scores")
+            raise InputError("scores.benchmarks is none; a comparison needs scores")
         for name in [self.reference, *(name for grid in self.grids for name in grid.methods)]:
             if name not in self.methods:
                 near = get_close_matches(name, self.methods, n=1)
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
-                raise ValueError(f"method {name!r} is not among methods, which has {', '.join(self.methods)}{hint}")
+                raise InputError(f"method {name!r} is not among methods, which has {', '.join(self.methods)}{hint}")
 
 
 @dataclass(frozen=True)
@@ -223,6 +229,9 @@ class EvaluateRecipe:
     """The benchmark's own wording, or the question alone, for models that do not follow requests for a letter."""
     new_tokens: int | None = None
     """Longest reply in tokens; default: the benchmark's own."""
+    thinking: bool = False
+    """Whether a model reasons whose chat template can switch that off; it then needs more new_tokens. Reasoning is kept
+    in predictions.parquet and taken off before a reply is scored, in any case."""
     batch_size: int = 8
     """Questions per batch."""
     frames: int = 8
@@ -244,7 +253,7 @@ class EvaluateRecipe:
     def asked(self) -> ScoreChoice:
         """All that is said about scoring, as in the other recipes."""
         own: dict[str, Any] = {
-            name: getattr(self, name) for name in ("benchmarks", "data", "answers", "prompt", "new_tokens")
+            name: getattr(self, name) for name in ("benchmarks", "data", "answers", "prompt", "new_tokens", "thinking")
         }
         return replace(self.scores, **own, frames=self.frames, frames_as_pictures=self.frames_as_pictures)
 
@@ -252,7 +261,7 @@ class EvaluateRecipe:
         for name in ("batch_size", "frames", "new_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it has to be at least 1")
+                raise InputError(f"{name} is {value}; it has to be at least 1")
 
 
 SHORTEST_CYCLE = 20
@@ -281,10 +290,10 @@ class Stage:
     def __post_init__(self) -> None:
         for name in ("steps", "pictures", "questions", "log_every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} of a training stage is {getattr(self, name)}; it has to be at least 1")
+                raise InputError(f"{name} of a training stage is {getattr(self, name)}; it has to be at least 1")
         length = self.steps if self.cycle is None else self.cycle
         if length < max(self.steps, SHORTEST_CYCLE):
-            raise ValueError(f"cycle of a training stage is {length}; it has to be at least {SHORTEST_CYCLE} and steps")
+            raise InputError(f"cycle of a training stage is {length}; it has to be at least {SHORTEST_CYCLE} and steps")
 
 
 @dataclass(frozen=True)
@@ -341,7 +350,7 @@ class FinetuneRecipe:
 
     def __post_init__(self) -> None:
         if self.mode == "lora" and self.train != "blocks":
-            raise ValueError(f"train is {self.train!r}; mode lora trains updates of the pruned linears: use blocks")
+            raise InputError(f"train is {self.train!r}; mode lora trains updates of the pruned linears: use blocks")
 
 
 RECIPES = {

@@ -17,6 +17,8 @@ from typing import Literal
 
 from PIL import Image
 
+from tamp_lightning.errors import InputError
+
 Split = Literal["train", "calibration", "selection", "test"]
 Kind = Literal["yes_no", "shape", "colour"]
 
@@ -124,7 +126,7 @@ def balanced_slice(split: Split, size: int, seed: int = 0, pictures: int | None 
         pictures: all about so many pictures, which then have more questions each; default: whatever is drawn.
 
     Raises:
-        ValueError: the split has too few questions of some group.
+        InputError: the split has too few questions of some group.
     """
     rng = random.Random(seed)
     cells: dict[tuple[str, ...], list[Question]] = {}
@@ -142,7 +144,7 @@ def balanced_slice(split: Split, size: int, seed: int = 0, pictures: int | None 
     for key in sorted(cells):
         count = round(shares[key[0]])
         if count > len(cells[key]):
-            raise ValueError(f"slice of {size} needs {count} questions of {key}, {split} has {len(cells[key])}")
+            raise InputError(f"slice of {size} needs {count} questions of {key}, {split} has {len(cells[key])}")
         chosen += rng.sample(cells[key], count)
     return sorted(chosen, key=lambda q: q.id)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from transformers import ProcessorMixin
 
@@ -19,6 +20,7 @@ from tamp_lightning.data.media import BadMedia, read_frames, read_picture
 from tamp_lightning.data.readers.item import Item, Items
 from tamp_lightning.evaluation.examples import Examples
 from tamp_lightning.evaluation.predictions import digest
+from tamp_lightning.evaluation.reasoning import template_options
 from tamp_lightning.evaluation.records import Record
 from tamp_lightning.evaluation.task import Task
 from tamp_lightning.metrics import SampleTable
@@ -40,6 +42,8 @@ class Way:
     frames: int = 8
     frames_as_pictures: bool = False
     skip_bad: bool = False
+    thinking: bool = False
+    """Let a model reason whose chat template can switch that off."""
 
 
 class ItemTask(Task):
@@ -99,16 +103,22 @@ class ItemTask(Task):
         return [f"{self.name}/{_identity(item)}" for item in self.items.items]
 
     def metrics(self) -> Mapping[str, SampleTable]:
-        """The benchmark's metric."""
-        return {self.name: self.benchmark.metric(self.items.items)}
+        """The benchmark's metric; none in a split without answers."""
+        return {self.name: self.benchmark.metric(self.items.items)} if self.items.scored else {}
 
     def update(self, metrics: Mapping[str, SampleTable], records: Sequence[Record]) -> None:
         """Score replies; of a split without answers none can be."""
-        records = [record for record in records if self.items.items[record.position].target is not None]
-        if not records:
+        if not self.items.scored:
             return
-        positions, replies = [r.position for r in records], [r.reply for r in records]
-        update(metrics[self.name], positions, replies, self.items.items)
+        metrics[self.name].cut(torch.tensor([r.position for r in records if r.cut], dtype=torch.int64))
+        said = [record for record in records if not record.cut]
+        if said:
+            replies = [self.answer_of(record) for record in said]
+            update(metrics[self.name], [r.position for r in said], replies, self.items.items)
+
+    def answer_of(self, record: Record) -> str:
+        """What the rules of the benchmark are to read of a reply."""
+        return record.reply
 
     def chance(self) -> dict[str, float]:
         """Expected score of answers drawn at random."""
@@ -137,6 +147,7 @@ class ItemTask(Task):
             "new_tokens": None if self.answers == "likelihood" else way.new_tokens or self.benchmark.new_tokens,
             "frames": [way.frames, way.frames_as_pictures] if asks_video else None,
             "skip_bad": way.skip_bad,
+            **template_options(self.processor, way.thinking),
         }
 
     def skipped(self) -> list[dict[str, str]]:
@@ -160,10 +171,15 @@ class ItemTask(Task):
 def questions_digest(benchmark: Benchmark, items: Items) -> str:
     """sha256 over everything that is asked: ids, prompts, answers, options, and which media."""
     rows = [
-        [i.id, benchmark.prompt(i), i.target, i.options, [m.label for m in i.media], str(i.subtitles)]
+        [i.id, benchmark.prompt(i), i.target, i.options, [m.label for m in i.media], _subtitles(benchmark, i)]
         for i in items.items
     ]
     return digest([items.sha256, rows])
+
+
+def _subtitles(benchmark: Benchmark, item: Item) -> str:
+    path = item.subtitles if benchmark.subtitles else None
+    return "None" if path is None else f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
 def spread(items: Items, limit: int | None) -> Items:

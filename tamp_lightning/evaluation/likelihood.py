@@ -13,6 +13,7 @@ from transformers import LlavaNextProcessor, PreTrainedModel, ProcessorMixin
 from tamp_lightning.benchmarks.base import Benchmark
 from tamp_lightning.data.packing import Packed, pack
 from tamp_lightning.data.readers.item import Items
+from tamp_lightning.errors import InputError
 from tamp_lightning.evaluation.items import ItemTask
 from tamp_lightning.evaluation.packed import PackedTask, packed_batch
 from tamp_lightning.evaluation.records import Record
@@ -117,8 +118,8 @@ def check_likelihood(benchmark: Benchmark, items: Items, processor: ProcessorMix
     """
     remedy = "use answers: generate"
     if benchmark.candidates is None or benchmark.right is None:
-        raise ValueError(f"{benchmark.name} has no closed set of answers to score by likelihood: {remedy}")
+        raise InputError(f"{benchmark.name} has no closed set of answers to score by likelihood: {remedy}")
     if not isinstance(processor, LlavaNextProcessor):
-        raise ValueError(f"scoring by likelihood needs LlavaNextProcessor, got {type(processor).__name__}: {remedy}")
+        raise InputError(f"scoring by likelihood needs LlavaNextProcessor, got {type(processor).__name__}: {remedy}")
     if any([media.kind for media in item.media] != ["image"] for item in items.items):
-        raise ValueError(f"{benchmark.name} has questions without exactly one picture: {remedy}")
+        raise InputError(f"{benchmark.name} has questions without exactly one picture: {remedy}")

@@ -15,6 +15,8 @@ class Record:
     reply: str = ""
     bad: str | None = None
     """Why it was not asked."""
+    cut: bool = False
+    """Whether the reply ends within its reasoning."""
     nll: tuple[float, ...] = ()
     """Scoring by likelihood: nats of each candidate, summed over its tokens."""
     lengths: tuple[int, ...] = ()

@@ -80,7 +80,7 @@ def with_records(scores: Scores, task: Task, answers: Answers) -> Scores:
     """Scores with what was said, and the distance to the dense model where it was taken."""
     scores.records, scores.log_probs = answers.records(), answers.log_probs()
     for name, figures in task.figures(scores.records).items():
-        scores.results[name] |= figures
+        scores.results.setdefault(name, {}).update(figures)
     sums = [record.fidelity for record in scores.records.values() if record.fidelity]
     if sums:
         scores.results["fidelity"] = means([sum(column) for column in zip(*sums, strict=True)])

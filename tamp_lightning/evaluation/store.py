@@ -22,9 +22,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tamp_lightning.evaluation.predictions import digest, write_json
+from tamp_lightning.evaluation.predictions import digest
 from tamp_lightning.evaluation.records import Record
 from tamp_lightning.evaluation.task import LogProbs
+from tamp_lightning.files import write_json
 
 KEY_LENGTH = 12
 CACHE_LIMIT = 4 * 10**9
@@ -101,7 +102,7 @@ class Store:
         write_json(self.folder / "inputs.json", self.inputs)
         for path in self.folder.glob("part-*.jsonl"):
             if not path.read_bytes().endswith(b"\n"):
-                with path.open("a") as file:
+                with path.open("a", encoding="utf-8") as file:
                     file.write("\n")
 
     def append(self, rank: int, records: Iterable[Record], log_probs: Mapping[int, Tensor]) -> None:
@@ -112,7 +113,7 @@ class Store:
             scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
             save_file(rows, scratch)
             scratch.replace(path)
-        with (self.folder / f"part-{rank}.jsonl").open("a") as file:
+        with (self.folder / f"part-{rank}.jsonl").open("a", encoding="utf-8") as file:
             file.write("".join(json.dumps(asdict(record)) + "\n" for record in records))
 
     def gather(self) -> None:
@@ -122,7 +123,9 @@ class Store:
         """All records by position; a line that is cut off is left out."""
         found: dict[int, Record] = {}
         for path in [self.folder / FINAL] if self.finished else sorted(self.folder.glob("part-*.jsonl")):
-            found |= {r.position: r for r in map(_record, path.read_text().splitlines()) if r is not None}
+            found |= {
+                r.position: r for r in map(_record, path.read_text(encoding="utf-8").split("\n")) if r is not None
+            }
         return dict(sorted(found.items()))
 
     def log_probs(self) -> LogProbs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 from tamp_lightning.evaluation.comparison import NAN, Scored
 from tamp_lightning.evaluation.scoring import Scores
 from tamp_lightning.evaluation.task import Task
+from tamp_lightning.files import atomic_write
 from tamp_lightning.metrics import corrected_retention, flips, retention
 from tamp_lightning.metrics.fidelity import means
 from tamp_lightning.metrics.paired import verdict
@@ -34,7 +34,8 @@ def prediction_rows(task: Task, models: Mapping[str, Scores]) -> list[dict[str, 
 def _said(benchmark: str, position: int, models: Mapping[str, Scores]) -> dict[str, Any]:
     found: dict[str, Any] = {"bad": None}
     for name, scores in models.items():
-        record, value = scores.records.get(position), scores.values[benchmark][position]
+        record, values = scores.records.get(position), scores.values.get(benchmark)
+        value = values[position] if values else NAN
         start = f"{name}_" if name else ""
         found |= {
             name or "reply": record.reply if record else None,
@@ -44,6 +45,8 @@ def _said(benchmark: str, position: int, models: Mapping[str, Scores]) -> dict[s
         }
         if record and record.nll:
             found[f"{start}nll"] = list(record.nll)
+        if record and record.cut:
+            found[f"{start}cut"] = True
         if record and record.bad:
             found["bad"] = record.bad
     return found
@@ -52,9 +55,8 @@ def _said(benchmark: str, position: int, models: Mapping[str, Scores]) -> dict[s
 def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """predictions.parquet, under its name only when complete; what a row lacks is null."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(pa.Table.from_pylist([{key: row.get(key) for key in keys} for row in rows]), scratch)
-    scratch.replace(path)
+    with atomic_write(path) as scratch:
+        pq.write_table(pa.Table.from_pylist([{key: row.get(key) for key in keys} for row in rows]), scratch)
 
 
 def summarise(tasks: Sequence[Task], dense: Sequence[Scores], pruned: Sequence[Scores]) -> dict[str, Any]:

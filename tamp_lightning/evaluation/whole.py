@@ -11,7 +11,8 @@ from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMi
 
 from tamp_lightning.checkpoint.skeleton import model_class
 from tamp_lightning.data.readers.tables import sha256_of
-from tamp_lightning.evaluation.predictions import write_json
+from tamp_lightning.errors import InputError
+from tamp_lightning.files import write_json
 from tamp_lightning.resources import cache_folder
 
 CHECKSUMS = "checksums.json"
@@ -31,10 +32,10 @@ def load_processor(folder: Path) -> ProcessorMixin:
     try:
         processor = AutoProcessor.from_pretrained(folder)
     except (ValueError, OSError) as error:
-        raise ValueError(f"{folder} holds no processor: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{folder} holds no processor: {str(error).splitlines()[0]}") from None
     if not isinstance(processor, ProcessorMixin) or processor.chat_template is None:
         kind = type(processor).__name__
-        raise ValueError(f"{folder} holds a {kind} without a chat template: add chat_template.jinja to the checkpoint")
+        raise InputError(f"{folder} holds a {kind} without a chat template: add chat_template.jinja to the checkpoint")
     return processor
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.core_model_loading import ConversionOps, WeightConverter, WeightTransform
-from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
-from transformers.quantizers.base import HfQuantizer
-from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from tamp_lightning.compat.loading import (
+    ConversionOps,
+    HfQuantizer,
+    QuantizationConfigMixin,
+    WeightConverter,
+    WeightTransform,
+    keep_conversions,
+    register_quantizer,
+)
 from tamp_lightning.export.codec import decode
 from tamp_lightning.export.form import CODES, METHOD, check_section, verify
 
@@ -31,7 +37,7 @@ class BitmaskConfig(QuantizationConfigMixin):
         **section: the rest of the section.
 
     Raises:
-        ValueError: another version, or a damaged section.
+        InputError: another version, or a damaged section.
     """
 
     dequantize = True
@@ -67,7 +73,7 @@ class Expand(ConversionOps):
         """The weight under the first target pattern.
 
         Raises:
-            ValueError: values and code do not fit the model's weight.
+            InputError: values and code do not fit the model's weight.
         """
         given = {key: value[0] if isinstance(value, list) else value for key, value in input_dict.items()}
         own = model.get_parameter_or_buffer(full_layer_name)
@@ -84,7 +90,7 @@ def expand(values: Tensor, kind: str, code: Tensor, shape: torch.Size) -> Tensor
     """The weight [o, c], on the CPU, of its values [kept] and code [bytes].
 
     Raises:
-        ValueError: they do not belong together.
+        InputError: they do not belong together.
     """
     bits: np.ndarray = values.cpu().view(_INTEGERS[values.element_size()]).numpy()
     dense = decode(bits, kind, code.cpu().numpy(), shape.numel())
@@ -95,6 +101,8 @@ class BitmaskQuantizer(HfQuantizer):
     """Loads the bitmask form as the dense model it stands for."""
 
     quantization_config: BitmaskConfig
+    _own: Sequence[WeightTransform] = ()
+    """The model's own conversions, without ours."""
 
     def _process_model_before_weight_loading(
         self, model: PreTrainedModel, checkpoint_files: list[str] | None = None, **kwargs: Any
@@ -105,9 +113,7 @@ class BitmaskQuantizer(HfQuantizer):
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
         # transformers would undo on saving what it did on loading; what is saved is the dense model
-        conversions: Any = model._weight_conversions
-        others = [c for c in conversions if not any(isinstance(op, Expand) for op in getattr(c, "operations", ()))]
-        model._weight_conversions = others  # type: ignore[assignment]
+        keep_conversions(model, self._own)
         return model
 
     def update_weight_conversions(
@@ -117,6 +123,7 @@ class BitmaskQuantizer(HfQuantizer):
 
         On the CPU: what is sent to an accelerator is the weight, never a part of it besides.
         """
+        self._own = weight_conversions
         # the longer names first: the first one that matches a key is taken
         sources = [*(f"weight{ending}" for ending in CODES.values()), "weight"]
         return [*weight_conversions, WeightConverter(sources, ["weight"], [Expand()], force_cpu=True)]
@@ -139,6 +146,4 @@ class BitmaskQuantizer(HfQuantizer):
         return True
 
 
-# What register_quantizer does, but a second time too: it refuses a module that is imported anew.
-AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = BitmaskConfig
-AUTO_QUANTIZER_MAPPING[METHOD] = BitmaskQuantizer
+register_quantizer(METHOD, BitmaskConfig, BitmaskQuantizer)

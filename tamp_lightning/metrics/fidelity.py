@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.metrics.table import ratio, to_scalars
 
 IGNORE = -100
@@ -137,5 +138,5 @@ def _log_probs(logits: Tensor) -> Tensor:
 
 def _units(values: Tensor) -> Tensor:
     if not bool(values.isfinite().all()):
-        raise ValueError("Expected finite log-likelihoods and divergences: a model's logits are not finite.")
+        raise InputError("Expected finite log-likelihoods and divergences: a model's logits are not finite.")
     return (values * _UNIT).round().long()

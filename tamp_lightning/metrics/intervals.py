@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.metrics.compare import PairedDifference, Scores, standard_error
 from tamp_lightning.metrics.student import critical_value, two_sided_p
 
@@ -109,7 +110,7 @@ def _linearised(
         low = 0.0 if floor is None else floor[name]
         d, p = before[rows] - low, after[rows] - low
         if not d.mean() > 0:
-            raise ValueError(f"Expected a dense score of {name} above its floor, but got {d.mean() + low} and {low}.")
+            raise InputError(f"Expected a dense score of {name} above its floor, but got {d.mean() + low} and {low}.")
         ratio = p.mean() / d.mean()
         ratios.append(ratio.item())
         influence[rows] = 100 / len(names) * len(before) / len(d) * (p - ratio * d) / d.mean()
@@ -119,6 +120,6 @@ def _linearised(
 def _around(value: float, deviations: Scores, clusters: Sequence[Hashable]) -> Interval:
     count = len(set(clusters))
     if count < 2:
-        raise ValueError(f"Expected at least two clusters, but got {count}.")
+        raise InputError(f"Expected at least two clusters, but got {count}.")
     reach = critical_value(count - 1) * standard_error(deviations, clusters)
     return Interval(value, value - reach, value + reach)

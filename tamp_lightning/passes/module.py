@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tamp_lightning.distributed.share import Share
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.contract import BlockPass, Task, Walk
 from tamp_lightning.stream.base import Stream
@@ -40,7 +41,7 @@ class TampModule(BlockPass):
         space: where hidden states wait between two blocks.
 
     Raises:
-        ValueError: the method chooses tokens by attention, which not every block of the model has.
+        InputError: the method chooses tokens by attention, which not every block of the model has.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class TampModule(BlockPass):
         super().__init__()
         if method.token_rule.needs_attention and not stream.facts.self_attention:
             name, rule = type(stream.model).__name__, method.tokens
-            raise ValueError(f"tokens {rule} needs self-attention in every block, which {name} lacks: use tokens all")
+            raise InputError(f"tokens {rule} needs self-attention in every block, which {name} lacks: use tokens all")
         self.automatic_optimization = False
         self.strict_loading = False
         self.clock = nn.Parameter(torch.zeros(()))
@@ -142,8 +143,7 @@ class TampModule(BlockPass):
         if not self.is_dense and self.index > 0 and self.is_first_stage:
             self.current = cached = cached.advanced(self.run(self.index - 1, cached))
         if self.is_dense or self.stage != "advance":
-            prefix, linears = f"{self.stream.facts.blocks}.{self.index}", self.stream.facts.linears[self.index]
-            with token_guard(self.block, prefix, linears, cached.hidden.shape):
+            with token_guard(self.block, self.stream.facts.linears[self.index], cached.hidden.shape):
                 self.output = self.run(self.index, cached)
         self.cache[batch_idx] = cached.advanced(self.output) if self.is_dense else cached
 

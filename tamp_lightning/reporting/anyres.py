@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from transformers import LlavaNextConfig
-from transformers.image_processing_utils import select_best_resolution
+
+from tamp_lightning.compat.modeling import select_best_resolution
 
 
 @dataclass(frozen=True)

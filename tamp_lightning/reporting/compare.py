@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.metrics.intervals import Interval
 from tamp_lightning.reporting.curves import Curve, against_sparsity, ranking
 from tamp_lightning.reporting.gallery import Picture
@@ -34,12 +35,12 @@ def rank(runs: Sequence[Run]) -> list[Ranked]:
     """Runs by retention, the largest first.
 
     Raises:
-        ValueError: a run scored nothing, or its dense model scores nothing on some benchmark.
+        InputError: a run scored nothing, or its dense model scores nothing on some benchmark.
     """
     held = []
     for name, run in zip(names(runs), runs, strict=True):
         if run.scored is None or run.scored.retention is None:
-            raise ValueError(f"{run.folder} has no scores to compare: prune it with --scores.benchmarks=easy_vqa")
+            raise InputError(f"{run.folder} has no scores to compare: prune it with --scores.benchmarks=easy_vqa")
         held.append((run.scored.retention.value, name, run, run.scored))
     held.sort(key=lambda item: -item[0])
     best = held[0][3]
@@ -79,7 +80,7 @@ def write_comparison(folders: Sequence[Path], path: Path) -> Path:
         path: the page.
 
     Raises:
-        ValueError: a folder is no run folder, or its run scored nothing.
+        InputError: a folder is no run folder, or its run scored nothing.
     """
     ranked = rank([Run.read(folder) for folder in folders])
     context = {

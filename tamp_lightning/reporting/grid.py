@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torchmetrics.functional import spearman_corrcoef
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.metrics.compare import paired_difference
 from tamp_lightning.metrics.intervals import Interval, mean_interval, retention_difference, retention_interval
 from tamp_lightning.reporting.run import Run
@@ -68,7 +69,7 @@ class GridResult:
         reference: the method that others are paired with at the same sparsity.
 
     Raises:
-        ValueError: two runs answered different questions.
+        InputError: two runs answered different questions.
     """
 
     def __init__(self, groups: Sequence[Group], reference: str) -> None:
@@ -81,7 +82,7 @@ class GridResult:
         self._compared = [row.get("kl") is not None for row in _rows(first)]
         for run in (run for group in self.groups for run in group.runs):
             if [tuple(row[k] for k in keys) for row in _rows(run)] != self._asked:
-                raise ValueError(f"{run.folder} answered other questions than {first.folder}: they cannot be compared")
+                raise InputError(f"{run.folder} answered other questions than {first.folder}: they cannot be compared")
         self._dense = [row["dense_score"] for row in _rows(first)]
 
     def _order(self, group: Group) -> float:

@@ -19,7 +19,7 @@ def write_report(folder: Path, path: Path | None = None) -> Path:
     """Write the page of a finished run, and return its path; default: report.html in the run's folder.
 
     Raises:
-        ValueError: the folder is no run folder, or a file of it is damaged.
+        InputError: the folder is no run folder, or a file of it is damaged.
     """
     return write_page(path or folder / NAME, "report.html", report_context(Run.read(folder)))
 

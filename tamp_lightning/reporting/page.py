@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from tamp_lightning.files import write_text
 from tamp_lightning.reporting.gallery import Picture
 from tamp_lightning.reporting.style import NARROW, WIDE, drawing, inline_svg
 from tamp_lightning.reporting.wording import benchmark_label, figure, p_value
@@ -26,9 +26,7 @@ def write_page(path: Path, template: str, context: dict[str, Any]) -> Path:
     )
     environment.filters |= {"benchmark": benchmark_label, "figure": figure, "p": p_value}
     page = environment.get_template(template).render(**context, version=version("tamp-lightning"))
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    scratch.write_text(page, encoding="utf-8")
-    scratch.replace(path)
+    write_text(path, page)
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.evaluation.comparison import BenchmarkScores, Scored, columns
 from tamp_lightning.metrics.compare import paired_difference
 from tamp_lightning.metrics.intervals import Interval, retention_difference
@@ -19,10 +20,10 @@ def paired(first: Scored, second: Scored) -> Interval:
     """Retention of the first run less that of the second, in points.
 
     Raises:
-        ValueError: they answered different questions.
+        InputError: they answered different questions.
     """
     if not same_questions(first, second):
-        raise ValueError("Expected two runs over the same questions and dense scores, but they differ.")
+        raise InputError("Expected two runs over the same questions and dense scores, but they differ.")
     dense, own, clusters = columns(first.rows)
     _, other, _ = columns(second.rows)
     return retention_difference(dense, own, other, [r["benchmark"] for r in first.rows], clusters)
@@ -33,10 +34,10 @@ def paired_kl(first: Scored, second: Scored) -> Interval | None:
     were generated.
 
     Raises:
-        ValueError: they answered different questions.
+        InputError: they answered different questions.
     """
     if not same_questions(first, second):
-        raise ValueError("Expected two runs over the same questions and dense scores, but they differ.")
+        raise InputError("Expected two runs over the same questions and dense scores, but they differ.")
     if first.kl_interval is None or second.kl_interval is None:
         return None
     pairs = [(a, b) for a, b in zip(first.rows, second.rows, strict=True) if a.get("kl") is not None]

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tamp_lightning.compat.modeling import CACHE_NAMES
+
 # Caches are for generation; a block that is run once per token sequence has none.
-_DROPPED = ("past_key_values", "use_cache")
+_DROPPED = (*CACHE_NAMES, "use_cache")
 
 
 class _Reached(Exception):

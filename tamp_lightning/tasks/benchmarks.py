@@ -11,8 +11,10 @@ from typing import Any
 from transformers import ProcessorMixin
 
 from tamp_lightning.benchmarks.registry import BEDS, BENCHMARKS, check_names, question_alone
+from tamp_lightning.benchmarks.submissions import check_submission
 from tamp_lightning.config.recipe import ScoreChoice
 from tamp_lightning.data.readers.item import Source
+from tamp_lightning.errors import InputError
 from tamp_lightning.evaluation.examples import check_accepts
 from tamp_lightning.evaluation.generate import GenerationTask
 from tamp_lightning.evaluation.items import ItemTask, Way, spread
@@ -43,7 +45,7 @@ def build_tasks(choice: ScoreChoice, processor: ProcessorMixin, say: Say = lambd
     check_data(choice.data)
     sources = {name: source_of(name, choice.data) for name in choice.names if name not in BEDS}
     if choice.mode == "ride_along" and sources and choice.answers == "generate":
-        raise ValueError(
+        raise InputError(
             f"scores.mode is ride_along, and replies to {next(iter(sources))} are generated, which takes a whole "
             "model: set scores.mode: whole, or scores.answers: likelihood"
         )
@@ -65,7 +67,11 @@ def _bed(name: str, choice: ScoreChoice, processor: ProcessorMixin) -> PackedTas
 def _public(name: str, source: Source, choice: ScoreChoice, processor: ProcessorMixin) -> ItemTask:
     benchmark = BENCHMARKS[name] if choice.prompt == "protocol" else question_alone(BENCHMARKS[name])
     items = spread(benchmark.read(source), choice.limit)
-    way = Way(choice.prompt, choice.new_tokens, choice.frames, choice.frames_as_pictures, source.skip_bad)
+    way = Way(
+        choice.prompt, choice.new_tokens, choice.frames, choice.frames_as_pictures, source.skip_bad, choice.thinking
+    )
+    if not items.scored:
+        check_submission(name, benchmark.submission)
     check_accepts(benchmark, items, processor, way.frames_as_pictures)
     if choice.answers == "likelihood":
         check_likelihood(benchmark, items, processor)
@@ -80,8 +86,8 @@ def check_answers(tasks: Sequence[Task]) -> None:
         ValueError: names the benchmark.
     """
     for task in tasks:
-        if isinstance(task, ItemTask) and all(item.target is None for item in task.items.items):
-            raise ValueError(f"{task.name}: split {task.split} has no answers to score by: choose another")
+        if isinstance(task, ItemTask) and not task.items.scored:
+            raise InputError(f"{task.name}: split {task.split} has no answers to score by: choose another")
 
 
 def download_line(name: str, source: Source) -> str | None:
@@ -105,7 +111,7 @@ def check_data(data: Mapping[str, Any]) -> None:
         if name not in BENCHMARKS:
             near = get_close_matches(name, BENCHMARKS, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"data has {name!r}, expected {', '.join(BENCHMARKS)}{hint}")
+            raise InputError(f"data has {name!r}, expected {', '.join(BENCHMARKS)}{hint}")
 
 
 def source_of(name: str, data: Mapping[str, Any]) -> Source:
@@ -119,12 +125,12 @@ def source_of(name: str, data: Mapping[str, Any]) -> Source:
     given = {"path": given} if isinstance(given, str) else given
     known = [f.name for f in fields(Source)]
     if not isinstance(given, dict) or not given.keys() <= set(known):
-        raise ValueError(f"data.{name} is {given!r}, expected a path or a section with {', '.join(known)}")
+        raise InputError(f"data.{name} is {given!r}, expected a path or a section with {', '.join(known)}")
     default = BENCHMARKS[name].source
     if given.get("path") == easy_vqa_layouts.NAME:
         default = easy_vqa_layouts.write(name, cache_folder() / "easy_vqa_layouts")
         given = {key: value for key, value in given.items() if key != "path"}
     source = replace(default, **given)
     if source.path is None:
-        raise ValueError(f"{name} has no data on the hub that we know of: give data.{name}.path and data.{name}.media")
+        raise InputError(f"{name} has no data on the hub that we know of: give data.{name}.path and data.{name}.media")
     return source

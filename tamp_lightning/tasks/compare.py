@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from tamp_lightning.config.recipe import CompareRecipe, PruneRecipe, ScoreChoice
-from tamp_lightning.evaluation.predictions import write_json
+from tamp_lightning.errors import InputError
+from tamp_lightning.files import write_json, write_text
 from tamp_lightning.reporting.grid import GridResult, Group
 from tamp_lightning.reporting.grid_page import write_grid
 from tamp_lightning.reporting.grid_table import markdown, table
@@ -52,7 +53,7 @@ def grid_cells(recipe: CompareRecipe, out: Path) -> list[Cell]:
     """The cells of all grids, each once: in a grid the first seed of everything first, then the sparsities in order.
 
     Raises:
-        ValueError: a cell's method is impossible at its sparsity.
+        InputError: a cell's method is impossible at its sparsity.
     """
     return list({cell.name: cell for cell in _cells(recipe, out)}.values())
 
@@ -82,7 +83,7 @@ def run_compare(recipe: CompareRecipe, console: Console) -> Path:
     by one of them, and the one that ends last sums up.
 
     Raises:
-        ValueError, FileNotFoundError: bad input, a cell of the same name was made by another recipe, or there is
+        InputError, FileNotFoundError: bad input, a cell of the same name was made by another recipe, or there is
             nothing to sum up.
     """
     out = Path(recipe.out or "runs/compare")
@@ -90,7 +91,7 @@ def run_compare(recipe: CompareRecipe, console: Console) -> Path:
     done = [cell for cell in cells if is_done(cell)]
     console.print(f"{len(cells)} cells, {len(done)} of them there already: {out}", soft_wrap=True)
     if recipe.summary_only and not done:
-        raise ValueError(f"summary_only is true, but no cell of {out} is finished: leave it out to run them")
+        raise InputError(f"summary_only is true, but no cell of {out} is finished: leave it out to run them")
     for cell in cells if not recipe.summary_only else []:
         with _claimed(out / LOCKS / cell.name) as mine:
             if mine and not is_done(cell):
@@ -125,9 +126,9 @@ def _run_cell(cell: Cell, done: list[Cell], keep_model: bool) -> str:
     in the cache."""
     job = Job.prepare(cell.recipe, cell.name)
     if job.processes > 1:
-        raise ValueError(f"trainer asks for {job.processes} processes: a comparison runs in one, set devices to 1")
+        raise InputError(f"trainer asks for {job.processes} processes: a comparison runs in one, set devices to 1")
     if cell.recipe.scores.rides:
-        raise ValueError("scores.mode is ride_along; a comparison scores whole models: set scores.mode: whole")
+        raise InputError("scores.mode is ride_along; a comparison scores whole models: set scores.mode: whole")
     job.score_dense()
     _check_dense(job)
     alike = next((other for other in done if measure_alike(cell.recipe, other.recipe)), None)
@@ -155,7 +156,7 @@ def _check_dense(job: Job) -> None:
     for task, scores in zip(job.tasks, job.dense, strict=True):
         for name, value in task.headline(scores.results).items():
             if not value > 0:
-                raise ValueError(f"the dense model scores nothing on {name}, so methods cannot be compared on it")
+                raise InputError(f"the dense model scores nothing on {name}, so methods cannot be compared on it")
 
 
 def _summarise(cells: list[Cell], reference: str, out: Path, console: Console) -> None:
@@ -169,7 +170,7 @@ def _summarise(cells: list[Cell], reference: str, out: Path, console: Console) -
     content = {"reference": reference, "runs": sum(map(len, runs.values())), "spearman_kl_retention": correlation}
     content["rows"] = rows
     write_json(out / "compare.json", content | environment())
-    (out / "compare.md").write_text(markdown(rows, reference))
+    write_text(out / "compare.md", markdown(rows, reference))
     first = next(iter(runs.values()))[0]
     metrics = first.metrics or {}
     told = {"model": first.model, "split": metrics["split"], "questions": metrics["questions"]}
@@ -182,14 +183,14 @@ def is_done(cell: Cell) -> bool:
     """Whether the cell's run folder is finished, whatever trainer ran it: on a GPU, say, or without progress bars.
 
     Raises:
-        ValueError: it was made by another recipe.
+        InputError: it was made by another recipe.
     """
     folder = Path(str(cell.recipe.out))
     if not (folder / "run.json").is_file():
         return False
     found = (folder / "recipe.yaml").read_text()
     if found != cell.text and _without_trainer(found) != _without_trainer(cell.text):
-        raise ValueError(f"{folder} was made by another recipe: remove it, or name another folder with --out")
+        raise InputError(f"{folder} was made by another recipe: remove it, or name another folder with --out")
     return True
 
 

@@ -10,16 +10,18 @@ from rich.console import Console
 from rich.markup import escape
 
 from tamp_lightning.benchmarks.registry import BEDS, check_names
+from tamp_lightning.checkpoint.reader import read_json
 from tamp_lightning.config.recipe import EvaluateRecipe
+from tamp_lightning.errors import InputError
 from tamp_lightning.evaluation.items import ItemTask
 from tamp_lightning.evaluation.packed import PackedTask
-from tamp_lightning.evaluation.predictions import write_json
 from tamp_lightning.evaluation.scorer import HASH_LENGTH, Scorer
 from tamp_lightning.evaluation.scoring import Scores
 from tamp_lightning.evaluation.store import Store
 from tamp_lightning.evaluation.summary import prediction_rows, summarise, write_predictions
 from tamp_lightning.evaluation.task import Task
 from tamp_lightning.evaluation.whole import checkpoint_sha256, load_processor
+from tamp_lightning.files import write_bytes, write_json
 from tamp_lightning.passes.trainer import scoring_trainer
 from tamp_lightning.reporting.benchmarks import figure_table, score_table, write_results
 from tamp_lightning.reporting.quality import write_quality
@@ -72,7 +74,7 @@ class Evaluation:
         """
         check_names(recipe.benchmarks)
         if recipe.scores.mode != "whole":
-            raise ValueError(f"scores.mode is {recipe.scores.mode}, which is for task prune: set scores.mode: whole")
+            raise InputError(f"scores.mode is {recipe.scores.mode}, which is for task prune: set scores.mode: whole")
         folder = resolve(recipe.model.checkpoint)
         is_first = scoring_trainer(**recipe.trainer).is_global_zero
 
@@ -107,10 +109,14 @@ class Evaluation:
         """Write what one benchmark gave below `place`, unless it is there."""
         content = _scores(task, store, scores, self.recipe)
         folder = self.place / store.folder.name
-        if self.is_first and not (folder / "scores.json").is_file():
+        if (folder / "scores.json").is_file():
+            return dict(read_json(folder / "scores.json"))
+        if self.is_first:
             folder.mkdir(parents=True, exist_ok=True)
             write_predictions(folder / "predictions.parquet", prediction_rows(task, {"": scores}))
             write_json(folder / "inputs.json", store.inputs)
+            if not task.items.scored:
+                content["submission"] = _submit(task, scores, folder)
             write_json(folder / "scores.json", content)
         return content
 
@@ -120,7 +126,16 @@ class Evaluation:
             write_results(self.place.parent)
             self.console.print(score_table(scores))
             self.console.print(figure_table(scores))
+            for row in scores:
+                self.told(row)
             self.console.print(f"predictions and scores: [bold]{self.place.parent}[/bold]", soft_wrap=True)
+
+    def told(self, row: dict[str, Any]) -> None:
+        """Print what is to be known of a benchmark's data, and where the replies for its server are."""
+        for note in row.get("notes", []):
+            self.say(f"{row['benchmark']}: {note}")
+        if "submission" in row:
+            self.say(f"{row['benchmark']} has no answers here and is not scored; for its server: {row['submission']}")
 
     def score_bed(self, name: str) -> None:
         """Score a test bed's questions with its own pictures or clips and with each control."""
@@ -173,11 +188,24 @@ class Evaluation:
         self.console.print(f"report: [bold]{escape(str(page))}[/bold]", soft_wrap=True, highlight=False)
 
 
+def _submit(task: ItemTask, scores: Scores, folder: Path) -> str:
+    """Write the replies in the form of the benchmark's server; the file's path."""
+    assert task.benchmark.submission is not None  # build_tasks saw to it
+    records, asked = scores.records, range(len(task.items))
+    replies = [task.answer_of(records[n]) if n in records and not records[n].cut else "" for n in asked]
+    name, content = task.benchmark.submission(task.items.items, replies)
+    write_bytes(folder / name, content)
+    return str(folder / name)
+
+
 def _scores(task: ItemTask, store: Store, scores: Scores, recipe: EvaluateRecipe) -> dict[str, Any]:
     places = task.items.places
     unread = [
         {"place": places[n], "reason": record.bad} for n, record in scores.records.items() if record.bad is not None
     ]
+    results = scores.results.get(task.name, {})
+    if not task.items.scored:
+        results = {task.benchmark.headline: float("nan"), **results}
     return {
         "benchmark": task.name,
         "about": task.benchmark.about,
@@ -186,9 +214,10 @@ def _scores(task: ItemTask, store: Store, scores: Scores, recipe: EvaluateRecipe
         "prompt": recipe.prompt,
         "headline": task.benchmark.headline,
         "chance": task.chance()[task.name],
-        "results": {k: None if v != v else v for k, v in scores.results[task.name].items()},
+        "results": {k: None if v != v else v for k, v in results.items()},
         "questions": len(task.items),
         "skipped": task.skipped() + unread,
+        "notes": list(task.items.notes),
         "seconds": store.seconds,
         "batch_size": recipe.batch_size,
         "inputs": store.inputs,

@@ -19,10 +19,11 @@ from transformers import PreTrainedModel
 from tamp_lightning.config.finetune import LEARNING_RATES
 from tamp_lightning.config.recipe import FinetuneRecipe
 from tamp_lightning.data.finetuning import FinetuneBatches
-from tamp_lightning.evaluation.predictions import write_json
+from tamp_lightning.errors import InputError
 from tamp_lightning.evaluation.scorer import Scorer
 from tamp_lightning.evaluation.summary import write_predictions
 from tamp_lightning.evaluation.whole import load_processor, load_whole
+from tamp_lightning.files import write_json, write_text
 from tamp_lightning.finetune.batches import make_batches
 from tamp_lightning.finetune.lora import BASE, add_lora, merge_lora
 from tamp_lightning.finetune.losses import Answers, Distillation
@@ -63,10 +64,10 @@ class Job:
         """Find the checkpoint, its masks, the data and the teacher.
 
         Raises:
-            ValueError, FileNotFoundError: bad input.
+            InputError, FileNotFoundError: bad input.
         """
         if recipe.checkpoint is None:
-            raise ValueError("checkpoint is missing: name a run folder or a sparse checkpoint with --checkpoint=RUN")
+            raise InputError("checkpoint is missing: name a run folder or a sparse checkpoint with --checkpoint=RUN")
         clock = PhaseClock()
         with clock.phase("prepare"):
             start = find_start(recipe.checkpoint, recipe.allow_dense)
@@ -85,7 +86,7 @@ def run_finetune(recipe: FinetuneRecipe, name: str, recipe_text: str, console: C
     """Do what a finetune recipe says and return the run folder.
 
     Raises:
-        ValueError, FileNotFoundError: bad input, before anything is written; or no held-out loss was finite.
+        InputError, FileNotFoundError: bad input, before anything is written; or no held-out loss was finite.
         RuntimeError: training was interrupted.
     """
     L.seed_everything(recipe.seed, verbose=False)
@@ -108,7 +109,7 @@ def run_finetune(recipe: FinetuneRecipe, name: str, recipe_text: str, console: C
     with job.clock.phase("write"):
         files = job.start.target.write(out / "model", trained)
         write_masks(out, job.start)
-        (out / "recipe.yaml").write_text(recipe_text)
+        write_text(out / "recipe.yaml", recipe_text)
     del trained, trainer
     gc.collect()
     _report(job, facts, files, console)
@@ -120,7 +121,7 @@ def train(job: Job, trainer: L.Trainer) -> tuple[dict[str, Tensor], dict[str, An
 
     Raises:
         RuntimeError: training was interrupted, or a pruned weight is not zero.
-        ValueError: no held-out loss was finite, or a checkpoint to go on from is of another run.
+        InputError: no held-out loss was finite, or a checkpoint to go on from is of another run.
     """
     model = load_whole(job.start.target.folder, torch.float32)
     tuner = _make_trainable(job, model)
@@ -199,11 +200,11 @@ def _restore_best(trainer: L.Trainer, module: FinetuneModule) -> None:
     """Take the weights with the smallest held-out loss.
 
     Raises:
-        ValueError: no held-out loss was finite.
+        InputError: no held-out loss was finite.
     """
     best = best_checkpoint(trainer)
     if not any(math.isfinite(value) for value in module.history[1:]):
-        raise ValueError(f"no held-out loss was finite ({module.history}): try a smaller schedule.lr")
+        raise InputError(f"no held-out loss was finite ({module.history}): try a smaller schedule.lr")
     state = torch.load(best, map_location=module.device, weights_only=True, mmap=True)["state_dict"]
     if module.load_state_dict(state, strict=False).unexpected_keys:
         raise RuntimeError(f"{best} is not of this model")

@@ -19,12 +19,12 @@ from tamp_lightning.data.calibration import CalibrationData, SampleList
 from tamp_lightning.distributed.processes import check_processes
 from tamp_lightning.evaluation.comparison import Scored
 from tamp_lightning.evaluation.packed import PackedTask
-from tamp_lightning.evaluation.predictions import write_json
 from tamp_lightning.evaluation.riding import ScoreRiders
 from tamp_lightning.evaluation.scorer import Scorer
 from tamp_lightning.evaluation.scoring import Scores
 from tamp_lightning.evaluation.summary import prediction_rows, summarise, write_predictions
 from tamp_lightning.evaluation.task import Task
+from tamp_lightning.files import write_json, write_text
 from tamp_lightning.passes.trainer import Pruned, check_pattern, prune_stream, scoring_trainer
 from tamp_lightning.reporting.card import Base, prune_card, write_cards
 from tamp_lightning.reporting.examples import examples_content, worst_flips
@@ -51,7 +51,7 @@ def calibration_samples(choice: CalibrationChoice, processor: ProcessorMixin) ->
     """The samples a recipe asks for.
 
     Raises:
-        ValueError: there are too few, or a file is not what it should be.
+        InputError: there are too few, or a file is not what it should be.
         FileNotFoundError: easy-VQA is not installed.
     """
     if choice.source == "easy_vqa":
@@ -61,8 +61,8 @@ def calibration_samples(choice: CalibrationChoice, processor: ProcessorMixin) ->
     path = str(choice.path)
     if choice.source == "llava_json":
         media = Path(choice.media) if choice.media else None
-        return sources.from_llava_json(Path(path), media, choice.samples, choice.seed, processor)
-    return sources.from_llava_next_data(path, choice.subset, choice.samples, choice.seed)
+        return sources.from_llava_json(Path(path), media, choice.samples, choice.seed, processor, choice.bad_rows)
+    return sources.from_llava_next_data(path, choice.subset, choice.samples, choice.seed, bad_rows=choice.bad_rows)
 
 
 @dataclass
@@ -97,7 +97,7 @@ class Job:
             say: takes a line on what is downloaded or found in the cache, in the first process.
 
         Raises:
-            ValueError, FileNotFoundError: bad input.
+            InputError, FileNotFoundError: bad input.
         """
         trainer = scoring_trainer(**recipe.trainer)
         out, clock = run_path(recipe, name, trainer.is_global_zero), PhaseClock()
@@ -152,7 +152,7 @@ def run_prune(recipe: PruneRecipe, name: str, recipe_text: str, console: Console
     """Do what a prune recipe says and return the run folder.
 
     Raises:
-        ValueError, FileNotFoundError: bad input, before anything is written.
+        InputError, FileNotFoundError: bad input, before anything is written.
     """
     job = Job.prepare(recipe, name, lambda line: console.print(line, soft_wrap=True, highlight=False))
     again = " (continued)" if job.state and job.state.resumes else ""
@@ -256,7 +256,7 @@ def _describe_towers(pruned: Pruned) -> dict[str, Any]:
 
 def _write(job: Job, recipe_text: str, pruned: Pruned, run: dict[str, Any], metrics: dict[str, Any] | None) -> None:
     out, recipe, plan = job.out, job.recipe, run_folder.plan_content(pruned)
-    (out / "recipe.yaml").write_text(recipe_text)
+    write_text(out / "recipe.yaml", recipe_text)
     write_json(out / "plan.json", plan)
     run_folder.write_masks(out, pruned)
     if metrics is not None:

@@ -18,6 +18,7 @@ from transformers import LlavaNextProcessor
 from tamp_lightning.data import easy_vqa
 from tamp_lightning.data.easy_vqa import CANDIDATES, Kind, Question, Split
 from tamp_lightning.data.packing import Packed, pack
+from tamp_lightning.errors import InputError
 from tamp_lightning.evaluation.packed import PackedTask, packed_batch
 from tamp_lightning.evaluation.records import Record
 from tamp_lightning.metrics import SCORERS, AnswerScore, SampleTable, YesNo
@@ -40,7 +41,7 @@ class EasyVqaSuite(PackedTask):
         pictures: "own", or a control: another picture of the slice ("shuffled"), or plain grey ("blank").
 
     Raises:
-        ValueError: two answers of a benchmark begin with the same token.
+        InputError: two answers of a benchmark begin with the same token.
         FileNotFoundError: easy-VQA is not installed.
     """
 
@@ -170,7 +171,7 @@ class EasyVqaSuite(PackedTask):
 def _first_tokens(processor: LlavaNextProcessor, words: Sequence[str]) -> Tensor:
     ids = [processor.tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in words]
     if len(set(ids)) < len(ids):
-        raise ValueError(f"answers {', '.join(words)} do not all begin with different tokens for this tokenizer")
+        raise InputError(f"answers {', '.join(words)} do not all begin with different tokens for this tokenizer")
     return torch.tensor(ids)
 
 

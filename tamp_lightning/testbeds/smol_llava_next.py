@@ -15,8 +15,8 @@ from transformers import (
     LlavaNextForConditionalGeneration,
     LlavaNextImageProcessorPil,
     LlavaNextProcessor,
+    PreTrainedTokenizerBase,
 )
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from tamp_lightning.testbeds.smollm2 import load_smollm2
 

@@ -1,9 +1,8 @@
 """VideoLLaMA2.1-7B-AV as a transformers model; importing this registers it with the Auto classes."""
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor
-from transformers.conversion_mapping import register_checkpoint_conversion_mapping
-from transformers.core_model_loading import WeightRenaming
 
+from tamp_lightning.compat.loading import WeightRenaming, register_checkpoint_conversion_mapping
 from tamp_lightning.models.videollama2.configuration import BeatsConfig, Videollama2Config
 from tamp_lightning.models.videollama2.modeling import Videollama2Model, Videollama2Qwen2ForCausalLM
 from tamp_lightning.models.videollama2.processor import Videollama2Processor

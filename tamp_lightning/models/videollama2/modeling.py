@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, GenerationMixin, PreTrainedModel, initialization
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
+from tamp_lightning.compat.modeling import CACHE, CACHE_NAMES
+from tamp_lightning.errors import InputError
 from tamp_lightning.models.videollama2.beats import Beats, BeatsAttention, WeightNormConv1d
 from tamp_lightning.models.videollama2.configuration import Videollama2Config
 from tamp_lightning.models.videollama2.connector import StcConnector
@@ -27,7 +29,7 @@ class Videollama2PreTrainedModel(PreTrainedModel):
     config: Videollama2Config
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _skip_keys_device_placement = list(CACHE_NAMES)  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
@@ -89,7 +91,7 @@ class Videollama2Model(Videollama2PreTrainedModel):
         """Modality -> tokens [n,width] of all its items, one after the other.
 
         Raises:
-            ValueError: an input needs a tower that this checkpoint does not have.
+            InputError: an input needs a tower that this checkpoint does not have.
         """
         encoders = {IMAGE: self.image_features, VIDEO: self.video_features, AUDIO: self.audio_features}
         features = {}
@@ -98,7 +100,7 @@ class Videollama2Model(Videollama2PreTrainedModel):
                 continue
             tower = "audio_tower" if modality == AUDIO else "vision_tower"
             if not hasattr(self, tower):
-                raise ValueError(f"{name} is given, but this model has no {tower}")
+                raise InputError(f"{name} is given, but this model has no {tower}")
             features[modality] = encoders[modality](value).flatten(0, 1)
         return features
 
@@ -124,7 +126,7 @@ class Videollama2Model(Videollama2PreTrainedModel):
             [B,n,width].
 
         Raises:
-            ValueError: the number of placeholders of a modality is not that of its features.
+            InputError: the number of placeholders of a modality is not that of its features.
         """
         embeds = self.get_input_embeddings()(input_ids.masked_fill(types != 0, 0))
         for modality, name in _SOURCES.items():
@@ -132,7 +134,7 @@ class Videollama2Model(Videollama2PreTrainedModel):
             value = features.get(modality)
             wanted, found = int(places.sum()), 0 if value is None else len(value)
             if wanted != found:
-                raise ValueError(f"input_ids has {wanted} placeholders for {name}, but its features are {found}")
+                raise InputError(f"input_ids has {wanted} placeholders for {name}, but its features are {found}")
             if value is not None:
                 embeds = embeds.masked_scatter(places.unsqueeze(-1), value.to(embeds.device, embeds.dtype))
         return embeds
@@ -142,7 +144,6 @@ class Videollama2Model(Videollama2PreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         mm_token_type_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
@@ -156,19 +157,18 @@ class Videollama2Model(Videollama2PreTrainedModel):
             input_ids: [B,n], one placeholder per feature token.
             attention_mask: [B,n], or a ready 4-d mask.
             position_ids: [B,n]; 0..n-1 if not given.
-            past_key_values: cache of earlier tokens.
             inputs_embeds: [B,n,width] instead of ``input_ids``; then nothing is spliced.
             mm_token_type_ids: [B,n], 0 text, 1 image, 2 video, 3 audio.
             pixel_values: [images,3,H,W].
             pixel_values_videos: [videos,frames,3,H,W].
             input_features: [sounds,frames,mel bins], raw log mel filter banks.
-            **kwargs: passed to the language model.
+            **kwargs: passed to the language model, the cache of earlier tokens among it.
 
         Raises:
-            ValueError: not exactly one of ``input_ids`` and ``inputs_embeds``, or placeholders and features differ.
+            InputError: not exactly one of ``input_ids`` and ``inputs_embeds``, or placeholders and features differ.
         """
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
+            raise InputError("give exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
             assert input_ids is not None
             given = {"pixel_values": pixel_values, "pixel_values_videos": pixel_values_videos}
@@ -178,7 +178,6 @@ class Videollama2Model(Videollama2PreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             **kwargs,
         )
 
@@ -234,7 +233,7 @@ class Videollama2Qwen2ForCausalLM(Videollama2PreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{CACHE: outputs.get(CACHE)},
         )
