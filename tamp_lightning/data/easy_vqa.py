@@ -113,18 +113,26 @@ def labels(items: list[Question]) -> tuple[str | None, str | None]:
     return shape, colour
 
 
-def balanced_slice(split: Split, size: int, seed: int = 0) -> list[Question]:
+def balanced_slice(split: Split, size: int, seed: int = 0, pictures: int | None = None) -> list[Question]:
     """About `size` questions for scoring: half yes/no, a quarter shape, a quarter colour.
 
     Yes/no questions are balanced over (negated, answer), since the words alone give away 82.5 % of them;
     shape and colour are balanced over their answers. The order is that of the data set.
+
+    Args:
+        split: where they are from.
+        size: about how many.
+        seed: of the draw.
+        pictures: all about so many pictures, which then have more questions each; default: whatever is drawn.
 
     Raises:
         InputError: the split has too few questions of some group.
     """
     rng = random.Random(seed)
     cells: dict[tuple[str, ...], list[Question]] = {}
-    for q in questions(split):
+    asked = by_picture(questions(split))
+    drawn = set(asked) if pictures is None else set(random.Random(seed).sample(sorted(asked), pictures))
+    for q in (q for q in questions(split) if q.picture in drawn):
         key: tuple[str, ...] = (q.kind, q.answer, str(q.negated if q.kind == "yes_no" else ""))
         cells.setdefault(key, []).append(q)
     shares: dict[str, float] = {

@@ -2,16 +2,16 @@
 
 import copy
 
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 from tamp_lightning.benchmarks.registry import BENCHMARKS
-from tamp_lightning.evaluation import benchmarks as scoring
-from tamp_lightning.evaluation.benchmarks import Task, run_task
-from tamp_lightning.evaluation.generate import AnswerModule, Way
-from tamp_lightning.evaluation.predictions import Store
+from tamp_lightning.evaluation.generate import GenerationTask
+from tamp_lightning.evaluation.items import Way
 from tamp_lightning.evaluation.reasoning import opened_reasoning, template_options, whole_replies
+from tamp_lightning.evaluation.scoring import score
+from tamp_lightning.evaluation.summary import prediction_rows
+from tamp_lightning.metrics.reasoning import final_answer
 
 from ..fixtures.layouts import LAYOUTS
 
@@ -46,10 +46,9 @@ def test_the_prompt_says_so(thinker, bed, tmp_path, trainer, monkeypatch):
     call = type(thinker).__call__
     monkeypatch.setattr(type(thinker), "__call__", lambda self, **k: texts.extend(k["text"]) or call(self, **k))
     for thinking in (False, True):
-        way = Way(new_tokens=1, batch_size=2, thinking=thinking)
-        module = AnswerModule(bed, thinker, benchmark, items, Store(tmp_path / str(thinking), "x", {}), way)
-        module.store.start()
-        trainer.validate(module, verbose=False)
+        asked = GenerationTask(benchmark, items, thinker, Way(new_tokens=1, thinking=thinking))
+        assert asked.inputs()["enable_thinking"] is thinking
+        score(bed, asked, trainer, batch_size=2)
     assert all(text.endswith("<think>\n\n</think>\n\n") for text in texts[:6])
     assert all(text.endswith("assistant: <think>\n") for text in texts[6:])
     assert len(texts) == 12
@@ -60,20 +59,13 @@ def read(layout, folder):
     return BENCHMARKS[name], BENCHMARKS[name].read(write(folder))
 
 
-def task(benchmark, items, folder):
-    store = Store(folder, benchmark.name, {})
-    return Task(
-        benchmark, items, store, Way(batch_size=16), {"checkpoint": "x", "answers": "generate", "prompt": "protocol"}
-    )
-
-
-def said(replies, monkeypatch, bed, processor, trainer, job):
+def said(replies, monkeypatch, bed, trainer, task):
     """Scores of a run in which the model says the replies, in the order of the questions."""
     given = iter(replies)
     monkeypatch.setattr(bed, "generate", lambda **k: torch.zeros(len(k["input_ids"]), 1 + k["input_ids"].shape[1]))
     module = "tamp_lightning.evaluation.generate.whole_replies"
     monkeypatch.setattr(module, lambda tokenizer, tokens: [next(given) for _ in tokens])
-    return run_task(job, lambda: bed, processor, trainer)
+    return score(bed, task, trainer, batch_size=16)
 
 
 def test_reasoning_is_kept_and_not_read(tmp_path, bed, processor, trainer, monkeypatch):
@@ -82,30 +74,28 @@ def test_reasoning_is_kept_and_not_read(tmp_path, bed, processor, trainer, monke
     replies = [f"<think>Maybe {'BA'[n % 2]} or {'ABCD'[n]}.</think>\n{'ABCD'[n]}" for n in right]
     replies[3] = "<think>Is it A or B? If it is A"
     replies[4] = f"<|begin_of_box|>{'ABCD'[right[4]]}<|end_of_box|>"
-    job = task(benchmark, items, tmp_path / "out")
-    scores = said(replies, monkeypatch, bed, processor, trainer, job)
-    assert scores["results"]["accuracy"] == pytest.approx(5 / 6)
-    assert scores["results"]["circular"] == 0.5
-    assert scores["results"]["unparsed"] == 0
-    assert scores["results"]["cut_in_reasoning"] == pytest.approx(1 / 6)
-    rows = pq.read_table(job.store.folder / "predictions.parquet").to_pylist()
+    task = GenerationTask(benchmark, items, processor, Way())
+    scores = said(replies, monkeypatch, bed, trainer, task)
+    results = scores.results["mmbench"]
+    assert (results["accuracy"], results["circular"], results["unparsed"]) == (pytest.approx(5 / 6), 0.5, 0)
+    assert results["cut_in_reasoning"] == pytest.approx(1 / 6)
+    rows = prediction_rows(task, {"": scores})
     assert [row["reply"] for row in rows] == replies
-    assert [row["cut"] for row in rows] == [False] * 3 + [True] + [False] * 2
+    assert [row.get("cut", False) for row in rows] == [False] * 3 + [True] + [False] * 2
 
 
 def test_a_reply_cut_off_is_no_yes_for_pope(tmp_path, bed, processor, trainer, monkeypatch):
     """Its rule takes all that has no no for a yes: half of a reasoning would be right half of the time."""
     benchmark, items = read("pope jsonl", tmp_path)
-    job = task(benchmark, items, tmp_path / "out")
-    results = said(["<think>Well"] * 6, monkeypatch, bed, processor, trainer, job)["results"]
+    task = GenerationTask(benchmark, items, processor, Way())
+    results = said(["<think>Well"] * 6, monkeypatch, bed, trainer, task).results["pope"]
     assert (results["accuracy"], results["cut_in_reasoning"], results["unparsed"]) == (0, 1, 0)
 
 
 def test_nothing_is_said_of_reasoning_where_there_is_none(tmp_path, bed, processor, trainer, monkeypatch):
     benchmark, items = read("pope jsonl", tmp_path)
-    results = said(["yes"] * 6, monkeypatch, bed, processor, trainer, task(benchmark, items, tmp_path / "out"))[
-        "results"
-    ]
+    results = said(["yes"] * 6, monkeypatch, bed, trainer, GenerationTask(benchmark, items, processor, Way())).results
+    results = results["pope"]
     assert "cut_in_reasoning" not in results
     assert results["accuracy"] == 0.5
 
@@ -123,4 +113,4 @@ class Marked:
 
 def test_marks_that_are_special_tokens_are_not_lost():
     assert whole_replies(Marked(), torch.arange(5)[None]) == ["<think>why</think>C"]
-    assert scoring.final_answer("<think>why</think>C") == ("C", False)
+    assert final_answer("<think>why</think>C") == ("C", False)

@@ -1,5 +1,5 @@
 """Fixtures that ask questions."""
 
-from ..benchmarks.conftest import _own_cache, run, trainer
+from ..fixtures.asking import _own_cache, run, trainer
 
 __all__ = ["_own_cache", "run", "trainer"]
