@@ -17,11 +17,13 @@ LEAVES = {"compat", "files", "resources"}
 METHODS = {"ops", "methods", "config"}
 WEIGHTS = METHODS | {"checkpoint", "distributed", "stream"}
 CONTENT = {"data", "metrics", "benchmarks", "models"}
-WORK = LEAVES | WEIGHTS | CONTENT | {"passes", "evaluation", "runs", "testbeds", "reporting", "export", "finetune"}
+WORK = LEAVES | WEIGHTS | CONTENT | {"passes", "evaluation", "runs", "testbeds", "reporting", "kernels", "export"}
+WORK |= {"finetune"}
 DOORS = WORK | {"tasks", "api", "cli", ""}
 MAY_IMPORT = {
     **{leaf: set() for leaf in LEAVES},
     "ops": set(),
+    "kernels": LEAVES,
     "methods": {"ops"},
     "config": {"methods"},
     "checkpoint": LEAVES | {"methods"},
@@ -35,7 +37,7 @@ MAY_IMPORT = {
     "passes": LEAVES | WEIGHTS | {"data", "runs"},
     "evaluation": LEAVES | WEIGHTS | {"data", "metrics", "benchmarks", "passes", "runs"},
     "testbeds": LEAVES | WEIGHTS | CONTENT | {"passes", "evaluation"},
-    "export": LEAVES | WEIGHTS,
+    "export": LEAVES | WEIGHTS | {"kernels"},
     "reporting": LEAVES | WEIGHTS | CONTENT | {"passes", "evaluation"},
     "finetune": LEAVES | WEIGHTS | {"data", "passes", "runs", "testbeds"},
     "tasks": WORK,
