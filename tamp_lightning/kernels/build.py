@@ -74,4 +74,4 @@ def _compile(path: Path) -> None:
             build_directory=scratch,
             is_python_module=False,
         )
-        Path(scratch, "bitmask.so").replace(path)
+        next(Path(scratch).glob("*.so")).replace(path)  # torch numbers the names of what a process builds again

@@ -13,6 +13,8 @@ from tamp_lightning.kernels.form import WORD, Bitmask
 
 MOST = 8
 """Inputs that are multiplied without expanding the weight."""
+WORTH = 1 << 19
+"""Weights that keep a thread busy for long enough (some 50 microseconds) to be worth waking."""
 TYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
 SETS = {0: "no vector instructions", 1: "AVX2", 2: "AVX-512 VBMI2"}
 
@@ -51,7 +53,7 @@ def multiply(weight: Bitmask, inputs: Tensor, bias: Tensor | None, instructions:
         ctypes.c_int64(len(x)),
         ctypes.c_void_p(None if b is None else b.data_ptr()),
         ctypes.c_void_p(out.data_ptr()),
-        torch.get_num_threads(),
+        _threads(rows * weight.columns),
     )
     return out.to(inputs.dtype)
 
@@ -70,9 +72,13 @@ def expand(weight: Bitmask, first: int, last: int, dtype: torch.dtype, instructi
         ctypes.c_int64(last),
         int(dtype != weight.values.dtype),
         ctypes.c_void_p(out.data_ptr()),
-        torch.get_num_threads(),
+        _threads((last - first) * weight.columns),
     )
     return out[:, : weight.columns]
+
+
+def _threads(weights: int) -> int:
+    return max(1, min(torch.get_num_threads(), weights // WORTH))
 
 
 def _matrix(weight: Bitmask) -> tuple[object, ...]:

@@ -14,8 +14,6 @@
 
 namespace {
 
-constexpr int kAhead = 512;  // bytes of values that are fetched before they are needed
-
 struct Matrix {
   const void* values;      // [count], row by row
   int64_t count;

@@ -14,6 +14,8 @@ KERNEL void multiply_block(const Product& job, int64_t row, int64_t batch) {
     for (int b = 0; b < kBatch; ++b) sums[r][b] = zero();
   }
   const uint64_t* mask = job.a.mask + row * words;
+  // Rows are short streams, which the processor does not foresee: those of the next block are fetched meanwhile.
+  const int64_t span = row + kRows < job.rows ? values + job.a.starts[(row + kRows) * job.a.starts_stride] - p[0] : 0;
   for (int64_t w = 0; w < words; ++w) {
     if (p[kRows - 1] - values > job.a.count - 64) {  // the last row's values lie behind all others
       const float* x = job.x + (batch * words + w) * 64;
@@ -29,8 +31,9 @@ KERNEL void multiply_block(const Product& job, int64_t row, int64_t batch) {
     uint64_t bits[kRows];
     for (int r = 0; r < kRows; ++r) bits[r] = mask[r * words + w];
     if (w % 8 == 0)
-      for (int r = 0; r < kRows; ++r) _mm_prefetch(reinterpret_cast<const char*>(mask + r * words + w + 32), _MM_HINT_T0);
-    for (int r = 0; r < kRows; ++r) _mm_prefetch(reinterpret_cast<const char*>(p[r]) + kAhead, _MM_HINT_T0);
+      for (int r = 0; r < kRows; ++r)
+        _mm_prefetch(reinterpret_cast<const char*>(mask + (r + kRows) * words + w), _MM_HINT_T1);
+    for (int r = 0; r < kRows; ++r) _mm_prefetch(reinterpret_cast<const char*>(p[r] + span), _MM_HINT_T1);
 #pragma GCC unroll 8
     for (int k = 0; k < 64; k += kColumns) {
       Vector inputs[kBatch][kVectors];
