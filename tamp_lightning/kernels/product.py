@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tamp_lightning.kernels import cpu
+from tamp_lightning.kernels import cpu, gpu
 from tamp_lightning.kernels.form import Bitmask
 
 TILE = 1 << 20
@@ -70,6 +70,8 @@ def _transposed(gradient: Tensor, weight: Bitmask) -> Tensor:
 def _forward(inputs: Tensor, weight: Bitmask, bias: Tensor | None) -> Tensor:
     if len(inputs) <= cpu.MOST and inputs.device.type == "cpu" and cpu.serves(weight):
         return cpu.multiply(weight, inputs, bias)
+    if 0 < len(inputs) <= gpu.MOST and inputs.is_cuda and gpu.serves(weight):
+        return gpu.multiply(weight, inputs, bias)
     dtype = compute_dtype(weight.values)
     x, b = inputs.to(dtype), None if bias is None else bias.to(dtype)
     out = inputs.new_empty(len(inputs), weight.rows)
@@ -81,6 +83,9 @@ def _forward(inputs: Tensor, weight: Bitmask, bias: Tensor | None) -> Tensor:
 
 def tiles(weight: Bitmask, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
     """First row and expanded rows, a few at a time; all at once on a GPU, where small products are slow."""
+    if gpu.serves(weight):
+        yield 0, gpu.expand(weight).to(dtype)
+        return
     step = weight.rows if weight.values.is_cuda else max(1, TILE // max(1, weight.columns))
     kernel = cpu.serves(weight)
     for first in range(0, weight.rows, step):

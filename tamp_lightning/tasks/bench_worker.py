@@ -30,7 +30,9 @@ def serve(pipe: Connection, folder: str, form: str, device: str, threads: int, p
         torch.set_num_threads(threads)
         before = _resident(device)
         start = time.perf_counter()
-        model = load(Path(folder), form).to(device).eval()
+        model = load(Path(folder), form).eval()
+        if device != "cpu":
+            model.to(device)  # type: ignore[arg-type]
         linears = sum(isinstance(module, CompressedLinear) for module in model.modules())
         facts = {"load_seconds": time.perf_counter() - start, "dtype": str(model.dtype).removeprefix("torch.")}
         pipe.send((True, {**facts, "linears": linears, "compressed_bytes": compressed_bytes(model)}))
@@ -89,7 +91,7 @@ def generate(model: PreTrainedModel, inputs: Tensor, tokens: int) -> dict[str, f
     clock = _Clock()
     options: dict[str, Any] = {"do_sample": False, "max_new_tokens": tokens + 1, "min_new_tokens": tokens + 1}
     start = time.perf_counter()
-    model.generate(
+    model.generate(  # type: ignore[operator]
         inputs,
         attention_mask=torch.ones_like(inputs),
         logits_processor=LogitsProcessorList([clock]),
