@@ -16,11 +16,13 @@ LEAVES = {"compat", "errors", "files", "pictures", "resources"}
 METHODS = {"ops", "methods", "config"}
 WEIGHTS = METHODS | {"checkpoint", "distributed", "stream"}
 CONTENT = {"data", "metrics", "benchmarks", "models"}
-WORK = LEAVES | WEIGHTS | CONTENT | {"passes", "evaluation", "runs", "testbeds", "reporting", "export", "finetune"}
+WORK = LEAVES | WEIGHTS | CONTENT | {"passes", "evaluation", "runs", "testbeds", "reporting", "kernels", "export"}
+WORK |= {"finetune"}
 DOORS = WORK | {"tasks", "api", "cli", ""}
 MAY_IMPORT = {
     **{leaf: {"errors"} for leaf in LEAVES},
     "ops": {"errors"},
+    "kernels": LEAVES,
     "methods": {"ops", "errors"},
     "config": {"methods", "errors"},
     "checkpoint": LEAVES | {"methods"},
@@ -34,7 +36,7 @@ MAY_IMPORT = {
     "passes": LEAVES | WEIGHTS | {"data", "runs"},
     "evaluation": LEAVES | WEIGHTS | {"data", "metrics", "benchmarks", "passes", "runs"},
     "testbeds": LEAVES | WEIGHTS | CONTENT | {"passes", "evaluation"},
-    "export": LEAVES | WEIGHTS,
+    "export": LEAVES | WEIGHTS | {"kernels"},
     "reporting": LEAVES | WEIGHTS | CONTENT | {"passes", "evaluation"},
     "finetune": LEAVES | WEIGHTS | {"data", "passes", "runs", "testbeds"},
     "tasks": WORK,

@@ -16,6 +16,7 @@ usage: tamp run RECIPE [--key=value ...]   do what a recipe says; keys override 
        tamp inspect CHECKPOINT             blocks, linears, modalities, memory needed: reads headers only
        tamp export RUN_OR_CHECKPOINT --format bitmask|dense --out DIR
                                            store a pruned checkpoint without its zeros, or turn that back
+       tamp bench CHECKPOINT [--out FILE]  a pruned checkpoint dense and compressed: prefill, tokens/s, memory
        tamp report RUN [RUN ...] [--figures DIR] [--out FILE]
                                            a run's report.html anew, or several runs compared; figures for papers
        tamp recipes                        names of the shipped recipes
@@ -59,6 +60,10 @@ def _command(args: list[str]) -> None:
         from tamp_lightning.cli.run import export_checkpoint, report_runs
 
         (export_checkpoint if args[0] == "export" else report_runs)(args[1:])
+    elif args[:1] == ["bench"]:
+        from tamp_lightning.cli.run import bench_checkpoint
+
+        bench_checkpoint(args[1:])
     elif args[:1] == ["evaluate"]:
         from tamp_lightning.cli.run import run
 

@@ -196,6 +196,15 @@ def export_checkpoint(args: Sequence[str]) -> None:
         run_export(options.checkpoint, options.format, Path(options.out), Console())
 
 
+def bench_checkpoint(arguments: Sequence[str]) -> None:
+    """Print what a pruned checkpoint takes, dense and compressed."""
+    with refusals_in_one_line():
+        from tamp_lightning.tasks.bench import bench
+
+        quieten()
+        bench(arguments, Console())
+
+
 def report_runs(arguments: Sequence[str]) -> None:
     """Write the page of one run or of several, and print where it lies."""
     with refusals_in_one_line():

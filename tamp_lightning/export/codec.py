@@ -81,6 +81,15 @@ def decode(values: Bits, kind: str, code: NDArray[np.uint8], size: int) -> Bits:
     return dense
 
 
+def kept_of(kind: str, code: NDArray[np.uint8], size: int) -> NDArray[np.bool_]:
+    """The mask [size], in row order, that a code stands for.
+
+    Raises:
+        ValueError: code and size do not belong together.
+    """
+    return np.concatenate([np.zeros(0, dtype=bool), *(kept for _, kept in _kept_chunks(kind, code, size))])
+
+
 def find_pattern(kept: NDArray[np.bool_], itemsize: int) -> tuple[int, int] | None:
     """The n:m whose positions take fewer bytes than the bitmask, values included; None if there is none.
 
