@@ -19,7 +19,7 @@ from rich.table import Table
 
 from tamp_lightning.checkpoint.reader import CheckpointReader
 from tamp_lightning.errors import InputError
-from tamp_lightning.evaluation.predictions import write_json
+from tamp_lightning.files import write_json
 from tamp_lightning.runs.environment import compute_dtype, environment
 from tamp_lightning.tasks.bench_worker import COMPRESSED, DENSE, FLOAT32, serve
 from tamp_lightning.testbeds.checkpoints import resolve
