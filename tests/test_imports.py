@@ -12,7 +12,7 @@ import pytest
 import tamp_lightning
 
 PACKAGE = Path(tamp_lightning.__file__).parent
-LEAVES = {"compat", "errors", "files", "resources"}
+LEAVES = {"compat", "errors", "files", "registry", "resources"}
 METHODS = {"ops", "methods", "config"}
 WEIGHTS = METHODS | {"checkpoint", "distributed", "stream"}
 CONTENT = {"data", "metrics", "benchmarks", "models"}
@@ -21,8 +21,8 @@ DOORS = WORK | {"tasks", "api", "cli", ""}
 MAY_IMPORT = {
     **{leaf: {"errors"} for leaf in LEAVES},
     "ops": {"errors"},
-    "methods": {"ops", "errors"},
-    "config": {"methods", "errors"},
+    "methods": {"ops", "errors", "registry"},
+    "config": {"methods", "errors", "registry"},
     "checkpoint": LEAVES | {"methods"},
     "distributed": {"methods", "errors"},
     "stream": LEAVES | {"ops", "methods", "checkpoint", "distributed"},

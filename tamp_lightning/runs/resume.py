@@ -47,7 +47,7 @@ def may_continue(recipe: PruneRecipe, trainer: L.Trainer, out: Path) -> bool:
     several = trainer.world_size > 1
     if not several and not recipe.scores.rides:
         return True
-    what = f"{trainer.world_size} processes" if several else "scores.mode ride_along"
+    what = f"{trainer.world_size} processes" if several else "scores.mode layer_wise"
     if trainer.is_global_zero and is_unfinished(out):
         raise InputError(f"{out} holds an unfinished run, which {what} cannot continue: choose another with --out")
     if (limit := recipe.cache.limit_gb) is not None:

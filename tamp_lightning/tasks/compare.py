@@ -71,6 +71,7 @@ def _cells(recipe: CompareRecipe, out: Path) -> Iterator[Cell]:
                         calibration=replace(recipe.calibration, seed=seed),
                         scores=recipe.scores,
                         seed=recipe.seed,
+                        plugins=recipe.plugins,
                         trainer=recipe.trainer,
                     )
                     cell = Cell(name, sparsity, seed, prune)
@@ -129,7 +130,7 @@ def _run_cell(cell: Cell, done: list[Cell], dense: dict[str, Scores | None], kee
     if job.processes > 1:
         raise InputError(f"trainer asks for {job.processes} processes: a comparison runs in one, set devices to 1")
     if cell.recipe.scores.rides:
-        raise InputError("scores.mode is ride_along; a comparison scores whole models: set scores.mode: whole")
+        raise InputError("scores.mode is layer_wise; a comparison scores whole models: set scores.mode: whole")
     dtype = cell.recipe.model.dtype
     if dtype not in dense:
         dense[dtype] = job.score(job.source, "score dense")
@@ -180,4 +181,4 @@ def is_done(cell: Cell) -> bool:
 
 
 def _without_trainer(text: str) -> dict[str, Any]:
-    return yaml.safe_load(text) | {"trainer": None}
+    return {"plugins": []} | yaml.safe_load(text) | {"trainer": None}  # 0.1.0 wrote no plugins
