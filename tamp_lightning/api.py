@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -76,7 +76,8 @@ def prune(
     """Prune a model in memory in place, or a checkpoint folder block by block into a new one.
 
     Args:
-        model_or_path: a transformers model, or the folder of a safetensors checkpoint.
+        model_or_path: a transformers model, or the folder of a safetensors checkpoint. A model of `torch.compile` is
+            pruned as it was before (the result's `model`), and is pruned itself then, since it has the same weights.
         calibration: batches a processor made (dicts of tensors, padded on the right), or a `CalibrationData`.
         method: a `Method`, or its fields as in a recipe, such as `{"sparsity": 0.6, "amia": {"neighbors": 5}}`;
             TAMP at 50 % by default.
@@ -98,6 +99,7 @@ def prune(
     Raises:
         InputError: bad input, in one line. A model in memory may then have some blocks pruned already.
     """
+    model_or_path = model_of(model_or_path)
     chosen = method if isinstance(method, Method) else build(Method, method or {}, "method")
     extra = towers if isinstance(towers, Towers) else build(Towers, towers or {}, "towers")
     in_memory = isinstance(model_or_path, PreTrainedModel)
@@ -180,7 +182,28 @@ def _run_folder(out: str | Path | None, in_memory: bool) -> Path | None:
 def _from_batches(batches: Sequence[Mapping[str, Tensor]]) -> CalibrationData:
     if isinstance(batches, Mapping):
         raise InputError("calibration is one batch: give a list of batches")
+    if isinstance(batches, str | Path | Tensor) or not isinstance(batches, Iterable):
+        raise InputError(f"calibration is a {type(batches).__name__}: give a list of batches, or a CalibrationData")
     return CalibrationData.from_batches(list(batches))
+
+
+def model_of(given: Any) -> PreTrainedModel | str | Path:
+    """The transformers model within what was given, or a path.
+
+    Raises:
+        InputError: it is neither; the message says what to give instead.
+    """
+    found = getattr(given, "_orig_mod", given)  # of torch.compile
+    if any(kind.__module__.partition(".")[0] == "peft" for kind in type(found).__mro__):
+        name = type(found).__name__
+        raise InputError(f"{name} has adapters beside its weights: merge them first, model = model.merge_and_unload()")
+    if getattr(found, "_hf_peft_config_loaded", False):
+        raise InputError(f"{type(found).__name__} has adapters beside its weights: merge or delete them first")
+    if isinstance(found, PreTrainedModel | str | Path):
+        return found
+    hint = ": give what it wraps, model.module" if isinstance(getattr(found, "module", None), PreTrainedModel) else ""
+    what = "is None" if found is None else f"is a {type(found).__module__}.{type(found).__name__}"
+    raise InputError(f"model_or_path {what}, expected a transformers model or the folder of a checkpoint{hint}")
 
 
 def _device_of(model: PreTrainedModel) -> dict[str, Any]:
@@ -193,9 +216,12 @@ def _device_of(model: PreTrainedModel) -> dict[str, Any]:
 
 @contextmanager
 def _as_it_was(model: PreTrainedModel) -> Iterator[None]:
-    """Eval mode inside; afterwards every module's mode and every parameter's gradient flag are what they were."""
+    """Eval mode and nothing compiled inside; afterwards modes, gradient flags and compiled calls are what they were."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    compiled = [(module, call) for module in model.modules() if (call := module._compiled_call_impl) is not None]
+    for module, _ in compiled:  # hooks and early ends are not for compiled code
+        module._compiled_call_impl = None
     model.eval()
     try:
         yield
@@ -204,3 +230,5 @@ def _as_it_was(model: PreTrainedModel) -> Iterator[None]:
             module.training = training
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+        for module, call in compiled:
+            module._compiled_call_impl = call

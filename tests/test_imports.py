@@ -12,7 +12,7 @@ import pytest
 import tamp_lightning
 
 PACKAGE = Path(tamp_lightning.__file__).parent
-LEAVES = {"compat", "errors", "files", "registry", "resources"}
+LEAVES = {"compat", "errors", "files", "pictures", "registry", "resources"}
 METHODS = {"ops", "methods", "config"}
 WEIGHTS = METHODS | {"checkpoint", "distributed", "stream"}
 CONTENT = {"data", "metrics", "benchmarks", "models"}

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from tamp_lightning.benchmarks.submissions import Form
 from tamp_lightning.data.readers.item import Item, Items, Source
 from tamp_lightning.metrics import AnswerScore, ChoiceAccuracy, SampleTable
 
@@ -40,6 +41,8 @@ class Benchmark:
     """What the likelihood is taken of, one for each candidate; default: the candidates."""
     subtitles: bool = False
     """Whether a video's subtitles stand in front of the question."""
+    submission: Form | None = None
+    """Form in which its server takes the replies to a split without answers; None where there is no server."""
     sound: bool = False
     """Whether a video's sound is part of the question, for processors that take both."""
 

@@ -56,7 +56,8 @@ def circular(protocol: str, by: str) -> Metric:
 
     def make(items: Sequence[Item]) -> SampleTable:
         labels = [item.groups.get(by) for item in items]
-        return CircularAccuracy([item.circle for item in items], extractor(protocol), labels)
+        base = [item.id == item.circle for item in items]
+        return CircularAccuracy([item.circle for item in items], extractor(protocol), labels, base=base)
 
     return make
 
@@ -98,13 +99,13 @@ def mmmu(items: Sequence[Item]) -> SampleTable:
 
 def letters(item: Item) -> Sequence[str]:
     """The letters of the options."""
-    return string.ascii_uppercase[: len(item.options)]
+    return "".join(letter for letter, text in zip(string.ascii_uppercase, item.options, strict=False) if text)
 
 
 def number(item: Item) -> int:
-    """Number of the right option."""
+    """Number of the right option among those that have a text."""
     assert isinstance(item.target, int)
-    return item.target
+    return len(list(filter(None, item.options[: item.target])))
 
 
 def yes_or_no(item: Item) -> Sequence[str]:
@@ -119,7 +120,7 @@ def lower_yes_or_no(item: Item) -> Sequence[str]:
 
 def option_texts(item: Item) -> Sequence[str]:
     """The texts of the options."""
-    return item.options
+    return tuple(filter(None, item.options))
 
 
 def yes_is_first(item: Item) -> int:

@@ -87,11 +87,15 @@ class FinetuneData:
     """What to train on, and what is held out to tell when to stop."""
 
     source: Literal["easy_vqa", "llava_json"] = "easy_vqa"
-    """easy_vqa (its train split, by picture), or a LLaVA json or jsonl file with its media."""
+    """easy_vqa (its train split, by picture), or a json or jsonl file of conversations (LLaVA, or `messages`) with
+    its media."""
     path: str | None = None
     """llava_json: the file."""
     media: str | None = None
     """llava_json: folder of the pictures, videos and sounds; default: the file's own."""
+    bad_rows: Literal["refuse", "skip"] = "refuse"
+    """llava_json: a row that is damaged, or whose media are missing or damaged, is an error, or is left out and
+    counted."""
     batch: int = 2
     """Pictures (easy_vqa) or conversations (llava_json) per step and process."""
     questions: int = 8

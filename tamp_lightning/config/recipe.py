@@ -31,8 +31,8 @@ class CalibrationChoice:
     """The samples that statistics are taken from."""
 
     source: Literal["easy_vqa", "clips", "llava_json", "llava_next_data"] = "easy_vqa"
-    """easy_vqa or clips (their calibration splits), a LLaVA json or jsonl file with its media, or LLaVA-NeXT-Data's
-    parquet."""
+    """easy_vqa or clips (their calibration splits), a json or jsonl file of conversations (LLaVA, or `messages`) with
+    its media, or LLaVA-NeXT-Data's parquet."""
     path: str | None = None
     """llava_json: the file. llava_next_data: hub id or folder of parquet files."""
     media: str | None = None
@@ -47,6 +47,9 @@ class CalibrationChoice:
     """Seed of the draw."""
     batch_size: int = 8
     """Samples per batch; padding on the right never enters a statistic."""
+    bad_rows: Literal["refuse", "skip"] = "refuse"
+    """llava_json, llava_next_data: a row that is damaged, or whose media are missing or damaged, is an error, or is
+    left out, counted and replaced by another."""
     drop_silence: bool = False
     """VideoLLaMA2: leave the silence that sounds are padded with out of the statistics as well."""
 
@@ -181,11 +184,13 @@ class CompareRecipe:
             raise InputError("grids is empty; it has to hold at least one")
         if self.scores.benchmarks == "none":
             raise InputError("scores.benchmarks is none; a comparison needs scores")
-        for name in [self.reference, *(name for grid in self.grids for name in grid.methods)]:
+        named = [("reference", self.reference)]
+        named += [(f"grids[{k}].methods", name) for k, grid in enumerate(self.grids) for name in grid.methods]
+        for key, name in named:
             if name not in self.methods:
                 near = get_close_matches(name, self.methods, n=1)
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
-                raise InputError(f"method {name!r} is not among methods, which has {', '.join(self.methods)}{hint}")
+                raise InputError(f"{key} names {name!r}, which is not among methods ({', '.join(self.methods)}){hint}")
 
 
 @dataclass(frozen=True)
@@ -205,6 +210,9 @@ class EvaluateRecipe:
     """The benchmark's own wording, or the question alone, for models that do not follow requests for a letter."""
     new_tokens: int | None = None
     """Longest reply in tokens; default: the benchmark's own."""
+    thinking: bool = False
+    """Whether a model reasons whose chat template can switch that off; it then needs more new_tokens. Reasoning is kept
+    in predictions.parquet and taken off before a reply is scored, in any case."""
     batch_size: int = 8
     """Questions per batch."""
     frames: int = 8

@@ -14,9 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from transformers import ProcessorMixin
 
+from tamp_lightning.data.batches import check_batch, right_padded
+from tamp_lightning.data.chats import KINDS, Messages
+from tamp_lightning.data.readers.item import Bad
 from tamp_lightning.errors import InputError
 
-Messages = list[dict[str, Any]]
 MEDIA = ("images", "videos", "audio")
 
 
@@ -37,10 +39,10 @@ class Sample:
 
 
 class SampleList(Dataset[Sample]):
-    """Samples made on demand by a function of their position."""
+    """Samples made on demand by a function of their position; `bad` holds what was left out of their source."""
 
-    def __init__(self, length: int, make: Callable[[int], Sample]) -> None:
-        self.length, self.make = length, make
+    def __init__(self, length: int, make: Callable[[int], Sample], bad: Sequence[Bad] = ()) -> None:
+        self.length, self.make, self.bad = length, make, bad
 
     def __len__(self) -> int:
         return self.length
@@ -49,31 +51,42 @@ class SampleList(Dataset[Sample]):
         return self.make(index)
 
 
-def right_padded(mask: Tensor) -> Tensor:
-    """Validity [B,n] bool of an attention mask.
-
-    Raises:
-        InputError: a row has padding anywhere but at its end, or no token at all.
-    """
-    valid = mask.bool()
-    if not torch.equal(valid, valid.long().cummin(1).values.bool()) or not bool(valid[:, 0].all()):
-        raise InputError("attention_mask has padding before tokens: pad on the right (padding_side='right')")
-    return valid
-
-
-def calibration_batch(inputs: Mapping[str, Tensor], ids: Sequence[int]) -> dict[str, Tensor]:
+def calibration_batch(inputs: Mapping[str, Tensor], ids: Sequence[int], place: str = "") -> dict[str, Tensor]:
     """Model inputs plus `sample_ids` [B] and `valid` [B,n]; the attention mask is left out.
 
     Behind a causal decoder no token sees padding on its right, so the mask changes no valid token's hidden state,
     and without it attention runs its fastest kernel and nothing of size n x n is stored.
 
+    Args:
+        inputs: of the model.
+        ids: of the samples.
+        place: what messages begin with.
+
     Raises:
-        InputError: the padding is not on the right.
+        InputError: the padding is not on the right, or a row is nothing but padding.
     """
     batch = {k: v for k, v in inputs.items() if isinstance(v, Tensor)}
     mask = batch.pop("attention_mask", None)
-    valid = right_padded(torch.ones_like(batch["input_ids"]) if mask is None else mask)
+    valid = right_padded(torch.ones_like(batch["input_ids"]) if mask is None else mask, place)
     return {**batch, "sample_ids": torch.tensor(list(ids)), "valid": valid}
+
+
+def spelled_out(messages: Messages, processor: Any) -> Messages:
+    """The same turns, a processor's own placeholder within a text broken up by a space, so that it stays text.
+
+    Media have parts of their own: where a person writes about a `<video>` tag, the processor would look for a video.
+    """
+    tokens = [token for kind in KINDS if isinstance(token := getattr(processor, f"{kind}_token", None), str)]
+
+    def spelled(part: dict[str, Any]) -> dict[str, Any]:
+        text = part["text"]
+        for token in tokens:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return {**part, "text": text}
+
+    return [
+        {**turn, "content": [spelled(p) if p["type"] == "text" else p for p in turn["content"]]} for turn in messages
+    ]
 
 
 class Collator:
@@ -98,7 +111,8 @@ class Collator:
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """One right-padded calibration batch."""
-        texts = [self.processor.apply_chat_template(s.messages, **self.options) for s in samples]
+        chats = [spelled_out(s.messages, self.processor) for s in samples]
+        texts = [self.processor.apply_chat_template(chat, **self.options) for chat in chats]
         media = {kind: [item for s in samples for item in getattr(s, kind)] for kind in MEDIA}
         inputs = self.processor(
             text=texts,
@@ -145,13 +159,18 @@ class CalibrationData(L.LightningDataModule):
         """Batches already made by a processor; samples are numbered in order of appearance.
 
         Raises:
-            InputError: there is no batch, or one is padded on the left.
+            InputError: there is no batch, or one is not what a processor makes, or padded on the left.
         """
         if not batches:
             raise InputError("calibration is empty: give at least one batch of model inputs")
+        for number, batch in enumerate(batches):
+            check_batch(number, batch)
         sizes = [len(b["input_ids"]) for b in batches]
         starts = [sum(sizes[:k]) for k in range(len(sizes))]
-        ready = [calibration_batch(b, range(s, s + n)) for b, s, n in zip(batches, starts, sizes, strict=True)]
+        ready = [
+            calibration_batch(b, range(s, s + n), f"calibration batch {k}: ")
+            for k, (b, s, n) in enumerate(zip(batches, starts, sizes, strict=True))
+        ]
         return cls(DataLoader(_Ready(ready), batch_size=None))
 
     @property

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import ProcessorMixin
 
-from tamp_lightning.data.calibration import Collator, Messages, Sample
+from tamp_lightning.data.calibration import Collator, Sample
+from tamp_lightning.data.chats import Messages
 from tamp_lightning.data.packing import IGNORE
 from tamp_lightning.errors import InputError
 

@@ -14,6 +14,7 @@ from tamp_lightning.data.readers.item import Items
 from tamp_lightning.evaluation.generate import AnswerModule, Answers, Way
 from tamp_lightning.evaluation.likelihood import LikelihoodModule
 from tamp_lightning.evaluation.predictions import Store
+from tamp_lightning.metrics.reasoning import final_answer
 from tamp_lightning.runs.environment import environment
 
 Model = Callable[[], PreTrainedModel]
@@ -77,13 +78,30 @@ def run_task(task: Task, model: Model, processor: ProcessorMixin, trainer: L.Tra
     trainer.strategy.barrier()
     scores = _scores(task, answers)
     if trainer.is_global_zero:
+        if not task.items.scored:
+            scores["submission"] = _submit(task)
         task.store.finish(task.benchmark, task.items, answers.values, scores)
     trainer.strategy.barrier()
     return scores
 
 
+def _submit(task: Task) -> str:
+    """Write the replies in the form of the benchmark's server; the file's path."""
+    assert task.benchmark.submission is not None
+    records, asked = task.store.records(), range(len(task.items))
+    replies = [final_answer(records[n].reply)[0] if n in records and not records[n].cut else "" for n in asked]
+    name, content = task.benchmark.submission(task.items.items, replies)
+    scratch = task.store.folder / f".{name}.tmp"
+    scratch.write_bytes(content)
+    return str(scratch.replace(task.store.folder / name))
+
+
 def _scores(task: Task, answers: Answers) -> dict[str, Any]:
-    unread = [r for _, r in sorted(task.store.records().items()) if r.bad is not None]
+    records = [record for _, record in sorted(task.store.records().items())]
+    unread = [r for r in records if r.bad is not None]
+    results = answers.results if task.items.scored else {task.benchmark.headline: float("nan")}
+    if cut := sum(r.cut for r in records):
+        results = {**results, "cut_in_reasoning": cut / (len(records) - len(unread))}
     skipped = [{"place": bad.place, "reason": bad.reason} for bad in task.items.bad]
     skipped += [{"place": task.items.places[r.position], "reason": str(r.bad)} for r in unread]
     return {
@@ -91,9 +109,10 @@ def _scores(task: Task, answers: Answers) -> dict[str, Any]:
         "about": task.benchmark.about,
         **task.about,
         "headline": task.benchmark.headline,
-        "results": {k: None if v != v else v for k, v in answers.results.items()},
+        "results": {k: None if v != v else v for k, v in results.items()},
         "questions": len(task.items),
         "skipped": skipped,
+        "notes": list(task.items.notes),
         "seconds": answers.seconds,
         "batch_size": task.way.batch_size,
         "inputs": task.store.inputs,

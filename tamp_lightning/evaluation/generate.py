@@ -18,7 +18,9 @@ from tamp_lightning.data.readers.item import Items
 from tamp_lightning.errors import InputError
 from tamp_lightning.evaluation.examples import Examples, LeftCollator
 from tamp_lightning.evaluation.predictions import Record, Store
+from tamp_lightning.evaluation.reasoning import opened_reasoning, whole_replies
 from tamp_lightning.metrics import LikelihoodChoice
+from tamp_lightning.metrics.reasoning import final_answer
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Way:
     frames: int = 8
     frames_as_pictures: bool = False
     skip_bad: bool = False
+    thinking: bool = False
+    """Let a model reason whose chat template can switch that off."""
 
 
 @dataclass
@@ -65,8 +69,10 @@ class AnswerModule(L.LightningModule):
         super().__init__()
         self.model, self.processor = model.eval(), processor
         self.benchmark, self.items, self.store, self.way = benchmark, items, store, way
-        self.metric = benchmark.metric(items.items)
-        self.likelihood = LikelihoodChoice(len(items)) if way.likelihood else None
+        # None in a split without answers
+        self.metric = benchmark.metric(items.items) if items.scored else None
+        self.likelihood = LikelihoodChoice(len(items)) if way.likelihood and items.scored else None
+        self.opened = opened_reasoning(processor, way.thinking)
         self.answers = Answers()
         self.done = store.records()
 
@@ -88,7 +94,7 @@ class AnswerModule(L.LightningModule):
 
     def loader(self, examples: Examples) -> DataLoader:
         """Batches for `answer`."""
-        return DataLoader(examples, self.way.batch_size, collate_fn=LeftCollator(self.processor))
+        return DataLoader(examples, self.way.batch_size, collate_fn=LeftCollator(self.processor, self.way.thinking))
 
     def on_validation_start(self) -> None:
         """Take over what an earlier run answered."""
@@ -104,7 +110,7 @@ class AnswerModule(L.LightningModule):
         self._score(records)
 
     def answer(self, batch: dict[str, Any]) -> list[Record]:
-        """Generate replies: greedy, special tokens and outer spaces taken off.
+        """Generate replies: greedy, special tokens (but for marks of reasoning) and outer spaces taken off.
 
         Raises:
             InputError: a prompt with its media is too long for the model.
@@ -122,7 +128,7 @@ class AnswerModule(L.LightningModule):
             pad_token_id=tokenizer.pad_token_id,
         )
         tokens = self.model.generate(**inputs, generation_config=config)[:, length:]
-        replies = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        replies = whole_replies(tokenizer, tokens)
         return [self._record(n, reply.strip()) for n, reply in zip(batch["positions"], replies, strict=True)]
 
     def _cast(self, value: Tensor) -> Tensor:
@@ -138,14 +144,19 @@ class AnswerModule(L.LightningModule):
             )
 
     def _record(self, position: int, reply: str, **more: Any) -> Record:
-        return Record(position, self.items.items[position].id, reply, **more)
+        cut = not self.way.likelihood and final_answer(reply, self.opened)[1]
+        return Record(position, self.items.items[position].id, reply, cut=cut, **more)
 
     def _score(self, records: Sequence[Record]) -> None:
-        said = [record for record in records if record.bad is None]
+        asked = [record for record in records if record.bad is None]
+        said = [record for record in asked if not record.cut]
+        if self.metric is None or not asked:
+            return
+        self.metric.cut(torch.tensor([record.position for record in asked if record.cut], dtype=torch.int64))
         if not said:
             return
         positions = [record.position for record in said]
-        update(self.metric, positions, [record.reply for record in said], self.items.items)
+        update(self.metric, positions, [self.answer_of(record) for record in said], self.items.items)
         if self.likelihood is not None and self.benchmark.right is not None:
             width = max(len(record.nll) for record in said)
             nll = torch.full((len(said), width), torch.inf, dtype=torch.float64)
@@ -156,11 +167,18 @@ class AnswerModule(L.LightningModule):
             right = [self.benchmark.right(self.items.items[position]) for position in positions]
             self.likelihood.update(torch.tensor(positions), nll, lengths, torch.tensor(right))
 
+    def answer_of(self, record: Record) -> str:
+        """What the rules of the benchmark are to read of a reply: all of it but its reasoning."""
+        return record.reply if self.way.likelihood else final_answer(record.reply, self.opened)[0]
+
     def on_validation_epoch_end(self) -> None:
         """Merge the metrics of all processes into plain numbers."""
+        self.answers.seconds = time.perf_counter() - self._started
+        if self.metric is None:
+            self.answers.values = [float("nan")] * len(self.items)
+            return
         self.answers.results = {name: float(value) for name, value in self.metric.compute().items()}
         self.answers.values = self.metric.values().tolist()
         if self.likelihood is not None:
             margin = self.likelihood.compute()["margin"]
             self.answers.results["margin"] = float(margin)
-        self.answers.seconds = time.perf_counter() - self._started

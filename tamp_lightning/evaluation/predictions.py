@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tamp_lightning.benchmarks.base import Benchmark
-from tamp_lightning.data.readers.item import Items
+from tamp_lightning.data.readers.item import Item, Items
 from tamp_lightning.files import atomic_write, write_json
 
 KEY_LENGTH = 12
@@ -36,6 +36,8 @@ class Record:
     """Scoring by likelihood: nats of each candidate, summed over its tokens."""
     lengths: tuple[int, ...] = ()
     """Tokens of each candidate."""
+    cut: bool = False
+    """Whether the reply ends within its reasoning."""
 
 
 def digest(content: Any) -> str:
@@ -45,11 +47,17 @@ def digest(content: Any) -> str:
 
 def questions_digest(benchmark: Benchmark, items: Items) -> str:
     """sha256 over everything that is asked: ids, prompts, answers, options, and which media."""
+    shown = benchmark.subtitles
     rows = [
-        [i.id, benchmark.prompt(i), i.target, i.options, [m.label for m in i.media], str(i.subtitles)]
+        [i.id, benchmark.prompt(i), i.target, i.options, [m.label for m in i.media], _subtitles(i) if shown else "None"]
         for i in items.items
     ]
     return digest([items.sha256, rows])
+
+
+def _subtitles(item: Item) -> str:
+    path = item.subtitles
+    return "None" if path is None else f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
 class Store:
@@ -89,7 +97,7 @@ class Store:
         """All records of an unfinished run, by position; a line that is cut off is left out."""
         found: dict[int, Record] = {}
         for path in sorted(self.folder.glob("part-*.jsonl")):
-            for line in path.read_text().splitlines():
+            for line in path.read_text(encoding="utf-8").split("\n"):
                 record = _record(line)
                 if record is not None:
                     found[record.position] = record
@@ -117,7 +125,7 @@ def _record(line: str) -> Record | None:
 def _row(benchmark: Benchmark, items: Items, record: Record, value: float) -> dict[str, Any]:
     item = items.items[record.position]
     target = item.target
-    right = [target] if isinstance(target, str) else target
+    right = [target] if isinstance(target, str) else () if target is None else target
     return {
         "position": record.position,
         "id": record.id,
@@ -129,4 +137,5 @@ def _row(benchmark: Benchmark, items: Items, record: Record, value: float) -> di
         "nll": list(record.nll),
         "score": None if value != value else value,
         "bad": record.bad,
+        "cut": record.cut,
     }

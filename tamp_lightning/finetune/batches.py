@@ -38,6 +38,6 @@ def _pictures(choice: FinetuneData, processor: Any) -> tuple[PictureQuestions, P
 
 def _conversations(choice: FinetuneData, processor: ProcessorMixin) -> tuple[Conversations, Conversations]:
     media = Path(choice.media) if choice.media else None
-    samples = sources.from_llava_json(Path(str(choice.path)), media, None, choice.seed, processor)
+    samples = sources.from_llava_json(Path(str(choice.path)), media, None, choice.seed, processor, choice.bad_rows)
     ours, others = split(len(samples), choice.held_out, choice.seed, str(choice.path))
     return Conversations(samples, ours, choice.seed), Conversations(samples, others, None)

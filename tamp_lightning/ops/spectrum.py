@@ -49,6 +49,8 @@ def _eigenvalues(weight: Tensor) -> Tensor:
     if weight.dim() != 2 or not bool(weight.isfinite().all()) or not bool(weight.any()):
         raise InputError(f"the weight {list(weight.shape)} has to be a finite matrix that is not all zero.")
     values = torch.linalg.svdvals(weight.float()).double().cpu().flip(0)
+    if not bool(values.isfinite().all()):  # too large for float32; a factor changes no exponent
+        values = torch.linalg.svdvals(weight.float() / weight.float().abs().max()).double().cpu().flip(0)
     rounding = max(weight.shape) * torch.finfo(torch.float32).eps
     return values[values > rounding * values[-1]].square()
 

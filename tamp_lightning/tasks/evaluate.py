@@ -14,6 +14,7 @@ from rich.console import Console
 from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from tamp_lightning.benchmarks.registry import BEDS, BENCHMARKS, check_names, question_alone
+from tamp_lightning.benchmarks.submissions import check_submission
 from tamp_lightning.config.recipe import EvaluateRecipe
 from tamp_lightning.data.readers.item import Source
 from tamp_lightning.data.readers.tables import sha256_of
@@ -23,6 +24,7 @@ from tamp_lightning.evaluation.examples import check_accepts
 from tamp_lightning.evaluation.generate import Way
 from tamp_lightning.evaluation.likelihood import check_likelihood
 from tamp_lightning.evaluation.predictions import Store, questions_digest, write_json
+from tamp_lightning.evaluation.reasoning import template_options
 from tamp_lightning.evaluation.scoring import score
 from tamp_lightning.passes.trainer import scoring_trainer
 from tamp_lightning.reporting.benchmarks import figure_table, score_table, write_results
@@ -156,7 +158,10 @@ def _task(
         frames=recipe.frames,
         frames_as_pictures=recipe.frames_as_pictures,
         skip_bad=source.skip_bad,
+        thinking=recipe.thinking,
     )
+    if not items.scored:
+        check_submission(name, benchmark.submission)
     check_accepts(benchmark, items, processor, way.frames_as_pictures)
     if way.likelihood:
         check_likelihood(benchmark, items, processor)
@@ -172,6 +177,7 @@ def _task(
         "dtype": _dtype(recipe, folder, device),
         "frames": [way.frames, way.frames_as_pictures] if asks_video else None,
         "skip_bad": source.skip_bad,
+        **template_options(processor, way.thinking),
     }
     about = {"checkpoint": recipe.model.checkpoint, "answers": recipe.answers, "prompt": recipe.prompt}
     return Task(benchmark, items, Store(place, name, inputs), way, about)
@@ -188,6 +194,12 @@ def _report(scores: list[dict[str, Any]], out: Path, console: Console) -> None:
     write_results(out)
     console.print(score_table(scores))
     console.print(figure_table(scores))
+    for row in scores:
+        for note in row.get("notes", []):
+            console.print(f"{row['benchmark']}: {note}", soft_wrap=True)
+        if "submission" in row:
+            text = f"{row['benchmark']} has no answers here and is not scored; for its server: {row['submission']}"
+            console.print(text, soft_wrap=True)
     console.print(f"predictions and scores: [bold]{out}[/bold]", soft_wrap=True)
 
 

@@ -67,8 +67,8 @@ def calibration_samples(choice: CalibrationChoice, processor: ProcessorMixin) ->
     path = str(choice.path)
     if choice.source == "llava_json":
         media = Path(choice.media) if choice.media else None
-        return sources.from_llava_json(Path(path), media, choice.samples, choice.seed, processor)
-    return sources.from_llava_next_data(path, choice.subset, choice.samples, choice.seed)
+        return sources.from_llava_json(Path(path), media, choice.samples, choice.seed, processor, choice.bad_rows)
+    return sources.from_llava_next_data(path, choice.subset, choice.samples, choice.seed, bad_rows=choice.bad_rows)
 
 
 @dataclass

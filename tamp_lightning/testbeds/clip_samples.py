@@ -6,7 +6,8 @@ import os
 import random
 from pathlib import Path
 
-from tamp_lightning.data.calibration import Messages, Sample, SampleList
+from tamp_lightning.data.calibration import Sample, SampleList
+from tamp_lightning.data.chats import Messages
 from tamp_lightning.data.sources import choose
 from tamp_lightning.files import atomic_write
 from tamp_lightning.resources import cache_folder

@@ -11,6 +11,7 @@ from tamp_lightning.data.readers.fields import (
     option_number,
     optional,
     picture,
+    said,
     text,
     texts,
 )
@@ -38,7 +39,7 @@ def read_scienceqa(source: Source) -> Items:
         place = str(row.get("key") or row["_number"])
         return Item(
             id=place,
-            question=text(row, "question"),
+            question=said(row, "question"),
             target=option_index(row, "answer", len(options)),
             options=options,
             media=(picture(row, "image", source),),
@@ -79,7 +80,7 @@ def read_mmmu(source: Source) -> Items:
     def parse(row: Row) -> Item:
         choice = text(row, "question_type") == "multiple-choice"
         options = texts(row, "options") if choice else ()
-        question = text(row, "question")
+        question = said(row, "question")
         subject = _MMMU_SUBJECT.match(text(row, "id"))
         return Item(
             id=text(row, "id"),
@@ -93,9 +94,15 @@ def read_mmmu(source: Source) -> Items:
     return gather(rows, parse, source, sha256)
 
 
-def _open_answer(row: Row) -> tuple[str, ...]:
-    value = text(row, "answer")
-    return texts(row, "answer") if value.startswith("[") else (value,)
+def _open_answer(row: Row) -> tuple[str, ...] | None:
+    """The answers; a text that holds a list is several, any other is one, also "[Ar]4s2"; None for "" and "?"."""
+    value = optional(row, "answer")
+    if value in ("", "?"):
+        return None
+    try:
+        return texts(row, "answer")
+    except BadRow:
+        return (value,)
 
 
 def _mmmu_pictures(row: Row, said: str, source: Source) -> tuple[Media, ...]:
@@ -118,7 +125,7 @@ def read_muirbench(source: Source) -> Items:
             raise BadRow("image_list is empty")
         return Item(
             id=text(row, "idx"),
-            question=text(row, "question"),
+            question=said(row, "question"),
             target=option_number(row.get("answer"), len(options)),
             options=options,
             media=tuple(Media("image", cell) for cell in pictures),

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from tamp_lightning.errors import InputError
+from tamp_lightning.pictures import to_rgb
 
 
 def frame_range(count: int, fps: float, start: float | None, end: float | None) -> range:
@@ -62,7 +63,7 @@ def to_picture(value: Image.Image | np.ndarray | Tensor) -> Image.Image:
         InputError: an array of another shape or type.
     """
     if isinstance(value, Image.Image):
-        return value.convert("RGB")
+        return to_rgb(value)
     array = np.asarray(value)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or not array.size:
         raise InputError(f"a picture must be uint8 of shape [h,w,3], got {array.dtype} of shape {array.shape}")
@@ -74,6 +75,6 @@ def pixels(picture: Image.Image, size: int) -> Tensor:
 
     Training padded pictures to a square first; the official inference code, and calibration with it, does not.
     """
-    resized = picture.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+    resized = to_rgb(picture).resize((size, size), Image.Resampling.BICUBIC)
     scaled = torch.from_numpy(np.asarray(resized, dtype=np.float32).transpose(2, 0, 1) / 255.0)
     return (scaled - 0.5) / 0.5

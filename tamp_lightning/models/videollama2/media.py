@@ -15,21 +15,22 @@ from torch import Tensor
 from tamp_lightning.errors import InputError
 from tamp_lightning.models.videollama2.frames import frame_range, sample_frames
 from tamp_lightning.models.videollama2.sound import SAMPLE_RATE
+from tamp_lightning.pictures import to_rgb, upright
 
 FOLDER_FPS = 3.0  # a folder of pictures counts as a video at this rate
 _DAMAGED = 0.9  # a file that yields fewer of its frames than this is called damaged
 
 
 def read_image(path: Path) -> Image.Image:
-    """An RGB picture.
+    """A picture by the rules of `to_rgb`.
 
     Raises:
-        InputError: it is missing or no picture; the message names the file.
+        InputError: it is missing, no picture, or of a mode without a scale; the message names the file.
     """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+            return to_rgb(image)
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a picture: {_one_line(error)}") from None
 
 
@@ -151,7 +152,7 @@ def _decode(path: Path, wanted: Collection[int]) -> tuple[dict[int, Image.Image]
         container.streams.video[0].thread_type = "AUTO"
         for frame in container.decode(video=0):
             if seen in wanted:
-                frames[seen] = frame.to_image()
+                frames[seen] = upright(frame)
             seen += 1
             if len(frames) == len(wanted):
                 break
