@@ -44,7 +44,7 @@ class Registry(Mapping[str, Member], Generic[Member]):
         return decorate
 
     def add(self, name: str, member: Member) -> None:
-        """Register a member; the same class or object defined anew, as in a notebook, takes the place of the old one.
+        """Register a member; the same class defined anew, as in a notebook, takes the place of the old one.
 
         Raises:
             InputError: the name is taken by another, or cannot be a recipe's key.
@@ -52,14 +52,17 @@ class Registry(Mapping[str, Member], Generic[Member]):
         if not name.isidentifier():
             raise InputError(f"{self.choice} {name!r} cannot be registered: use letters, digits and _")
         old = self._members.get(name)
-        if old is not None and _origin(old) != _origin(member):
-            raise InputError(f"{self.choice} {name!r} is registered already, by {_origin(old)}: choose another name")
+        if old is not None and old is not member and not _defined_anew(old, member):
+            raise InputError(f"{self.choice} {name!r} is registered already, as {old!r:.80}: choose another name")
         self._members[name] = member
         try:
             for watcher in self.watchers:
                 watcher()
         except InputError:
-            del self._members[name]
+            if old is None:
+                del self._members[name]
+            else:
+                self._members[name] = old
             raise
 
     def load(self, name: object) -> None:
@@ -104,6 +107,8 @@ def _offered(group: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=group)}
 
 
-def _origin(member: object) -> str:
-    kind = member if isinstance(member, type) else type(member)
-    return f"{kind.__module__}.{kind.__qualname__}"
+def _defined_anew(old: object, new: object) -> bool:
+    """Whether both are classes of one name in one module."""
+    if not (isinstance(old, type) and isinstance(new, type)):
+        return False
+    return (old.__module__, old.__qualname__) == (new.__module__, new.__qualname__)

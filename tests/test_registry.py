@@ -42,7 +42,7 @@ def test_watchers_hear_of_every_registration(colours):
 
 
 def test_a_name_belongs_to_one_member_which_may_be_defined_anew(colours):
-    with pytest.raises(ValueError, match=r"colour 'red' is registered already, by .*Red: choose another name"):
+    with pytest.raises(ValueError, match=r"colour 'red' is registered already, as .*Red.*: choose another name"):
         colours.add("red", int)
     old = colours["red"]
     new = type("Red", (), {"__module__": old.__module__, "__qualname__": old.__qualname__})

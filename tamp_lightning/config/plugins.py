@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -32,6 +32,13 @@ def load_members(method: Any) -> None:
     if isinstance(method, Mapping):
         for choice, registry in CHOICES.items():
             registry.load(method.get(choice))
+
+
+def contents(names: Sequence[str]) -> dict[str, str | None]:
+    """Plug-in -> sha256 of its file; None for modules."""
+    files = {name: Path(name) for name in names if name.endswith(".py")}
+    digests = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items() if file.is_file()}
+    return {name: digests.get(name) for name in names}
 
 
 def _load_file(path: Path) -> None:

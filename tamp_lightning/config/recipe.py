@@ -224,6 +224,9 @@ class EvaluateRecipe:
     """easy_vqa, clips: rows beside the model's own: another picture or clip, a grey one, no sound (clips)."""
     out: str | None = None
     """Folder for predictions and scores, shared by checkpoints. Default: runs/evaluate."""
+    plugins: list[str] = field(default_factory=list)
+    """Python files (by path) or modules that register choices of their own; their code runs: name only what you trust.
+    """
     trainer: dict[str, Any] = field(default_factory=dict)
     """Arguments of lightning.Trainer."""
 

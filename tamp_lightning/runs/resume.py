@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 
+from tamp_lightning.config.plugins import contents
 from tamp_lightning.config.recipe import FinetuneRecipe, PruneRecipe
 from tamp_lightning.errors import InputError
 from tamp_lightning.runs.state import is_unfinished, refuse_finished
@@ -33,7 +34,7 @@ def run_path(recipe: PruneRecipe | FinetuneRecipe, name: str, is_first: bool = T
 
 def settings_of(recipe: PruneRecipe) -> dict[str, Any]:
     """What of a recipe decides the result, as JSON values."""
-    settings = asdict(recipe)
+    settings = asdict(recipe) | {"plugins": contents(recipe.plugins)}
     trainer = {key: str(value) for key, value in recipe.trainer.items() if key not in SHOWS_ONLY}
     return {key: value for key, value in settings.items() if key not in NO_MATTER} | {"trainer": trainer}
 
