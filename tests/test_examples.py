@@ -108,7 +108,7 @@ def test_own_token_rule_counts_the_first_tokens(plugin):
     plugin("own_token_rule.py")
     method = {"tokens": "first", "first": {"count": 3}, "allocation": "uniform"}
     result = prune(make_llava(), [as_batch(toys("ttp"))], method=method, **OPTIONS)
-    assert {row["tokens"] for row in result.plan.values()} == {9}
+    assert {row["tokens_per_sample"] for row in result.plan.values()} == {3.0}
     told = {"tokens": "first", "allocation": "uniform", "solver": "wanda", "pattern": "row"}
     assert method_name(told) == "first × uniform × wanda"
     assert "The first tokens of every sample count, whatever their modality; " in method_sentence(told)
@@ -147,7 +147,7 @@ def test_a_bug_in_a_plug_in_keeps_its_own_error(tmp_path):
 
 def test_names_that_another_section_has_are_refused(plugin):
     plugin("own_solver.py")
-    with pytest.raises(ValueError, match="tokens 'by_chance' cannot be registered: another section has this name"):
+    with pytest.raises(ValueError, match="by_chance would be a section of tokens and of solver: choose another name"):
         CHOICES["tokens"].add("by_chance", CHOICES["solver"]["by_chance"])
     assert "by_chance" not in CHOICES["tokens"]
     with pytest.raises(ValueError, match="solver 'plain' cannot be registered: it has to be a frozen dataclass"):

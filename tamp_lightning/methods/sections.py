@@ -38,14 +38,17 @@ class Sections:
             InputError: a member is no frozen dataclass, or has the name of a field or of another choice's section.
         """
         sections: dict[str, type] = {}
+        homes = dict.fromkeys(self._own, "method")
         for choice, classes in members.items():
             for name, member in classes.items():
                 if not is_dataclass(member):
                     raise InputError(f"{choice} {name!r} cannot be registered: it has to be a frozen dataclass")
                 if fields(member):
-                    if name in self._own or name in sections:
-                        raise InputError(f"{choice} {name!r} cannot be registered: another section has this name")
-                    sections[name] = member
+                    if name in homes:
+                        raise InputError(
+                            f"{name} would be a section of {homes[name]} and of {choice}: choose another name"
+                        )
+                    sections[name], homes[name] = member, choice
         own: list[tuple[str, Any, Any]] = [
             (name, Literal[tuple(names[name])] if name in names else hint, _copy(old))
             for name, (hint, old) in self._own.items()
