@@ -18,6 +18,7 @@ from tamp_lightning.methods.towers import Towers
 
 # How inputs of towers are called; masks and grids beside them are not media.
 _MEDIA = ("pixel_values", "input_features", "input_values")
+_NOT_MEDIA = ("inputs_embeds", "mask", "valid", "sample_ids")
 
 __all__ = ["AUDIO", "IMAGE", "TEXT", "VIDEO", "ModelFacts", "find_facts", "media_of", "tower_linears"]
 
@@ -30,7 +31,9 @@ class ModelFacts:
         blocks: dotted path of the decoder's ModuleList in the model, e.g. ``model.language_model.layers``.
         linears: per block, its prunable linears, in module order.
         modality_ids: placeholder token id -> IMAGE, VIDEO or AUDIO.
-        self_attention: whether every block attends from the sequence's tokens to the sequence's tokens.
+        self_attention: whether token rules that choose by attention can be used.
+        attention: per block, whether it attends from the sequence's tokens to the sequence's tokens (blocks of linear
+            attention, convolution or state spaces do not); empty = all do. Found by `stream.rehearsal`.
         towers: the linears of towers and projector that may be pruned; empty where they stay dense.
     """
 
@@ -39,6 +42,11 @@ class ModelFacts:
     modality_ids: dict[int, int]
     self_attention: bool = True
     towers: tuple[Linear, ...] = ()
+    attention: tuple[bool, ...] = ()
+
+    def attends(self, block: int) -> bool:
+        """Whether block number ``block`` has the self-attention that token rules can choose by."""
+        return not self.attention or self.attention[block]
 
     @property
     def all_linears(self) -> tuple[Linear, ...]:
@@ -92,8 +100,13 @@ class ModelFacts:
 
 
 def media_of(batch: Mapping[str, Tensor]) -> list[str]:
-    """Names of a batch's inputs that hold pictures, videos or sounds."""
-    return [key for key in batch if key.startswith(_MEDIA)]
+    """Names of a batch's inputs that hold pictures, videos or sounds: by name, or numbers of three or more axes."""
+    return [key for key, value in batch.items() if any(name in key for name in _MEDIA) or _is_medium(key, value)]
+
+
+def _is_medium(key: str, value: Tensor) -> bool:
+    measured = isinstance(value, Tensor) and value.is_floating_point() and value.ndim >= 3
+    return measured and not any(name in key for name in _NOT_MEDIA)
 
 
 def find_facts(

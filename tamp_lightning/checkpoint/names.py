@@ -115,7 +115,8 @@ def _refuse_converted(converted: dict[str, WeightConverter], names: dict[str, st
             how = " and ".join(type(operation).__name__ for operation in converter.operations)
             raise ValueError(
                 f"{key} is not stored as it is used: transformers makes {names[key]} of it by {how}; "
-                "decoder blocks whose tensors are merged, split or stacked on loading are not supported"
+                "decoder blocks whose tensors are merged, split or stacked on loading cannot be pruned from disk; load "
+                "it with from_pretrained and prune it in memory"
             )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tamp_lightning.distributed.share import Share
 from tamp_lightning.methods.method import Method
+from tamp_lightning.passes.callbacks.attention import check_attention
 from tamp_lightning.passes.contract import BlockPass, Task, Walk
 from tamp_lightning.stream.base import Stream
 from tamp_lightning.stream.cache import ActivationCache, CachedBatch, CacheSpace
@@ -47,9 +48,8 @@ class TampModule(BlockPass):
         self, stream: Stream, method: Method, measured: int = 0, pruned: int = 0, space: CacheSpace | None = None
     ) -> None:
         super().__init__()
-        if method.token_rule.needs_attention and not stream.facts.self_attention:
-            name, rule = type(stream.model).__name__, method.tokens
-            raise ValueError(f"tokens {rule} needs self-attention in every block, which {name} lacks: use tokens all")
+        if method.token_rule.needs_attention:
+            check_attention(stream.model, stream.facts, method.tokens)
         self.automatic_optimization = False
         self.strict_loading = False
         self.clock = nn.Parameter(torch.zeros(()))

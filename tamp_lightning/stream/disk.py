@@ -15,6 +15,7 @@ from tamp_lightning.checkpoint.writer import TOWERS, ShardWriter, refuse_existin
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.ops.masks import all_finite, keep_where
 from tamp_lightning.stream.base import check_pruned
+from tamp_lightning.stream.rehearsal import rehearse
 
 
 class DiskStream:
@@ -57,7 +58,8 @@ class DiskStream:
         self.device = torch.device(device)
         self.towers = towers or Towers()
         opened = Checkpoint.open(source, dtype, include, exclude, self.towers)
-        self.reader, self.model, self.facts, self._keys = opened.reader, opened.model, opened.facts, opened.keys
+        self.reader, self.model, self._keys = opened.reader, opened.model, opened.keys
+        self.facts = rehearse(opened.model, opened.facts)
         self._towers = {linear.name: linear for linear in self.facts.towers}
         parts = {TOWERS: self.facts.towers, **dict(enumerate(self.facts.linears))}
         pruned = {part: [_key(linear) for linear in linears] for part, linears in parts.items()}

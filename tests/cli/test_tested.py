@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tamp_lightning.cli import doctor, main, run
-from tamp_lightning.cli.tested import outside, pins, known_range
+from tamp_lightning.cli.tested import known_range, outside, pins
 
 ROOT = Path(__file__).parents[2]
 RANGE = {"transformers": ("5.20.0", "5.24.0"), "torch": ("2.13.0", "2.13.0")}

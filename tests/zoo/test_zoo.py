@@ -17,6 +17,7 @@ from tamp_lightning.stream import DiskStream, MemoryStream, Stream
 
 from ..conftest import hashes
 from .families import FAMILIES, KINDS, NUMBERS, Family
+from .newer import NEWER
 
 BLOCKS = 4
 
@@ -58,9 +59,9 @@ def logits(model: PreTrainedModel, family: Family) -> Iterator[Tensor]:
         yield model(**batch, use_cache=False).logits
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", FAMILIES | NEWER)
 def test_family(name: str, tmp_path: Path) -> None:
-    family = FAMILIES[name]
+    family = (FAMILIES | NEWER)[name]
     model, last = family.make(), LastBlock()
     stream = MemoryStream(model)
     pruned = prune(stream, family, last)
