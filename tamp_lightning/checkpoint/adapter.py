@@ -17,6 +17,9 @@ _BUILT_IN = "tamp_lightning.models.adapters"
 # Masks over the tokens of the sequence; all others are over pixels or sound.
 _TOKEN_MASKS = ("attention_mask", "cross_attention_mask")
 
+ROUTERS = (r"(^|\.)router(\.|$)", r"(^|\.)shared_expert_gate$")
+"""Linears that choose experts, or how much the shared one counts; most families have a bare weight there."""
+
 
 class Adapter:
     """Where a family keeps what pruning needs. As it stands it follows transformers' conventions.
@@ -59,9 +62,10 @@ class Adapter:
     def dense(self, model: PreTrainedModel) -> Sequence[str]:
         """Regular expressions on names of linears, relative to their block, that are never pruned.
 
-        Such are linears that read something else than the sequence's tokens, which statistics over tokens do not cover.
+        Such are linears that read something else than the sequence's tokens, which statistics over tokens do not cover,
+        and those that choose experts: they are tiny, and a choice that tips over changes everything behind it.
         """
-        return ()
+        return ROUTERS
 
     def placeholders(self, config: PreTrainedConfig) -> dict[int, int]:
         """Token id -> IMAGE, VIDEO or AUDIO: `image_token_id`, `image_token_index` and so on.

@@ -132,7 +132,6 @@ def find_facts(
         raise ValueError(f"{type(model).__name__} is an encoder-decoder; only decoder-only language models are pruned")
     blocks = adapter.blocks(model)
     path = next(path for path, module in model.named_modules() if module is blocks)
-    _refuse_stacked(path, blocks)
     dense = [re.compile(pattern) for pattern in adapter.dense(model)]
     found = [
         f"{path}.{index}.{name}"
@@ -140,7 +139,9 @@ def find_facts(
         for name, module in block.named_modules()
         if isinstance(module, nn.Linear) and not any(pattern.search(name) for pattern in dense)
     ]
-    chosen = set(_choose(found, include, exclude, "the decoder blocks"))
+    stacked = _stacked(path, blocks)
+    chosen = set(_choose([*found, *stacked], include, exclude, "the decoder blocks"))
+    _refuse_stacked([name for name in stacked if name in chosen])
     if not chosen:
         raise ValueError(
             f"no linear left to prune in {path} ({len(found)} found, include={list(include)}, "
@@ -211,14 +212,24 @@ def _agree(given: Tensor, by_placeholder: Tensor) -> bool:
     return torch.equal(given[placed].long(), by_placeholder[placed])
 
 
-def _refuse_stacked(path: str, blocks: nn.ModuleList) -> None:
-    """Refuse stacked experts: they are no nn.Linear, so most weights would silently stay as they are."""
-    for name, module in blocks.named_modules():
-        stacked = [key for key, value in module.named_parameters(recurse=False) if value.ndim >= 3]
-        if stacked and not isinstance(module, nn.modules.conv._ConvNd):
-            raise ValueError(
-                f"{path}.{name}.{stacked[0]} stacks several matrices (a mixture of experts), which is not supported"
-            )
+def _stacked(path: str, blocks: nn.ModuleList) -> list[str]:
+    """Full names of the parameters that stack several matrices, as experts do."""
+    return [
+        f"{path}.{name}.{key}"
+        for name, module in blocks.named_modules()
+        for key, value in module.named_parameters(recurse=False)
+        if value.ndim >= 3 and not isinstance(module, nn.modules.conv._ConvNd)
+    ]
+
+
+def _refuse_stacked(names: Sequence[str]) -> None:
+    """Refuse stacked experts, unless they are left out: most weights would silently stay as they are."""
+    if names:
+        module = names[0].split(".")[-2]
+        raise ValueError(
+            f"{names[0]} stacks several matrices (a mixture of experts), which cannot be pruned yet: "
+            f"leave them dense with exclude: ['{module}\\.'], and all other linears are pruned"
+        )
 
 
 def _choose(

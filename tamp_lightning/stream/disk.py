@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.checkpoint.opened import Checkpoint
 from tamp_lightning.checkpoint.reader import FLOATS
-from tamp_lightning.checkpoint.skeleton import compute_dtypes, load_skeleton
+from tamp_lightning.checkpoint.skeleton import compute_dtypes, load_converted, load_skeleton
 from tamp_lightning.checkpoint.writer import TOWERS, ShardWriter, refuse_existing
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.ops.masks import all_finite, keep_where
@@ -120,7 +120,11 @@ class DiskStream:
         if index not in self._loaded:
             tensors = self._read(index, {} if dense else self._writer.place)
             self._refuse_non_finite(index, tensors)
-            block.load_state_dict(tensors, assign=True)
+            made = self._keys.converted[index]
+            block.load_state_dict(tensors, assign=True, strict=not made)
+            if made:
+                load_converted(self.model, self.reader, made, self.device)
+                block.requires_grad_(False)
             self._loaded.add(index)
         return block
 

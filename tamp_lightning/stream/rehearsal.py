@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from tamp_lightning.checkpoint.facts import ModelFacts
-from tamp_lightning.compat.modeling import sdpa_mask
+from tamp_lightning.compat.modeling import ALL_EXPERTS_FUNCTIONS, sdpa_mask
 from tamp_lightning.stream.calls import move, own_stores, refuse_calls
 from tamp_lightning.stream.stubs import Seen, run_stubs
 from tamp_lightning.stream.verify import token_guard
@@ -132,13 +132,19 @@ def _emptied(value: Tensor, inside: bool) -> Tensor:
 
 @contextmanager
 def _noted(decoder: nn.Module) -> Iterator[list[bool] | None]:
-    """Whether attention, as it is called inside, is paid by the tokens to the tokens; None where that does not show."""
+    """Whether attention, as it is called inside, is paid by the tokens to the tokens; None where that does not show.
+
+    Experts are not run: which tokens they get depends on numbers.
+    """
     found: list[bool] = []
 
     def attend(_: nn.Module, query: Tensor, key: Tensor, value: Tensor, *__: Any, **___: Any) -> tuple[Tensor, None]:
         found.append(query.shape[2] == key.shape[2])
         return value.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[-1]), None
 
+    ALL_EXPERTS_FUNCTIONS.register(IMPLEMENTATION, lambda _, hidden, *__, **___: torch.empty_like(hidden))
+    if isinstance(decoder, PreTrainedModel):
+        decoder.set_experts_implementation(IMPLEMENTATION)
     AttentionInterface.register(IMPLEMENTATION, attend)
     AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
     if isinstance(decoder, PreTrainedModel) and decoder.config._attn_implementation == "sdpa":

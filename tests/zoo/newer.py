@@ -11,6 +11,7 @@ from torch import Tensor
 from .families import (
     AUDIO,
     IMAGE,
+    MROPE,
     QWEN3_VISION,
     QWEN_GRIDS,
     QWEN_TYPES,
@@ -168,6 +169,43 @@ def latent_attention() -> Any:
     )  # fmt: skip
 
 
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8}
+DENSE_EXPERTS = (r"experts\.",)
+
+
+def mixtral() -> Any:
+    return text(tf.MixtralConfig, num_local_experts=4)
+
+
+def qwen3_vl_moe() -> Any:
+    sizes = {**TEXT, "rope_parameters": MROPE, **EXPERTS}
+    return tf.Qwen3VLMoeConfig(
+        vision_config=QWEN3_VISION, text_config=sizes, image_token_id=IMAGE, video_token_id=VIDEO,
+        vision_start_token_id=80, vision_end_token_id=81,
+    )  # fmt: skip
+
+
+def qwen3_5_moe() -> Any:
+    dense = qwen3_5(LINEAR, LINEAR, LINEAR, FULL).to_dict()
+    return tf.Qwen3_5MoeConfig(
+        vision_config={k: v for k, v in dense["vision_config"].items() if k != "model_type"},
+        text_config={
+            **{k: v for k, v in dense["text_config"].items() if k != "model_type"},
+            **EXPERTS,
+            "shared_expert_intermediate_size": 24,
+        },
+        image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=80, vision_end_token_id=81,
+    )  # fmt: skip
+
+
+def gemma4_moe() -> Any:
+    return gemma4(enable_moe_block=True, num_experts=4, top_k_experts=2, moe_intermediate_size=16)
+
+
+def llama4_moe() -> Any:
+    return llama4(moe_layers=[0, 1, 2, 3])
+
+
 NEWER: dict[str, Family] = {
     "qwen3_5": qwen3_5_family(LINEAR, LINEAR, LINEAR, FULL, linears=3 * 8 + 7),
     "qwen3_5_first_full": qwen3_5_family(FULL, LINEAR, LINEAR, FULL, linears=2 * 8 + 2 * 7),
@@ -181,5 +219,32 @@ NEWER: dict[str, Family] = {
     "phi4_multimodal": Family("Phi4MultimodalForCausalLM", phi4, {"image": crops}, linears=4 * 4),
     "blip2": Family("Blip2ForConditionalGeneration", blip2, {"image": pixels(1, 4)}, optional=False, linears=4 * 6),
     "llama4_dense": Family("Llama4ForCausalLM", llama4),
+    "mixtral": Family("MixtralForCausalLM", mixtral, linears=4 * 4, exclude=DENSE_EXPERTS),
+    "qwen3_vl_moe": Family(
+        "Qwen3VLMoeForConditionalGeneration",
+        qwen3_vl_moe,
+        {"image": QWEN_GRIDS["image"]},
+        QWEN_TYPES,
+        linears=4 * 4,
+        tolerance=2e-6,
+        exclude=DENSE_EXPERTS,
+    ),
+    "qwen3_5_moe": Family(
+        "Qwen3_5MoeForConditionalGeneration",
+        qwen3_5_moe,
+        {"image": QWEN_GRIDS["image"]},
+        QWEN_TYPES,
+        linears=3 * 8 + 7,
+        exclude=DENSE_EXPERTS,
+    ),
+    "gemma4_moe": Family(
+        "Gemma4ForConditionalGeneration",
+        gemma4_moe,
+        {"image": placed_patches},
+        QWEN_TYPES,
+        linears=2 * 7 + 2 * 6,
+        exclude=DENSE_EXPERTS,
+    ),
+    "llama4_moe": Family("Llama4ForCausalLM", llama4_moe, exclude=DENSE_EXPERTS),
     "latent_attention": Family("DeepseekV3ForCausalLM", latent_attention, linears=4 * 8),
 }
