@@ -14,6 +14,7 @@ from tamp_lightning.checkpoint.adapter import AUDIO, IMAGE, TEXT, VIDEO, adapter
 from tamp_lightning.checkpoint.linear import OUTSIDE, Linear
 from tamp_lightning.checkpoint.names import KeyMap, stored_linear
 from tamp_lightning.checkpoint.reader import CheckpointReader
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.towers import Towers
 
 # How inputs of towers are called; masks and grids beside them are not media.
@@ -57,7 +58,7 @@ class ModelFacts:
         """The same facts, with every linear's key on disk.
 
         Raises:
-            ValueError: a linear is not stored as one tensor of its own, or not as plain floating point.
+            InputError: a linear is not stored as one tensor of its own, or not as plain floating point.
         """
         linears = tuple(tuple(stored_linear(one, keys, reader) for one in block) for block in self.linears)
         return replace(self, linears=linears, towers=tuple(stored_linear(one, keys, reader) for one in self.towers))
@@ -75,12 +76,12 @@ class ModelFacts:
             int64 tensor [B, n].
 
         Raises:
-            ValueError: the batch has neither, or pictures, videos or sounds without a token that stands for them.
+            InputError: the batch has neither, or pictures, videos or sounds without a token that stands for them.
         """
         modality = self._modality(batch)
         media = media_of(batch)
         if media and not bool((modality != TEXT).any()):
-            raise ValueError(
+            raise InputError(
                 f"the batch has {media[0]}, but every token in it counts as text: its placeholders are not among "
                 f"the model's ({sorted(self.modality_ids) or 'none known'}); an adapter can name them"
             )
@@ -89,7 +90,7 @@ class ModelFacts:
     def _modality(self, batch: Mapping[str, Tensor]) -> Tensor:
         given, ids = batch.get("mm_token_type_ids"), batch.get("input_ids")
         if ids is None and given is None:
-            raise ValueError(f"cannot tell modalities: no input_ids or mm_token_type_ids among {sorted(batch)}")
+            raise InputError(f"cannot tell modalities: no input_ids or mm_token_type_ids among {sorted(batch)}")
         if ids is None:
             assert given is not None
             return given.long()
@@ -124,12 +125,12 @@ def find_facts(
         towers: what of towers and projector is pruned; None = nothing.
 
     Raises:
-        ValueError: no decoder blocks, an architecture that cannot be pruned block by block, a pattern that is
+        InputError: no decoder blocks, an architecture that cannot be pruned block by block, a pattern that is
             no regular expression or finds no linear, no linear left, or a linear whose weight is shared.
     """
     adapter = adapter_of(model.config)
     if model.config.is_encoder_decoder:
-        raise ValueError(f"{type(model).__name__} is an encoder-decoder; only decoder-only language models are pruned")
+        raise InputError(f"{type(model).__name__} is an encoder-decoder; only decoder-only language models are pruned")
     blocks = adapter.blocks(model)
     path = next(path for path, module in model.named_modules() if module is blocks)
     dense = [re.compile(pattern) for pattern in adapter.dense(model)]
@@ -143,7 +144,7 @@ def find_facts(
     chosen = set(_choose([*found, *stacked], include, exclude, "the decoder blocks"))
     _refuse_stacked([name for name in stacked if name in chosen])
     if not chosen:
-        raise ValueError(
+        raise InputError(
             f"no linear left to prune in {path} ({len(found)} found, include={list(include)}, "
             f"exclude={list(exclude)}): relax the patterns"
         )
@@ -187,17 +188,17 @@ def _find_towers(model: PreTrainedModel, blocks: str, towers: Towers) -> tuple[s
         towers: which of them are wanted.
 
     Raises:
-        ValueError: there are none, or a pattern is no regular expression or finds none of them.
+        InputError: there are none, or a pattern is no regular expression or finds none of them.
     """
     found = tower_linears(model, blocks)
     if not found:
-        raise ValueError(
+        raise InputError(
             f"towers.sparsity is {towers.sparsity}, but {type(model).__name__} has no linear outside of its decoder "
             "of which it is known what in its input is padding: leave it 0"
         )
     chosen = tuple(_choose(found, towers.include, towers.exclude, "towers and projector", "towers."))
     if not chosen:
-        raise ValueError(
+        raise InputError(
             f"no linear of towers and projector left to prune ({len(found)} found, include={towers.include}, "
             f"exclude={towers.exclude}): relax the patterns"
         )
@@ -226,7 +227,7 @@ def _refuse_stacked(names: Sequence[str]) -> None:
     """Refuse stacked experts, unless they are left out: most weights would silently stay as they are."""
     if names:
         module = names[0].split(".")[-2]
-        raise ValueError(
+        raise InputError(
             f"{names[0]} stacks several matrices (a mixture of experts), which cannot be pruned yet: "
             f"leave them dense with exclude: ['{module}\\.'], and all other linears are pruned"
         )
@@ -246,10 +247,10 @@ def _compile(pattern: str, role: str, names: Sequence[str], place: str) -> re.Pa
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"{role} pattern '{pattern}' is not a regular expression: {error}") from None
+        raise InputError(f"{role} pattern '{pattern}' is not a regular expression: {error}") from None
     if not any(compiled.search(name) for name in names):
         kinds = sorted({name.rpartition(".")[2] for name in names})
-        raise ValueError(
+        raise InputError(
             f"{role} pattern '{pattern}' finds no linear of {place} ({', '.join(kinds)}); "
             f"it is searched in full names such as '{names[0] if names else ''}', so correct or drop it"
         )
@@ -268,4 +269,4 @@ def _refuse_shared(model: PreTrainedModel, linears: set[str]) -> None:
         for name in names:
             if name.removesuffix(".weight") in linears:
                 others = [other for other in names if other != name]
-                raise ValueError(f"{name} is shared with {', '.join(others)}, pruning it would change both: exclude it")
+                raise InputError(f"{name} is shared with {', '.join(others)}, pruning it would change both: exclude it")

@@ -17,6 +17,7 @@ from tamp_lightning.compat.loading import (
     get_model_conversion_mapping,
     rename_source_key,
 )
+from tamp_lightning.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def map_keys(model: PreTrainedModel, reader: CheckpointReader, blocks: str) -> K
     """Map the checkpoint's keys to ``model``, whose decoder blocks are at the dotted path ``blocks``.
 
     Raises:
-        ValueError: keys are missing or unexpected, or a shape does not fit.
+        InputError: keys are missing or unexpected, or a shape does not fit.
     """
     names, converted = _rename(model, reader.shard_of)
     _refuse_ambiguous(names, converted)
@@ -60,7 +61,7 @@ def map_keys(model: PreTrainedModel, reader: CheckpointReader, blocks: str) -> K
         if name not in shapes:
             continue
         if key not in converted and reader.info(key).shape != shapes[name]:
-            raise ValueError(f"{key} has shape {reader.info(key).shape} on disk, but the model needs {shapes[name]}")
+            raise InputError(f"{key} has shape {reader.info(key).shape} on disk, but the model needs {shapes[name]}")
         if (match := pattern.fullmatch(name)) and key in converted:
             made[int(match[1])].append(key)
         elif match:
@@ -76,7 +77,7 @@ def stored_linear(linear: Linear, keys: KeyMap, reader: CheckpointReader) -> Lin
     """The same linear with its key on disk.
 
     Raises:
-        ValueError: its weight is not stored as one tensor of its own, or not as plain floating point (an undeclared
+        InputError: its weight is not stored as one tensor of its own, or not as plain floating point (an undeclared
             quantisation).
     """
     inside = linear.block != OUTSIDE
@@ -84,12 +85,12 @@ def stored_linear(linear: Linear, keys: KeyMap, reader: CheckpointReader) -> Lin
     if key is None:
         source = keys.sources.get(f"{linear.full}.weight", "other tensors")
         remedy = "exclude it, or load it with from_pretrained and prune it in memory" if inside else "exclude it with"
-        raise ValueError(
+        raise InputError(
             f"{linear.full}.weight is not stored as it is used: transformers makes it of {source}, which cannot be "
             f"written back: {remedy}{'' if inside else ' towers.exclude'}"
         )
     if reader.info(key).dtype not in FLOATS:
-        raise ValueError(f"{key} is stored as {reader.info(key).dtype}; only {', '.join(FLOATS)} can be pruned")
+        raise InputError(f"{key} is stored as {reader.info(key).dtype}; only {', '.join(FLOATS)} can be pruned")
     return replace(linear, key=key)
 
 
@@ -131,7 +132,7 @@ def _refuse_ambiguous(names: dict[str, str], converted: dict[str, WeightConverte
     first: dict[str, str] = {}
     for key, name in names.items():
         if key not in converted and first.setdefault(name, key) != key:
-            raise ValueError(f"{first[name]} and {key} of the checkpoint both mean {name}: remove one")
+            raise InputError(f"{first[name]} and {key} of the checkpoint both mean {name}: remove one")
 
 
 def _check_complete(
@@ -159,7 +160,7 @@ def _check_complete(
     for what, left in (("lacks", info.missing_keys), ("has unexpected", info.unexpected_keys)):
         if left:
             some = ", ".join(sorted(left)[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
-            raise ValueError(f"{reader.folder} {what} tensors for {type(model).__name__}: {some}")
+            raise InputError(f"{reader.folder} {what} tensors for {type(model).__name__}: {some}")
     return missing
 
 

@@ -46,7 +46,7 @@ class Checkpoint:
             towers: what of towers and projector is pruned; None = nothing.
 
         Raises:
-            ValueError: it is no checkpoint, damaged, or of a kind that cannot be pruned; or a pattern is wrong.
+            InputError: it is no checkpoint, damaged, or of a kind that cannot be pruned; or a pattern is wrong.
         """
         reader = CheckpointReader(folder)
         return cls.of(reader, build_skeleton(reader, dtype), include, exclude, towers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -17,6 +18,7 @@ usage: tamp run RECIPE [--key=value ...]   do what a recipe says; keys override 
                                            reads headers only
        tamp export RUN_OR_CHECKPOINT --format bitmask|dense --out DIR
                                            store a pruned checkpoint without its zeros, or turn that back
+       tamp bench CHECKPOINT [--out FILE]  a pruned checkpoint dense and compressed: prefill, tokens/s, memory
        tamp report RUN [RUN ...] [--figures DIR] [--out FILE]
                                            a run's report.html anew, or several runs compared; figures for papers
        tamp recipes                        names of the shipped recipes
@@ -30,6 +32,8 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `tamp` and `python -m tamp_lightning`; Ctrl-C ends it without a traceback."""
     args = list(sys.argv[1:] if arguments is None else arguments)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # other libraries' bars fill a log; read when tqdm is imported
     try:
         _command(args)
     except KeyboardInterrupt:
@@ -58,6 +62,10 @@ def _command(args: list[str]) -> None:
         from tamp_lightning.cli.run import export_checkpoint, report_runs
 
         (export_checkpoint if args[0] == "export" else report_runs)(args[1:])
+    elif args[:1] == ["bench"]:
+        from tamp_lightning.cli.run import bench_checkpoint
+
+        bench_checkpoint(args[1:])
     elif args[:1] == ["evaluate"]:
         from tamp_lightning.cli.run import run
 

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from traceback import walk_tb
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, set_parsing_settings
@@ -20,6 +19,7 @@ from rich.markup import escape
 from tamp_lightning.cli.tested import untested
 from tamp_lightning.config.check import Checker, UsageError, did_you_mean, read_mapping
 from tamp_lightning.config.recipe import RECIPES
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.resources import find_recipe
 
@@ -111,7 +111,7 @@ def parse(name: str, overrides: Sequence[str]) -> tuple[Any, Path, str]:
         config = parser.parse_args([f"--config={path}", *(f"--{key}={value}" for key, value in given)])
         built = parser.instantiate(config)
         recipe = RECIPES[task](**{f.name: built[f.name] for f in dataclasses.fields(RECIPES[task])})
-    except (UsageError, ValueError) as error:
+    except InputError as error:
         place = "command line" if _overridden(str(error), given) else path.name
         raise UsageError(f"{place}: {error}") from None
     return recipe, path, parser.dump(config, skip_unset=False)
@@ -155,13 +155,10 @@ def quieten() -> None:
 def is_refusal(error: Exception) -> bool:
     """Whether an error says what the user can put right; any other is a bug and keeps its traceback.
 
-    Refusals are UsageErrors, what the operating system refuses (no file, no space, no permission), impossible trainer
-    settings, and ValueErrors that this package raises itself.
+    Refusals are InputErrors, what the operating system refuses (no file, no space, no permission), and trainer
+    settings that Lightning calls impossible.
     """
-    if isinstance(error, UsageError | OSError) or type(error).__name__ == "MisconfigurationException":
-        return True
-    raised_in = [frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)]
-    return isinstance(error, ValueError) and Path(raised_in[-1]).is_relative_to(Path(__file__).parents[1])
+    return isinstance(error, InputError | OSError) or type(error).__name__ == "MisconfigurationException"
 
 
 def run(name: str, overrides: Sequence[str]) -> None:
@@ -205,6 +202,15 @@ def export_checkpoint(args: Sequence[str]) -> None:
 
         quieten()
         run_export(options.checkpoint, options.format, Path(options.out), Console())
+
+
+def bench_checkpoint(arguments: Sequence[str]) -> None:
+    """Print what a pruned checkpoint takes, dense and compressed."""
+    with refusals_in_one_line():
+        from tamp_lightning.tasks.bench import bench
+
+        quieten()
+        bench(arguments, Console())
 
 
 def report_runs(arguments: Sequence[str]) -> None:

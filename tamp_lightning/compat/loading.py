@@ -24,6 +24,7 @@ from transformers.core_model_loading import (
     revert_weight_conversion,
 )
 from transformers.modeling_utils import LoadStateDictConfig
+from transformers.quantizers import auto
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
@@ -63,6 +64,9 @@ INTERNALS: dict[str, str] = {
     "transformers.modeling_utils.PreTrainedModel._get_dtype_plan": "which tensors a model keeps in float32",
     "transformers.modeling_utils.PreTrainedModel._adjust_missing_and_unexpected_keys": "what a checkpoint may lack",
     "transformers.core_model_loading.WeightTransform.was_used": "saving under the names that were loaded",
+    "transformers.quantizers.auto.LOADING_ATTRIBUTES_CONFIG_TYPES": "asking for compressed linears at load",
+    "transformers.quantizers.base.HfQuantizer.param_needs_quantization": "leaving a linear empty until it is replaced",
+    "transformers.quantizers.base.HfQuantizer.param_element_size": "reserving no memory for dense weights",
     "transformers.quantizers.base.HfQuantizer.update_weight_conversions": "expanding weights while they load",
     "transformers.quantizers.base.HfQuantizer._process_model_before_weight_loading": "checking weight files",
     "transformers.quantizers.base.HfQuantizer._process_model_after_weight_loading": "saving what was expanded as dense",
@@ -96,6 +100,11 @@ def keep_conversions(model: PreTrainedModel, conversions: Sequence[WeightTransfo
 
 
 def register_quantizer(method: str, config: type[QuantizationConfigMixin], quantizer: type[HfQuantizer]) -> None:
-    """What transformers' own decorators do, but a second time too: they refuse a module that is imported anew."""
+    """What transformers' own decorators do, but a second time too: they refuse a module that is imported anew.
+
+    The loading attributes of a ``quantization_config=`` argument are heeded only for configs that stand in a list.
+    """
     AUTO_QUANTIZATION_CONFIG_MAPPING[method] = config
     AUTO_QUANTIZER_MAPPING[method] = quantizer
+    others = (c for c in auto.LOADING_ATTRIBUTES_CONFIG_TYPES if c.__name__ != config.__name__)
+    auto.LOADING_ATTRIBUTES_CONFIG_TYPES = (*others, config)  # type: ignore[assignment]

@@ -14,6 +14,7 @@ from tamp_lightning.checkpoint.names import KeyMap
 from tamp_lightning.checkpoint.opened import Checkpoint
 from tamp_lightning.checkpoint.reader import FLOATS, CheckpointReader
 from tamp_lightning.checkpoint.writer import ShardWriter
+from tamp_lightning.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Target:
         """Read the headers of a checkpoint.
 
         Raises:
-            ValueError: it is no checkpoint, damaged, or of a kind that cannot be pruned.
+            InputError: it is no checkpoint, damaged, or of a kind that cannot be pruned.
         """
         opened = Checkpoint.open(folder)
         return cls(folder, opened.reader, opened.model, opened.facts, opened.keys)
@@ -50,20 +51,20 @@ class Target:
         """Key on disk of a parameter.
 
         Raises:
-            ValueError: it is not stored as one tensor of its own.
+            InputError: it is not stored as one tensor of its own.
         """
         head, _, rest = parameter.removeprefix(f"{self.facts.blocks}.").partition(".")
         if parameter.startswith(f"{self.facts.blocks}."):
             return self.keys.blocks[int(head)][rest]
         if parameter not in self.keys.outside:
-            raise ValueError(f"{parameter} is not stored as it is used, so it cannot be trained: use train: blocks")
+            raise InputError(f"{parameter} is not stored as it is used, so it cannot be trained: use train: blocks")
         return self.keys.outside[parameter]
 
     def keys_of(self, model: PreTrainedModel, names: Iterable[str]) -> dict[str, list[str]]:
         """Keys on disk of each named parameter of `model`; a tied one may be stored under several.
 
         Raises:
-            ValueError: one is not stored as one tensor of its own.
+            InputError: one is not stored as one tensor of its own.
         """
         aliases: dict[int, list[str]] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tamp_lightning.checkpoint.adapter import AUDIO, IMAGE, TEXT, VIDEO, Adapter, register
+from tamp_lightning.errors import InputError
 
 __all__ = ["AUDIO", "IMAGE", "TEXT", "VIDEO", "Adapter", "register"]
 
@@ -65,7 +66,7 @@ class Gemma4Adapter(Adapter):
         """Every token is real, if no picture is filled up."""
         for key in ("image_position_ids", "video_position_ids"):
             if key in batch and bool((batch[key] < 0).any()):
-                raise ValueError(
+                raise InputError(
                     f"{key} marks padding, and which tokens it becomes in the towers of {type(model).__name__} is not "
                     "known: leave towers.sparsity 0, or calibrate with pictures of one size"
                 )

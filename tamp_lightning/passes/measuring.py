@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.distributed.together import merged
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.allocation import Das
 from tamp_lightning.ops.diversity import pairs_present
 from tamp_lightning.ops.scores import wanda
@@ -55,7 +56,7 @@ class SampleRows:
         """Rows of all processes' samples [samples, ...], which are then forgotten.
 
         Raises:
-            ValueError: no token reached the linear.
+            InputError: no token reached the linear.
         """
         rows = merged(pl_module.share, self._rows.pop(linear, {}))
         if not rows:
@@ -75,7 +76,7 @@ class OutputMeter:
         """Keep the cosines of each sample, by sample id, so that neither order nor padding matters.
 
         Raises:
-            ValueError: a linear's output is NaN or infinite on a token that counts.
+            InputError: a linear's output is NaN, infinite or too large to square on a token that counts.
         """
         current = pl_module.current
         present = pairs_present(current.modality, current.valid)
@@ -84,6 +85,8 @@ class OutputMeter:
             if bool((rows.isnan() & present).any()):  # then look at every value, which costs more than the score
                 finite = (tokens.outputs.isfinite().all(-1) | ~current.valid).all(-1)
                 check_finite(linear.full, "outputs", finite, current.ids)
+                squares = tokens.outputs.float().square().sum(-1).isfinite() | ~current.valid
+                check_finite(linear.full, "squared outputs", squares.all(-1), current.ids)
             self._rows.add(linear, current.ids, rows)
 
     def skip(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -93,12 +96,15 @@ class OutputMeter:
         """Diversity of each linear.
 
         Raises:
-            ValueError: a linear was not reached by any token, or no sample has two tokens to compare.
+            InputError: a linear was not reached by any token, or no sample has two tokens to compare.
         """
         found = {}
         for linear in pl_module.stream.facts.linears[pl_module.index]:
             cosines = self._rows.take(pl_module, linear)
-            found[linear.full] = self.rule.combine(cosines)
+            try:
+                found[linear.full] = self.rule.combine(cosines)
+            except InputError as error:
+                raise InputError(f"{linear.full}: {error}") from None
             self.cosines[linear.full] = cosines.double().nanmean(0)
         return found
 
@@ -115,7 +121,7 @@ class InputMeter:
         """Keep the squared norms of each sample.
 
         Raises:
-            ValueError: a token that counts has a NaN or infinite activation.
+            InputError: a token that counts has a NaN or infinite activation.
         """
         current = pl_module.current
         found: dict[int, Tensor] = {}
@@ -133,7 +139,7 @@ class InputMeter:
         """The block's score, for each of its linears.
 
         Raises:
-            ValueError: a linear was not reached by any token, or a score is NaN or infinite.
+            InputError: a linear was not reached by any token, or a score is NaN or infinite.
         """
         linears, block = pl_module.stream.facts.linears[pl_module.index], pl_module.block
         if not linears:

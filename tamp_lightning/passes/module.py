@@ -11,6 +11,7 @@ from tamp_lightning.distributed.share import Share
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.callbacks.attention import check_attention
 from tamp_lightning.passes.contract import BlockPass, Task, Walk
+from tamp_lightning.passes.inputs import Lengths, check_vocabulary
 from tamp_lightning.stream.base import Stream
 from tamp_lightning.stream.cache import ActivationCache, CachedBatch, CacheSpace
 from tamp_lightning.stream.calls import record_calls
@@ -41,7 +42,7 @@ class TampModule(BlockPass):
         space: where hidden states wait between two blocks.
 
     Raises:
-        ValueError: the method chooses tokens by attention, which not every block of the model has.
+        InputError: the method chooses tokens by attention, which not every block of the model has.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class TampModule(BlockPass):
         self.plan = None
         self.cache = ActivationCache(space)
         self._checked: set[frozenset[str]] = set()
+        self._lengths = Lengths()
         self.passes = _passes(method, len(stream.facts.linears), measured, pruned)
 
     @property
@@ -138,6 +140,10 @@ class TampModule(BlockPass):
             optimizer.step()
 
     def _pass(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        if self.needs_inputs:
+            check_vocabulary(self.stream.model, batch["input_ids"], f"calibration batch {self.share.own[batch_idx]}")
+        if self.current_epoch == 0:
+            self._lengths.look(self.stream.model, batch)
         self.current = cached = self.embed(batch) if self.needs_inputs else self.cache[batch_idx].to(self.device)
         if not self.is_dense and self.index > 0 and self.is_first_stage:
             self.current = cached = cached.advanced(self.run(self.index - 1, cached))
@@ -173,6 +179,8 @@ class TampModule(BlockPass):
 
     def on_train_epoch_end(self) -> None:
         """Let go of a block that was only looked at; stop after the last pass."""
+        if self.current_epoch == 0:
+            self._lengths.tell(self.stream.model)
         if self.is_dense:
             self.stream.release(self.index)
         if self.current_epoch + 1 == len(self.passes):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from tamp_lightning.checkpoint.head import head_logits
 from tamp_lightning.checkpoint.linear import Linear
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.allocation import Ecoflap
 from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.ops.zeroth_order import gradient_estimate, perturbed, sensitivity
@@ -37,7 +38,7 @@ class LossMeter:
         """Slope of each sample's loss along the noise, for every linear of the block.
 
         Raises:
-            ValueError: the model's inputs are not token ids, one for each hidden state.
+            InputError: the model's inputs are not token ids, one for each hidden state.
         """
         self.skip(pl_module, batch, batch_idx)
         if batch_idx not in self._tokens:
@@ -62,7 +63,7 @@ class LossMeter:
             return
         ids, shape = batch.get("input_ids"), pl_module.current.valid.shape
         if ids is None or ids.shape != shape:
-            raise ValueError("ecoflap needs input_ids with one id per token of the decoder: choose another allocation.")
+            raise InputError("ecoflap needs input_ids with one id per token of the decoder: choose another allocation.")
         self._tokens[batch_idx] = ids
         self._used.update(pl_module.current.ids.tolist())
 
@@ -87,7 +88,7 @@ class LossMeter:
         """Sum over samples of the absolute slope, for each linear.
 
         Raises:
-            ValueError: a slope is NaN or infinite.
+            InputError: a slope is NaN or infinite.
         """
         linears = pl_module.stream.facts.linears[pl_module.index]
         return {linear.full: sensitivity(self._rows.take(pl_module, linear)) for linear in linears}

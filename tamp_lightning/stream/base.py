@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from tamp_lightning.checkpoint.facts import ModelFacts
 from tamp_lightning.checkpoint.linear import Linear
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.ops.masks import all_finite, keep_where
 
@@ -46,7 +47,7 @@ class Stream(Protocol):
             masks: linear name relative to the block -> BoolTensor shaped like its weight, True = kept.
 
         Raises:
-            ValueError: a mask fits no linear, or a weight is not zero where its mask is False or not finite.
+            InputError: a mask fits no linear, or a weight is not zero where its mask is False or not finite.
         """
 
     def commit_towers(self, masks: Mapping[str, Tensor]) -> None:
@@ -56,7 +57,7 @@ class Stream(Protocol):
             masks: full linear name -> BoolTensor shaped like its weight, True = kept; linears without one are dense.
 
         Raises:
-            ValueError: a mask fits no linear, or a weight is not zero where its mask is False or not finite.
+            InputError: a mask fits no linear, or a weight is not zero where its mask is False or not finite.
         """
 
     def finish(self) -> dict[str, str]:
@@ -73,7 +74,7 @@ def check_pruned(module: nn.Module, place: str, linears: Sequence[Linear], masks
         masks: linear name, relative to the module -> BoolTensor[out, in], True = kept.
 
     Raises:
-        ValueError: unknown linear, wrong dtype or shape, non-zero masked weight, or non-finite weight.
+        InputError: unknown linear, wrong dtype or shape, non-zero masked weight, or non-finite weight.
     """
     known = {linear.name: linear for linear in linears}
     unknown = sorted(set(masks) - set(known))
@@ -91,4 +92,4 @@ def check_pruned(module: nn.Module, place: str, linears: Sequence[Linear], masks
         if left:
             raise ValueError(f"{full} is not pruned as its mask says: {left} masked weights are not zero")
         if not all_finite(weight.detach()):
-            raise ValueError(f"{full} holds NaN or infinite weights after pruning")
+            raise InputError(f"{full} holds NaN or infinite weights after pruning")

@@ -12,6 +12,7 @@ from tamp_lightning.checkpoint.opened import Checkpoint
 from tamp_lightning.checkpoint.reader import FLOATS
 from tamp_lightning.checkpoint.skeleton import compute_dtypes, load_converted, load_skeleton
 from tamp_lightning.checkpoint.writer import TOWERS, ShardWriter, refuse_existing
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.ops.masks import all_finite, keep_where
 from tamp_lightning.stream.base import check_pruned
@@ -35,7 +36,7 @@ class DiskStream:
         resumes: whether an earlier run may have written some of `out` (`resume`).
 
     Raises:
-        ValueError: anything wrong with source, out or patterns, in one line; found before a weight is read.
+        InputError: anything wrong with source, out or patterns, in one line; found before a weight is read.
     """
 
     writer: ClassVar[type[ShardWriter]] = ShardWriter
@@ -86,7 +87,7 @@ class DiskStream:
             How many of the blocks are still there, towers included; the rest has to be committed again.
 
         Raises:
-            ValueError: a file is not what was written.
+            InputError: a file is not what was written.
         """
         put: dict[int, Sequence[str]] = {TOWERS: [_key(self._towers[name]) for name in towers]} if towers else {}
         first = len(put)
@@ -114,7 +115,7 @@ class DiskStream:
         A block that is loaded already comes as it is; release it to change between the two.
 
         Raises:
-            ValueError: a prunable weight is NaN or infinite.
+            InputError: a prunable weight is NaN or infinite.
         """
         block = self._block(index)
         if index not in self._loaded:
@@ -142,7 +143,7 @@ class DiskStream:
         weights are set to what was written, so that activations are those of the output.
 
         Raises:
-            ValueError: the block is not pruned as the masks say, or something without a mask has changed.
+            InputError: the block is not pruned as the masks say, or something without a mask has changed.
             RuntimeError: the block is not loaded, or committed already.
         """
         if index not in self._loaded or index in self._committed:
@@ -163,7 +164,7 @@ class DiskStream:
         As in blocks, weights in memory become what was written.
 
         Raises:
-            ValueError: a weight is not pruned as its mask says.
+            InputError: a weight is not pruned as its mask says.
         """
         check_pruned(self.model, "towers and projector", self.facts.towers, masks)
         final: dict[str, Tensor] = {}
@@ -194,7 +195,7 @@ class DiskStream:
             weight, key = tensors[linear.parameter], _key(linear)
             if not all_finite(weight):
                 file = self.reader.folder / self.reader.shard_of[key]
-                raise ValueError(
+                raise InputError(
                     f"{key} in {file} holds NaN or infinite weights (as {weight.dtype}): "
                     "the checkpoint is damaged or does not fit that dtype"
                 )
@@ -220,7 +221,7 @@ class DiskStream:
         else:
             final = merge(self._source(key), computed, mask.to(self.device))
         if not all_finite(final):
-            raise ValueError(f"{key} does not fit {dtype}, its dtype on disk, after pruning")
+            raise InputError(f"{key} does not fit {dtype}, its dtype on disk, after pruning")
         computed.copy_(final)
         return final
 

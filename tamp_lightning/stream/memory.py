@@ -21,7 +21,7 @@ class MemoryStream:
         towers: what of towers and projector is pruned; None = nothing.
 
     Raises:
-        ValueError: see :func:`tamp_lightning.checkpoint.facts.find_facts`.
+        InputError: see :func:`tamp_lightning.checkpoint.facts.find_facts`.
     """
 
     def __init__(

@@ -14,6 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from tamp_lightning.checkpoint.facts import ModelFacts
 from tamp_lightning.compat.modeling import ALL_EXPERTS_FUNCTIONS, sdpa_mask
+from tamp_lightning.errors import InputError
 from tamp_lightning.stream.calls import move, own_stores, refuse_calls
 from tamp_lightning.stream.stubs import Seen, run_stubs
 from tamp_lightning.stream.verify import token_guard
@@ -39,7 +40,7 @@ def rehearse(model: PreTrainedModel, facts: ModelFacts) -> ModelFacts:
         The facts, with those blocks told apart that have no self-attention.
 
     Raises:
-        ValueError: the blocks cannot be run one by one, or a linear reads something else than the sequence's tokens.
+        InputError: the blocks cannot be run one by one, or a linear reads something else than the sequence's tokens.
     """
     name, hollow = type(model).__name__, _hollow(model, facts.blocks)
     blocks = hollow.get_submodule(facts.blocks)
@@ -85,7 +86,7 @@ def _run(block: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> Any:
 def _refuse_tuple(name: str, block: nn.Module, call: Seen) -> None:
     output = _run(block, call.hidden, move(own_stores([call.kwargs])[0], "meta", {}))
     if isinstance(output, tuple | list):
-        raise ValueError(
+        raise InputError(
             f"the decoder blocks of {name} return a {type(output).__name__} rather than the hidden state alone, as in "
             "releases of transformers before 5: such families are not supported"
         )
@@ -96,7 +97,7 @@ def _refuse_unplaced(model: PreTrainedModel, facts: ModelFacts, error: Exception
     parts = [part for part in ("vision_config", "audio_config") if getattr(model.config, part, None) is not None]
     if parts and not facts.modality_ids:
         why = " ".join(str(error).split())
-        raise ValueError(
+        raise InputError(
             f"{type(model).__name__} does not run on text alone ({why}), and no token is known to stand for its "
             "pictures or sounds: it cannot be calibrated, unless an adapter's placeholders name some"
         ) from None

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from tamp_lightning.checkpoint.facts import ModelFacts
 from tamp_lightning.checkpoint.linear import Linear
+from tamp_lightning.errors import InputError
 from tamp_lightning.stream.calls import Calls
 
 
@@ -32,7 +33,7 @@ def check_walk(
         calls: what every block was called with, masks included.
 
     Raises:
-        ValueError: the hidden states behind the last block differ, or a linear sees something else than the tokens.
+        InputError: the hidden states behind the last block differ, or a linear sees something else than the tokens.
     """
     blocks = model.get_submodule(facts.blocks)
     assert isinstance(blocks, nn.ModuleList)
@@ -44,14 +45,14 @@ def check_walk(
         with token_guard(block, facts.linears[index], hidden.shape):
             hidden = block(hidden, **kwargs)
         if not isinstance(hidden, Tensor):
-            raise ValueError(
+            raise InputError(
                 f"{facts.blocks}.{index} returns a {type(hidden).__name__}: expected the hidden state alone"
             )
     own = _behind(model, blocks[-1], batch)
     # Weights that are not finite have an error of their own, which names the place.
     if not torch.equal(hidden, own) and bool(own.isfinite().all()):
         worst = float((hidden - own).abs().max())
-        raise ValueError(
+        raise InputError(
             f"running the decoder blocks of {type(model).__name__} one by one does not give what the model computes "
             f"(off by up to {worst:.2g}): its blocks work together in a way that is not supported"
         )
@@ -101,14 +102,14 @@ def token_guard(block: nn.Module, linears: Sequence[Linear], shape: Sequence[int
         shape: (B, n, ...): the shape of the hidden state.
 
     Raises:
-        ValueError: inside: a linear is called twice, or with anything but the tokens (`as_tokens`).
+        InputError: inside: a linear is called twice, or with anything but the tokens (`as_tokens`).
     """
     called: set[Linear] = set()
 
     def check(linear: Linear, inputs: Tensor) -> None:
         if as_tokens(inputs, shape) is None or linear in called:
             what = "is called twice" if linear in called else f"reads a tensor of shape {tuple(inputs.shape)}"
-            raise ValueError(
+            raise InputError(
                 f"{linear.full} {what} where every token of the sequence is expected once "
                 f"({shape[0]} x {shape[1]}): exclude it"
             )

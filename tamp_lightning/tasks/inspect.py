@@ -17,6 +17,7 @@ from tamp_lightning.checkpoint.facts import AUDIO, IMAGE, VIDEO, ModelFacts, tow
 from tamp_lightning.checkpoint.opened import Checkpoint
 from tamp_lightning.checkpoint.reader import CheckpointReader
 from tamp_lightning.checkpoint.skeleton import build_skeleton
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.callbacks.attention import check_attention
 from tamp_lightning.stream.rehearsal import rehearse
@@ -91,7 +92,7 @@ def inspect_checkpoint(
         method: how it would be pruned; None = TAMP.
 
     Raises:
-        ValueError: it is no checkpoint, or its architecture is unknown. What can be read but not pruned is no error.
+        InputError: it is no checkpoint, or its architecture is unknown. What can be read but not pruned is no error.
     """
     reader = CheckpointReader(folder)
     stored = Counter(info.dtype for shard in reader.shards.values() for info in shard.tensors.values())
@@ -100,7 +101,7 @@ def inspect_checkpoint(
     common = (folder, type(model).__name__, dict(stored.most_common()), disk)
     try:
         facts = rehearse(model, Checkpoint.of(reader, model, include, exclude).facts)
-    except ValueError as error:
+    except InputError as error:
         return Inspection(*common, _parts(model, None), refusal=str(error))
     found = _described(model, facts) | _fitted(model, facts, method or Method())
     return Inspection(*common, _parts(model, facts.blocks), **found)
@@ -113,7 +114,7 @@ def _fitted(model: PreTrainedModel, facts: ModelFacts, method: Method) -> dict:
         method.check({linear.full: linear.shape for linear in facts.all_linears})
         if method.token_rule.needs_attention:
             check_attention(model, facts, method.tokens)
-    except ValueError as error:
+    except InputError as error:
         return {"method_refusal": str(error)}
     if not (without and method.token_rule.needs_attention):
         return {}
@@ -253,7 +254,7 @@ def run_inspect(
     """Print what a checkpoint is; return whether it can be pruned by the method, TAMP by default.
 
     Raises:
-        ValueError, FileNotFoundError: it cannot be read.
+        InputError, FileNotFoundError: it cannot be read.
     """
     found = inspect_checkpoint(resolve(checkpoint), include, exclude, method)
     show(console, found)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tamp_lightning.distributed.together import first_says
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.callbacks.tokens import TokenCollector
 from tamp_lightning.passes.contract import BlockPass
@@ -35,8 +36,8 @@ def _weight_scores(pl_module: BlockPass, rule: Any, index: int) -> dict[str, flo
     block = stream.load(index, dense=True)
     try:
         score = rule.block_score([linear.weight(block).detach() for linear in linears])
-    except ValueError as error:
-        raise ValueError(f"{stream.facts.blocks}.{index}: {error}") from None
+    except InputError as error:
+        raise InputError(f"{stream.facts.blocks}.{index}: {error}") from None
     stream.release(index)
     return {linear.full: score for linear in linears}
 

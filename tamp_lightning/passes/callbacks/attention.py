@@ -11,6 +11,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from tamp_lightning.checkpoint.facts import ModelFacts
 from tamp_lightning.compat.modeling import sdpa_attention_forward, sdpa_mask
+from tamp_lightning.errors import InputError
 from tamp_lightning.passes.contract import BlockPass
 
 IMPLEMENTATION = "tamp_sdpa"
@@ -61,7 +62,7 @@ class AttentionCollector(L.Callback):
         """Register the attention function and switch the decoder to it.
 
         Raises:
-            ValueError: the decoder does not run sdpa attention.
+            InputError: the decoder does not run sdpa attention.
         """
         decoder = decoder_of(pl_module.stream.model, pl_module.stream.facts)
         refuse_unwatched(decoder)
@@ -120,17 +121,17 @@ def check_attention(model: PreTrainedModel, facts: ModelFacts, rule: str) -> Non
         rule: name of the token rule.
 
     Raises:
-        ValueError: blocks attend to something else than the sequence, none attends, or not by sdpa.
+        InputError: blocks attend to something else than the sequence, none attends, or not by sdpa.
     """
     if not facts.self_attention or not any(facts.attends(k) for k in range(len(facts.linears))):
         where = "every block" if not facts.self_attention else "some block"
-        raise ValueError(
+        raise InputError(
             f"tokens {rule} needs self-attention in {where}, which {type(model).__name__} lacks: use tokens all"
         )
     refuse_unwatched(decoder_of(model, facts))
 
 
 def refuse_unwatched(decoder: PreTrainedModel) -> None:
-    """Raise ValueError if the decoder does not run sdpa attention."""
+    """Raise InputError if the decoder does not run sdpa attention."""
     if (kind := decoder.config._attn_implementation) != "sdpa":
-        raise ValueError(f"attention implementation is {kind!r}: load the model with 'sdpa'")
+        raise InputError(f"attention implementation is {kind!r}: load the model with 'sdpa'")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.distributed.together import everyones
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.tokens import ModalityMix
 from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.passes.contract import BlockPass
@@ -79,7 +80,7 @@ class MixChooser(L.Callback):
         """Choose the smallest error; equal ones: the candidate named first.
 
         Raises:
-            ValueError: no sample was held out.
+            InputError: no sample was held out.
         """
         if pl_module.stage != "mix":
             return
@@ -87,7 +88,7 @@ class MixChooser(L.Callback):
         found = {lam: {i: e for own in processes for i, e in own[lam].items()} for lam in self._errors}
         totals = {lam: sum(errors[i] for i in sorted(errors)) for lam, errors in found.items()}
         if not any(found.values()):
-            raise ValueError(
+            raise InputError(
                 "modality_mix.held_out leaves no calibration sample to judge by: "
                 "raise it or calibrate with more samples."
             )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.distributed.together import copy_from_first
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics, mixed
 from tamp_lightning.methods.tokens import ModalityMix
@@ -99,8 +100,8 @@ class PruningCallback(L.Callback):
         try:
             statistics = _joined(self.statistics.of(linear), lam)
             return self.method.solve(weight.detach(), statistics, kept)
-        except ValueError as error:
-            raise ValueError(str(error) if full in str(error) else f"{full}: {error}") from None
+        except InputError as error:
+            raise InputError(str(error) if full in str(error) else f"{full}: {error}") from None
 
     def _place(self, pl_module: BlockPass, solved: Solved) -> None:
         block = pl_module.block

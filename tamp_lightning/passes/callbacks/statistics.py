@@ -119,7 +119,7 @@ class StatisticsCollector(L.Callback):
         """Add this batch's samples to the statistics of every linear of the block.
 
         Raises:
-            ValueError: a token that counts has a NaN or infinite activation.
+            InputError: a token that counts has a NaN or infinite activation.
         """
         if not self._collects(pl_module) or pl_module.idle:
             return
@@ -221,7 +221,7 @@ class StatisticsCollector(L.Callback):
         Complete in the first process, once the pass is over.
 
         Raises:
-            ValueError: the linear was not reached by any token.
+            InputError: the linear was not reached by any token.
         """
         if self.method.statistics == "nothing":
             return {WHOLE: Statistics()}

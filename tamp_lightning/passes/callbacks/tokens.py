@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tamp_lightning.checkpoint.linear import Linear
+from tamp_lightning.errors import InputError
 from tamp_lightning.passes.contract import BlockPass
 from tamp_lightning.stream.stubs import replaced
 from tamp_lightning.stream.verify import as_tokens
@@ -24,16 +25,16 @@ class Tokens:
     outputs: Tensor
 
 
-def unreached(linear: Linear) -> ValueError:
+def unreached(linear: Linear) -> InputError:
     """The error of a linear whose block ran without it."""
-    return ValueError(f"{linear.full} saw no calibration token: exclude it, or calibrate with samples that reach it")
+    return InputError(f"{linear.full} saw no calibration token: exclude it, or calibrate with samples that reach it")
 
 
 def check_finite(linear: str, side: str, finite: Tensor, ids: Tensor) -> None:
-    """Raise ValueError naming the linear, its side, "inputs" or "outputs", and the first sample not finite [B]."""
+    """Raise InputError naming the linear, its side, "inputs" or "outputs", and the first sample not finite [B]."""
     if not bool(finite.all()):
         sample = int(ids[int((~finite).long().argmax())])
-        raise ValueError(f"{linear} has NaN or infinite {side} in calibration sample {sample}: check the checkpoint")
+        raise InputError(f"{linear} has NaN or infinite {side} in calibration sample {sample}: check the checkpoint")
 
 
 @dataclass

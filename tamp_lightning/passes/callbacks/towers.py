@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tamp_lightning.checkpoint.adapter import adapter_of
 from tamp_lightning.checkpoint.facts import media_of
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics
 from tamp_lightning.methods.towers import Towers
@@ -55,7 +56,7 @@ class TowerStatistics:
         """Add what the linears read inside to the sums.
 
         Raises:
-            ValueError: an input is NaN or infinite, which tokens of it are padding is not known, or it is text.
+            InputError: an input is NaN or infinite, which tokens of it are padding is not known, or it is text.
         """
         model = self.stream.model
         real = adapter_of(model.config).tower_tokens(model, batch)
@@ -76,7 +77,7 @@ class TowerStatistics:
     ) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
             if not media_of(batch):
-                raise ValueError(f"{name} runs on samples without media, so it is no tower: use towers.exclude")
+                raise InputError(f"{name} runs on samples without media, so it is no tower: use towers.exclude")
             self._add(name, args[0], _real(name, args[0], real), batch["sample_ids"])
 
         return hook
@@ -90,7 +91,7 @@ class TowerStatistics:
         row = weighted_square_sum(tokens, real)[0].cpu()
         if not bool(row.isfinite().all()):
             samples = f"{int(ids[0])} to {int(ids[-1])}"
-            raise ValueError(
+            raise InputError(
                 f"{name} has NaN or infinite inputs in calibration samples {samples}: check the checkpoint"
             )
         first = int(ids[0])
@@ -150,7 +151,7 @@ class TowerPruning(L.Callback):
         """Collect, prune and commit, in front of the first pass of the prune walk.
 
         Raises:
-            ValueError: no media reach what is to be pruned, or something is not finite.
+            InputError: no media reach what is to be pruned, or something is not finite.
         """
         if pl_module.walk != "prune" or not pl_module.needs_inputs or self.finished:
             return
@@ -174,7 +175,7 @@ class TowerPruning(L.Callback):
             if not any(re.search(pattern, name) for name in reached):
                 missed = next(name for name in self.unreached if re.search(pattern, name))
                 what = f"towers.include '{pattern}'" if pattern else "towers.sparsity"
-                raise ValueError(
+                raise InputError(
                     f"{what} asks for linears that no calibration sample reaches, such as {missed}: calibrate with "
                     "samples whose media go through it, or leave it dense"
                 )
@@ -185,11 +186,11 @@ class TowerPruning(L.Callback):
     def _prune(self, pl_module: BlockPass, statistics: TowerStatistics, name: str, kept: int) -> Tensor:
         weight = pl_module.stream.model.get_parameter(f"{name}.weight").data
         if not bool(weight.isfinite().all()):
-            raise ValueError(f"{name}.weight holds NaN or infinite weights: the checkpoint is damaged")
+            raise InputError(f"{name}.weight holds NaN or infinite weights: the checkpoint is damaged")
         try:
             pruned, mask = self.method.solve(weight, statistics.of(name), kept)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
         weight.copy_(pruned).masked_fill_(~mask, 0)
         self.masks[name] = pack_bits(mask)
         self.report[name] = {
@@ -211,4 +212,4 @@ def _real(name: str, inputs: Tensor, masks: list[Tensor]) -> Tensor:
         if mask.shape == shape:
             return mask.reshape(1, -1).to(inputs.device)
     known = ", ".join(str(tuple(mask.shape)) for mask in masks)
-    raise ValueError(f"{name} reads {tuple(shape)} tokens where {known} are known: use towers.exclude")
+    raise InputError(f"{name} reads {tuple(shape)} tokens where {known} are known: use towers.exclude")

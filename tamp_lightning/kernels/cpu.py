@@ -1,0 +1,92 @@
+"""The CPU kernel's calls: a product with few inputs, and rows expanded; or None where it does not apply."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tamp_lightning.kernels.build import cpu_library
+from tamp_lightning.kernels.form import WORD, Bitmask
+
+MOST = 8
+"""Inputs that are multiplied without expanding the weight."""
+WORTH = 1 << 19
+"""Weights that keep a thread busy for long enough (some 50 microseconds) to be worth waking."""
+TYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
+SETS = {0: "no vector instructions", 1: "AVX2", 2: "AVX-512 VBMI2"}
+
+
+def serves(weight: Bitmask) -> bool:
+    """Whether the kernel is there and knows the dtype of the values."""
+    values = weight.values
+    return values.device.type == "cpu" and values.dtype in TYPES and cpu_library() is not None
+
+
+def multiply(weight: Bitmask, inputs: Tensor, bias: Tensor | None, instructions: int | None = None) -> Tensor:
+    """`inputs @ weight.T + bias`, summed in float32.
+
+    Args:
+        weight: [o, c], checked.
+        inputs: [b, c] with b at most `MOST`.
+        bias: [o].
+        instructions: a key of `SETS`; None = the best that this processor has.
+
+    Returns:
+        [b, o] in the dtype of `inputs`.
+    """
+    library = cpu_library()
+    assert library is not None
+    rows, words = weight.rows, weight.mask.shape[1] // 8
+    x = inputs.detach().float()
+    x = functional.pad(x, (0, words * WORD - weight.columns)) if weight.columns % WORD else x.contiguous()
+    b = None if bias is None else bias.detach().float().contiguous()
+    out = torch.empty(len(x), rows)
+    library.tamp_multiply(
+        library.tamp_best_set() if instructions is None else instructions,
+        *_matrix(weight),
+        ctypes.c_int64(rows),
+        ctypes.c_int64(words),
+        ctypes.c_void_p(x.data_ptr()),
+        ctypes.c_int64(len(x)),
+        ctypes.c_void_p(None if b is None else b.data_ptr()),
+        ctypes.c_void_p(out.data_ptr()),
+        _threads(rows * weight.columns),
+    )
+    return out.to(inputs.dtype)
+
+
+def expand(weight: Bitmask, first: int, last: int, dtype: torch.dtype, instructions: int | None = None) -> Tensor:
+    """Rows `first` to `last` [last - first, c] in the dtype of the values, or in float32."""
+    library = cpu_library()
+    assert library is not None
+    words = weight.mask.shape[1] // 8
+    out = torch.empty(last - first, words * WORD, dtype=dtype)
+    library.tamp_expand(
+        library.tamp_best_set() if instructions is None else instructions,
+        *_matrix(weight),
+        ctypes.c_int64(words),
+        ctypes.c_int64(first),
+        ctypes.c_int64(last),
+        int(dtype != weight.values.dtype),
+        ctypes.c_void_p(out.data_ptr()),
+        _threads((last - first) * weight.columns),
+    )
+    return out[:, : weight.columns]
+
+
+def _threads(weights: int) -> int:
+    return max(1, min(torch.get_num_threads(), weights // WORTH))
+
+
+def _matrix(weight: Bitmask) -> tuple[object, ...]:
+    return (
+        TYPES[weight.values.dtype],
+        ctypes.c_void_p(weight.values.data_ptr()),
+        ctypes.c_int64(weight.values.numel()),
+        ctypes.c_void_p(weight.mask.data_ptr()),
+        ctypes.c_void_p(weight.starts.data_ptr()),
+        ctypes.c_int64(weight.starts.shape[1]),
+    )
