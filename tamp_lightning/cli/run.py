@@ -23,6 +23,7 @@ from tamp_lightning.config.check import Checker, UsageError, did_you_mean, read_
 from tamp_lightning.config.plugins import load_members, load_plugins
 from tamp_lightning.config.recipe import RECIPES
 from tamp_lightning.errors import InputError
+from tamp_lightning.methods.method import Method
 from tamp_lightning.resources import find_recipe
 
 PRINT = "--print_config"
@@ -196,13 +197,20 @@ def run(name: str, overrides: Sequence[str]) -> None:
         _dispatch(recipe, path.stem, text, Console())
 
 
-def inspect_checkpoint(checkpoint: str) -> None:
+def inspect_checkpoint(args: Sequence[str]) -> None:
     """Print what a checkpoint is and what of it would be pruned; exit code 2 if nothing would."""
     with refusals_in_one_line():
+        parser = RecipeParser(prog="tamp inspect", description="What a checkpoint is, and what of it would be pruned.")
+        parser.add_argument("checkpoint", help="folder or hub id")
+        parser.add_argument("--model.include", type=list[str], default=[], help="as in a recipe")
+        parser.add_argument("--model.exclude", type=list[str], default=[], help="as in a recipe")
+        parser.add_class_arguments(Method, "method")
+        options = parser.instantiate_classes(parser.parse_args(list(args)))
         from tamp_lightning.tasks.inspect import run_inspect
 
         quieten()
-        if not run_inspect(checkpoint, Console()):
+        model = options.model
+        if not run_inspect(options.checkpoint, Console(), model.include, model.exclude, options.method):
             sys.exit(2)
 
 
