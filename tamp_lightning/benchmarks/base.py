@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -40,6 +40,9 @@ class Benchmark:
     """What the likelihood is taken of, one for each candidate; default: the candidates."""
     subtitles: bool = False
     """Whether a video's subtitles stand in front of the question."""
+    units: Literal["each", "all", "pair"] = "each"
+    """What counts once beside another model: each question, all rotations of one (right if all are), or a pair of
+    MME's (mean of both, and half of the score for both)."""
     sound: bool = False
     """Whether a video's sound is part of the question, for processors that take both."""
 

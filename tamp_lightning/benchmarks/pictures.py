@@ -15,6 +15,7 @@ MMBENCH = Benchmark(
     prompt=prompts.mmbench,
     metric=rules.circular("mmbench_lmms", "category"),
     headline="circular",
+    units="all",
     new_tokens=1024,
     candidates=rules.letters,
     right=rules.number,
@@ -39,6 +40,7 @@ MME = Benchmark(
     prompt=prompts.word,
     metric=rules.mme,
     headline="perception",
+    units="pair",
     candidates=rules.yes_or_no,
     right=rules.yes_is_first,
 )

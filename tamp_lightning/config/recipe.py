@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Literal
 
@@ -62,26 +62,49 @@ class CalibrationChoice:
 class ScoreChoice:
     """What the dense and the pruned model are scored on."""
 
-    benchmarks: Literal["easy_vqa", "clips", "none"] = "easy_vqa"
-    """easy_vqa: balanced yes/no, shape, colour; clips: sight, sound, both, order. Both: KL on answer tokens."""
+    benchmarks: list[str] | str = "easy_vqa"
+    """Names such as [mmbench, pope], or easy_vqa (yes/no, shape, colour), clips (sight, sound, both, order), none."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Benchmark -> path, or a section with path, config, split, media, skip_bad, limit; default: its own on the hub."""
+    limit: int | None = None
+    """Only so many questions of each benchmark, evenly spread over it, with all rotations; default: all."""
+    answers: Literal["generate", "likelihood"] = "generate"
+    """Greedy replies, or the likeliest of each question's closed set of answers. easy_vqa, clips: neither, they are
+    read from the probabilities of given words."""
+    prompt: Literal["protocol", "bare"] = "protocol"
+    """The benchmark's own wording, or the question alone, for models that do not follow requests for a letter."""
+    new_tokens: int | None = None
+    """Longest reply in tokens; default: the benchmark's own."""
+    frames: int = 8
+    """Frames of a video, evenly spread."""
+    frames_as_pictures: bool = False
+    """Show a video as so many pictures, for models that take pictures only."""
     split: Literal["selection", "test"] = "test"
-    """Report on test; choose between variants on selection."""
+    """easy_vqa, clips: report on test; choose between variants on selection."""
     slice: Literal["quick", "standard", "full"] = "quick"
     """easy_vqa: about 400 questions, about 1,500, or all (not balanced); clips: 264, 1,056 or 2,640."""
     batch_size: int = 8
-    """Pictures per batch."""
+    """Pictures, or questions where replies are generated, per batch."""
     mode: Literal["whole", "ride_along"] = "whole"
     """whole: the dense and the pruned model are loaded to be scored. ride_along: pictures pass each block as it is
-    pruned, for models larger than memory; when pruning only."""
+    pruned, for models larger than memory; when pruning only, and not where replies are generated."""
+
+    @property
+    def names(self) -> list[str]:
+        """The benchmarks; empty for none."""
+        given = [self.benchmarks] if isinstance(self.benchmarks, str) else self.benchmarks
+        return [] if given == ["none"] else given
 
     @property
     def rides(self) -> bool:
         """Whether pictures ride along."""
-        return self.benchmarks != "none" and self.mode == "ride_along"
+        return bool(self.names) and self.mode == "ride_along"
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise InputError(f"scores.batch_size is {self.batch_size}; it has to be at least 1")
+        for name in ("batch_size", "limit", "frames", "new_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"scores.{name} is {value}; it has to be at least 1")
 
 
 @dataclass(frozen=True)
@@ -173,7 +196,7 @@ class CompareRecipe:
     def __post_init__(self) -> None:
         if not self.grids:
             raise InputError("grids is empty; it has to hold at least one")
-        if self.scores.benchmarks == "none":
+        if not self.scores.names:
             raise InputError("scores.benchmarks is none; a comparison needs scores")
         for name in [self.reference, *(name for grid in self.grids for name in grid.methods)]:
             if name not in self.methods:
@@ -190,7 +213,8 @@ class EvaluateRecipe:
     """What the recipe does."""
     model: ModelChoice = field(default_factory=ModelChoice)
     benchmarks: list[str] = field(default_factory=lambda: ["easy_vqa"])
-    """Names, such as mmbench or pope; easy_vqa and clips are the packed suites `scores` and `controls` are about."""
+    """Names, such as mmbench or pope; easy_vqa and clips are asked beside their `controls`. Where the keys of this
+    recipe and of its `scores` have one name, this one counts."""
     data: dict[str, Any] = field(default_factory=dict)
     """Benchmark -> path, or a section with path, config, split, media, skip_bad, limit; default: its own on the hub."""
     answers: Literal["generate", "likelihood"] = "generate"
@@ -205,13 +229,24 @@ class EvaluateRecipe:
     """Frames of a video, evenly spread."""
     frames_as_pictures: bool = False
     """Show a video as so many pictures, for models that take pictures only."""
+    reference: str | None = None
+    """A checkpoint to compare with, such as the dense one: both are scored, and report.html says what differs."""
     scores: ScoreChoice = field(default_factory=ScoreChoice)
+    """split, slice and batch_size of easy_vqa and clips; limit of all others."""
     controls: list[Literal["shuffled", "muted", "blank"]] = field(default_factory=lambda: ["shuffled", "blank"])
     """easy_vqa, clips: rows beside the model's own: another picture or clip, a grey one, no sound (clips)."""
     out: str | None = None
     """Folder for predictions and scores, shared by checkpoints. Default: runs/evaluate."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """Arguments of lightning.Trainer."""
+
+    @property
+    def asked(self) -> ScoreChoice:
+        """All that is said about scoring, as in the other recipes."""
+        own: dict[str, Any] = {
+            name: getattr(self, name) for name in ("benchmarks", "data", "answers", "prompt", "new_tokens")
+        }
+        return replace(self.scores, **own, frames=self.frames, frames_as_pictures=self.frames_as_pictures)
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "frames", "new_tokens"):

@@ -11,7 +11,7 @@ from tamp_lightning.errors import InputError
 from tamp_lightning.metrics.intervals import Interval
 from tamp_lightning.reporting.curves import Curve, against_sparsity, ranking
 from tamp_lightning.reporting.gallery import Picture
-from tamp_lightning.reporting.html import embedded, write_page
+from tamp_lightning.reporting.page import embedded, write_page
 from tamp_lightning.reporting.run import Run
 from tamp_lightning.reporting.scores import Scored, paired, paired_kl, same_questions
 from tamp_lightning.reporting.wording import method_name
@@ -46,7 +46,8 @@ def rank(runs: Sequence[Run]) -> list[Ranked]:
     best = held[0][3]
     found = []
     for _, name, run, scored in held:
-        pair = scored is not best and same_questions(scored, best)
+        several = len({row["picture"] for row in scored.rows}) > 1
+        pair = scored is not best and several and same_questions(scored, best)
         behind = (paired(scored, best), paired_kl(scored, best)) if pair else (None, None)
         found.append(Ranked(name, run, scored, *behind))
     return found
@@ -98,10 +99,10 @@ def comparison_pictures(ranked: Sequence[Ranked]) -> list[Picture]:
     lines = methods([own.run for own in ranked])
     kept = [Curve(name, [(r.run["sparsity"], _scored(r).retention) for r in own]) for name, own in lines.items()]
     kl = [Curve(name, [(r.run["sparsity"], _scored(r).kl_interval) for r in own]) for name, own in lines.items()]
-    found = [
-        Picture("retention", "Retention against sparsity", lambda s: against_sparsity(kept, "retention, %", s)),
-        Picture("kl", "KL to the dense model against sparsity", lambda s: against_sparsity(kl, "KL, nats", s)),
-    ]
+    draw = lambda s: against_sparsity(kl, "KL, nats", s)  # noqa: E731
+    found = [Picture("retention", "Retention against sparsity", lambda s: against_sparsity(kept, "retention, %", s))]
+    if any(value is not None for curve in kl for _, value in curve.points):
+        found.append(Picture("kl", "KL to the dense model against sparsity", draw))
     behind = {own.name: own.behind for own in ranked if own.behind}
     if behind:
         label = f"points of retention behind {ranked[0].name}"

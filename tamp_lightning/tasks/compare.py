@@ -16,7 +16,6 @@ from rich.markup import escape
 
 from tamp_lightning.config.recipe import CompareRecipe, PruneRecipe
 from tamp_lightning.errors import InputError
-from tamp_lightning.evaluation.scoring import Scores
 from tamp_lightning.files import write_json, write_text
 from tamp_lightning.reporting.grid import GridResult, Group
 from tamp_lightning.reporting.grid_page import write_grid
@@ -93,11 +92,10 @@ def run_compare(recipe: CompareRecipe, console: Console) -> Path:
     console.print(f"{len(cells)} cells, {len(done)} of them there already: {out}", soft_wrap=True)
     if recipe.summary_only and not done:
         raise InputError(f"summary_only is true, but no cell of {out} is finished: leave it out to run them")
-    dense: dict[str, Scores | None] = {}
     for cell in cells if not recipe.summary_only else []:
         with _claimed(out / LOCKS / cell.name) as mine:
             if mine and not is_done(cell):
-                line = _run_cell(cell, [other for other in cells if is_done(other)], dense, recipe.keep_models)
+                line = _run_cell(cell, [other for other in cells if is_done(other)], recipe.keep_models)
                 console.print(f"{sum(map(is_done, cells))}/{len(cells)} {cell.name}: {line}")
     done = [cell for cell in cells if is_done(cell)]
     if recipe.summary_only or len(done) == len(cells):
@@ -123,25 +121,42 @@ def _claimed(path: Path) -> Iterator[bool]:
         lock.release()
 
 
-def _run_cell(cell: Cell, done: list[Cell], dense: dict[str, Scores | None], keep_model: bool) -> str:
-    """Run a cell with what is known already: scores of the dense model, and of dense blocks in the cells done."""
+def _run_cell(cell: Cell, done: list[Cell], keep_model: bool) -> str:
+    """Run a cell with what is known already: scores of dense blocks in the cells done; the dense model's answers are
+    in the cache."""
     job = Job.prepare(cell.recipe, cell.name)
     if job.processes > 1:
         raise InputError(f"trainer asks for {job.processes} processes: a comparison runs in one, set devices to 1")
     if cell.recipe.scores.rides:
         raise InputError("scores.mode is ride_along; a comparison scores whole models: set scores.mode: whole")
-    dtype = cell.recipe.model.dtype
-    if dtype not in dense:
-        dense[dtype] = job.score(job.source, "score dense")
+    job.score_dense()
+    _check_dense(job)
     alike = next((other for other in done if measure_alike(cell.recipe, other.recipe)), None)
     if alike and job.state and not job.state.resumes:
         hand_on(Path(str(alike.recipe.out)), job.state, job.stream)
-    run, metrics = prune_job(job, dense[dtype], cell.text)
+    run, metrics = prune_job(job, cell.text)
     if not keep_model:
         shutil.rmtree(job.out / "model")
     assert metrics is not None
     seconds = sum(run["seconds"].values())
-    return f"retention {metrics['retention']:.1f} %, KL {metrics['fidelity']['kl']:.3f}, {seconds:.0f} s"
+    kept, near = metrics["retention"], metrics["fidelity"]
+    told = [
+        f"retention {kept:.1f} %" if kept is not None else "no retention",
+        *([f"KL {near['kl']:.3f}"] if near else []),
+    ]
+    return ", ".join([*told, f"{seconds:.0f} s"])
+
+
+def _check_dense(job: Job) -> None:
+    """Refuse benchmarks that the dense model cannot do, before anything is pruned.
+
+    Raises:
+        InputError: it scores nothing on one: nothing can be kept of that.
+    """
+    for task, scores in zip(job.tasks, job.dense, strict=True):
+        for name, value in task.headline(scores.results).items():
+            if not value > 0:
+                raise InputError(f"the dense model scores nothing on {name}, so methods cannot be compared on it")
 
 
 def _summarise(cells: list[Cell], reference: str, out: Path, console: Console) -> None:

@@ -20,7 +20,9 @@ from tamp_lightning.config.finetune import LEARNING_RATES
 from tamp_lightning.config.recipe import FinetuneRecipe
 from tamp_lightning.data.finetuning import FinetuneBatches
 from tamp_lightning.errors import InputError
-from tamp_lightning.evaluation.suite import Suite
+from tamp_lightning.evaluation.scorer import Scorer
+from tamp_lightning.evaluation.summary import write_predictions
+from tamp_lightning.evaluation.whole import load_processor, load_whole
 from tamp_lightning.files import write_json, write_text
 from tamp_lightning.finetune.batches import make_batches
 from tamp_lightning.finetune.lora import BASE, add_lora, merge_lora
@@ -35,13 +37,12 @@ from tamp_lightning.finetune.trainer import (
     finetune_path,
     finetune_trainer,
 )
+from tamp_lightning.passes.trainer import scoring_trainer
 from tamp_lightning.reporting.finetune import show_finetuned
 from tamp_lightning.runs.clock import PhaseClock
 from tamp_lightning.runs.environment import compute_dtype, environment, peak_memory_bytes
-from tamp_lightning.tasks.evaluate import load_processor
-from tamp_lightning.tasks.finetune_scores import score_all, summarise_finetuned
-from tamp_lightning.tasks.prune import load_whole
-from tamp_lightning.testbeds.suites import build_suite
+from tamp_lightning.tasks.benchmarks import Say, build_tasks, check_answers
+from tamp_lightning.tasks.finetune_scores import finetuned_rows, score_all, summarise_finetuned, write_finetuned
 
 
 @dataclass
@@ -55,11 +56,11 @@ class Job:
     dense: Path | None
     """The dense model: teacher, and what scores are compared with."""
     batches: FinetuneBatches
-    suite: Suite | None
+    scorer: Scorer
     clock: PhaseClock
 
     @classmethod
-    def prepare(cls, recipe: FinetuneRecipe, name: str, out: Path, accumulate: int) -> Job:
+    def prepare(cls, recipe: FinetuneRecipe, name: str, out: Path, accumulate: int, say: Say) -> Job:
         """Find the checkpoint, its masks, the data and the teacher.
 
         Raises:
@@ -73,9 +74,12 @@ class Job:
             dense = find_dense(recipe, start)
             processor = load_processor(start.target.folder)
             batches = make_batches(recipe.data, processor, epoch_lengths(recipe.schedule, accumulate))
-            choice = recipe.scores
-            suite = build_suite(choice.benchmarks, processor, choice.split, choice.slice)
-        return cls(recipe, name, out, start, dense, batches, suite, clock)
+            given = {k: v for k, v in recipe.trainer.items() if k in ("accelerator", "enable_progress_bar")}
+            dtype = compute_dtype("auto", scoring_trainer(**given).strategy.root_device)
+            tasks = build_tasks(recipe.scores, processor, say)
+            check_answers(tasks)
+            scorer = Scorer(tasks, recipe.scores.batch_size, dtype, given, clock, say)
+        return cls(recipe, name, out, start, dense, batches, scorer, clock)
 
 
 def run_finetune(recipe: FinetuneRecipe, name: str, recipe_text: str, console: Console) -> Path:
@@ -88,7 +92,14 @@ def run_finetune(recipe: FinetuneRecipe, name: str, recipe_text: str, console: C
     L.seed_everything(recipe.seed, verbose=False)
     out = finetune_path(recipe, name)
     trainer = finetune_trainer(recipe, out)
-    job = Job.prepare(recipe, name, out, trainer.accumulate_grad_batches)
+
+    is_first = trainer.is_global_zero
+
+    def say(line: str) -> None:
+        if is_first:
+            console.print(line, soft_wrap=True, highlight=False)
+
+    job = Job.prepare(recipe, name, out, trainer.accumulate_grad_batches, say)
     if job.start.inferred and trainer.is_global_zero:
         console.print(f"[yellow]warning[/yellow]: {job.start.inferred}", soft_wrap=True)
     trained, facts = train(job, trainer)
@@ -213,9 +224,13 @@ def _leave_group() -> None:
 
 def _report(job: Job, facts: dict[str, Any], files: dict[str, str], console: Console) -> None:
     start, metrics = job.start, None
-    if job.suite is not None:
+    if tasks := job.scorer.tasks:
         folders = {"dense": job.dense, "before": start.target.folder, "after": job.out / "model"}
-        metrics = summarise_finetuned(job.suite, score_all(folders, job.suite, job.recipe, job.clock))
+        found = score_all(folders, job.scorer)
+        metrics = summarise_finetuned(tasks, found)
+        rows = finetuned_rows(tasks, found)
+        write_predictions(job.out / "predictions.parquet", rows)
+        write_finetuned(job.out, f"{job.name}: {job.start.target.folder.name} finetuned", tasks, rows, metrics)
         write_json(job.out / "metrics.json", metrics)
     run = {
         "recipe": job.name,

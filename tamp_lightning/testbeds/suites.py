@@ -7,7 +7,7 @@ from typing import Any, Literal
 from transformers import ProcessorMixin
 
 from tamp_lightning.errors import InputError
-from tamp_lightning.evaluation.suite import Suite
+from tamp_lightning.evaluation.packed import PackedTask
 from tamp_lightning.testbeds.clip_suite import ClipSuite, Shown
 from tamp_lightning.testbeds.easy_vqa_suite import EasyVqaSuite
 
@@ -24,7 +24,7 @@ def build_suite(
     split: Literal["selection", "test"],
     size: Literal["quick", "standard", "full"],
     shown: Shown = "own",
-) -> Suite | None:
+) -> PackedTask | None:
     """The suite a recipe asks for; None for "none".
 
     Raises:

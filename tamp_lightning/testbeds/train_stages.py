@@ -17,8 +17,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from tamp_lightning.config.recipe import Stage
-from tamp_lightning.evaluation.scoring import answer_logits
-from tamp_lightning.evaluation.suite import Suite
+from tamp_lightning.evaluation.packed import PackedTask, answer_logits
 from tamp_lightning.files import atomic_write
 from tamp_lightning.passes.trainer import QUIET
 
@@ -101,7 +100,7 @@ class TrainedBed:
     model: PreTrainedModel
     state: dict[str, Tensor]
     """The trained tensors, by name in the model."""
-    suites: Mapping[str, Suite]
+    suites: Mapping[str, PackedTask]
     """Questions to score it on: `own`, and controls."""
     data: str
     """What it was trained on."""

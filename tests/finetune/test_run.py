@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 import tamp_lightning.tasks.finetune as engine
 from tamp_lightning.config.finetune import DistillSection, FinetuneData, LoraSection
 from tamp_lightning.config.recipe import ScoreChoice
+from tamp_lightning.evaluation.whole import load_whole
 from tamp_lightning.finetune.masks import read_masks
 from tamp_lightning.passes.callbacks.keep_mask import MaskKeeper
-from tamp_lightning.tasks.prune import load_whole
 
 
 def described(run):
