@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import Logger
-from torch import Tensor
 
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.distributed.processes import EndTogether, check_processes, check_strategy
@@ -16,7 +13,7 @@ from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.callbacks.allocation import AllocationCallback
 from tamp_lightning.passes.callbacks.attention import AttentionCollector
-from tamp_lightning.passes.callbacks.chosen import Chosen, ChosenTokens
+from tamp_lightning.passes.callbacks.chosen import ChosenTokens
 from tamp_lightning.passes.callbacks.dense import DenseTwin
 from tamp_lightning.passes.callbacks.drift import DriftCollector
 from tamp_lightning.passes.callbacks.keeping import StateKeeper
@@ -27,6 +24,7 @@ from tamp_lightning.passes.callbacks.statistics import StatisticsCollector
 from tamp_lightning.passes.callbacks.tokens import TokenCollector
 from tamp_lightning.passes.callbacks.towers import TowerPruning
 from tamp_lightning.passes.module import TampModule
+from tamp_lightning.passes.pruned import Pruned
 from tamp_lightning.runs.state import RunState
 from tamp_lightning.stream.base import Stream
 from tamp_lightning.stream.cache import CacheSpace
@@ -80,48 +78,6 @@ def scoring_trainer(name: str = "score", **kwargs: Any) -> L.Trainer:
     trainer = L.Trainer(**{**QUIET, **kwargs, **OWN_SHARES, "callbacks": [EndTogether(), *chosen], "logger": False})
     check_strategy(trainer)
     return trainer
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """What the walks over the blocks found out and decided."""
-
-    scores: dict[str, float]
-    """Diversity of each linear, if it was measured (what other rules measured stands in `linears`)."""
-    cosines: dict[str, Tensor]
-    """[4,4] mean cosines between modalities behind each score."""
-    linears: dict[str, dict[str, Any]]
-    """Per linear: weights kept, size, shape, sha256 of the mask, tokens that counted per sample."""
-    token_share: dict[str, list[float]]
-    """Per linear: share of text, image, video and audio among the tokens that counted."""
-    masks: dict[str, Tensor]
-    """Per linear: mask bits, eight to a byte, row order."""
-    seconds: dict[str, float]
-    """Wall-clock seconds of the measure and prune walks."""
-    files: dict[str, str]
-    """sha256 of every file the stream wrote."""
-    towers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Per linear of towers and projector, as `linears`; empty where they stay dense."""
-    unreached: list[str] = field(default_factory=list)
-    """Linears of towers that were to be pruned, but that no calibration sample reached: they stay dense."""
-    chosen: Chosen = field(default_factory=Chosen)
-    """Tokens that counted in a few samples, and how many there were."""
-    loggers: list[Logger] = field(default_factory=list)
-    """Where the walks were logged to."""
-
-    @property
-    def sparsity(self) -> float:
-        """Share of the decoder blocks' prunable weights whose mask bit is off."""
-        return _off(self.linears)
-
-    @property
-    def towers_sparsity(self) -> float | None:
-        """Share of the weights of `towers` whose mask bit is off; None where they stay dense."""
-        return _off(self.towers) if self.towers else None
-
-
-def _off(report: dict[str, dict[str, Any]]) -> float:
-    return 1 - sum(v["kept"] for v in report.values()) / sum(v["size"] for v in report.values())
 
 
 def prune_stream(

@@ -22,7 +22,8 @@ from tamp_lightning.reporting.grid_page import write_grid
 from tamp_lightning.reporting.grid_table import markdown, table
 from tamp_lightning.reporting.run import Run
 from tamp_lightning.runs.environment import environment
-from tamp_lightning.tasks.measured import hand_on, measure_alike
+from tamp_lightning.runs.folder import RunFolder
+from tamp_lightning.tasks.measured import measure_alike, reuse_measurements
 from tamp_lightning.tasks.prune import Job, prune_job
 
 LOCKS = ".locks"
@@ -42,6 +43,11 @@ class Cell:
     def name(self) -> str:
         """Name of its run folder."""
         return f"{self.method}-{100 * self.sparsity:g}-{self.seed}"
+
+    @property
+    def folder(self) -> RunFolder:
+        """Its run folder."""
+        return RunFolder(Path(str(self.recipe.out)))
 
     @property
     def text(self) -> str:
@@ -133,10 +139,10 @@ def _run_cell(cell: Cell, done: list[Cell], keep_model: bool) -> str:
     _check_dense(job)
     alike = next((other for other in done if measure_alike(cell.recipe, other.recipe)), None)
     if alike and job.state and not job.state.resumes:
-        hand_on(Path(str(alike.recipe.out)), job.state, job.stream)
+        reuse_measurements(alike.folder, job.state, job.stream)
     run, metrics = prune_job(job, cell.text)
     if not keep_model:
-        shutil.rmtree(job.out / "model")
+        shutil.rmtree(RunFolder(job.out).model)
     assert metrics is not None
     seconds = sum(run["seconds"].values())
     kept, near = metrics["retention"], metrics["fidelity"]
@@ -185,12 +191,12 @@ def is_done(cell: Cell) -> bool:
     Raises:
         InputError: it was made by another recipe.
     """
-    folder = Path(str(cell.recipe.out))
-    if not (folder / "run.json").is_file():
+    folder = cell.folder
+    if not folder.is_finished:
         return False
-    found = (folder / "recipe.yaml").read_text()
+    found = folder.recipe.read_text()
     if found != cell.text and _without_trainer(found) != _without_trainer(cell.text):
-        raise InputError(f"{folder} was made by another recipe: remove it, or name another folder with --out")
+        raise InputError(f"{folder.path} was made by another recipe: remove it, or name another folder with --out")
     return True
 
 

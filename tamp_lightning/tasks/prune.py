@@ -24,24 +24,24 @@ from tamp_lightning.evaluation.scorer import Scorer
 from tamp_lightning.evaluation.scoring import Scores
 from tamp_lightning.evaluation.summary import prediction_rows, summarise, write_predictions
 from tamp_lightning.evaluation.task import Task
-from tamp_lightning.files import write_json, write_text
-from tamp_lightning.passes.trainer import Pruned, check_pattern, prune_stream, scoring_trainer
+from tamp_lightning.passes.pruned import Pruned
+from tamp_lightning.passes.trainer import check_pattern, prune_stream, scoring_trainer
 from tamp_lightning.reporting.card import Base, prune_card, write_cards
 from tamp_lightning.reporting.examples import examples_content, worst_flips
 from tamp_lightning.reporting.html import write_report
 from tamp_lightning.reporting.logs import log_run
-from tamp_lightning.reporting.plan import Plan
+from tamp_lightning.reporting.plan import PlanView
 from tamp_lightning.reporting.run import Run
 from tamp_lightning.reporting.table import show_outcome
 from tamp_lightning.runs.clock import PhaseClock
 from tamp_lightning.runs.environment import compute_dtype, environment, peak_memory_bytes
 from tamp_lightning.runs.fingerprint import fingerprint
+from tamp_lightning.runs.folder import RunFolder
 from tamp_lightning.runs.resume import may_continue, run_path, settings_of
 from tamp_lightning.runs.state import RunState
 from tamp_lightning.stream.cache import CacheSpace
 from tamp_lightning.stream.disk import DiskStream
 from tamp_lightning.stream.follower import FollowerStream
-from tamp_lightning.tasks import run_folder
 from tamp_lightning.tasks.benchmarks import Say, build_tasks, check_answers
 from tamp_lightning.testbeds.checkpoints import resolve
 from tamp_lightning.testbeds.clip_samples import clip_samples
@@ -119,7 +119,7 @@ class Job:
             patterns: dict[str, Any] = {"include": recipe.model.include, "exclude": recipe.model.exclude}
             where: dict[str, Any] = {"dtype": dtype, "device": device, "resumes": bool(state and state.resumes)}
             kind = DiskStream if trainer.is_global_zero else FollowerStream
-            stream = kind(source, out / "model", towers=recipe.towers, **where, **patterns)
+            stream = kind(source, RunFolder(out).model, towers=recipe.towers, **where, **patterns)
             check_pattern(stream, recipe.method)
         who = trainer.world_size, trainer.is_global_zero
         return cls(recipe, name, out, source, dtype, samples, data, scorer, stream, state, clock, *who)
@@ -182,21 +182,22 @@ def prune_job(job: Job, recipe_text: str) -> tuple[dict[str, Any], dict[str, Any
     job.clock.seconds |= pruned.seconds
     # a default name tells the time, and nobody may read before all is written
     job.out = scoring_trainer(**job.recipe.trainer).strategy.broadcast(job.out)
+    folder = RunFolder(job.out)
     after: list[Scores] = []
     if riders:
         job.dense, after = riders.scores()
     elif job.tasks:
-        after = job.scorer.score(job.out / "model", "score pruned", job.source)
+        after = job.scorer.score(folder.model, "score pruned", job.source)
     run, metrics = _describe(job, pruned), None
     rows = _rows(job, after)
     if after:
         metrics = summarise(job.tasks, job.dense, after)
         if job.is_first:
-            write_predictions(job.out / "predictions.parquet", rows)
+            write_predictions(folder.predictions, rows)
     if job.is_first:
-        write_json(job.out / "examples.json", _examples(job, pruned, metrics, rows))
+        folder.write_examples(_examples(job, pruned, metrics, rows))
         _write(job, recipe_text, pruned, run, metrics)
-        log_run(pruned.loggers, Plan(run_folder.plan_content(pruned)["linears"]), metrics)
+        log_run(pruned.loggers, PlanView(pruned.plan), metrics)
     if job.state is not None:
         job.state.close()
     return run, metrics
@@ -221,19 +222,18 @@ def _examples(job: Job, pruned: Pruned, metrics: dict[str, Any] | None, rows: li
 
 
 def _describe(job: Job, pruned: Pruned) -> dict[str, Any]:
-    size = sum(row["size"] for row in pruned.linears.values())
-    kept = sum(row["kept"] for row in pruned.linears.values())
+    folder, plan = RunFolder(job.out), pruned.plan
     return {
         "recipe": job.name,
         "source": str(job.source),
-        "checkpoint": str(job.out / "model"),
+        "checkpoint": str(folder.model),
         "dtype": str(job.stream.model.dtype).removeprefix("torch."),
         "seed": job.recipe.seed,
-        "sparsity": pruned.sparsity,
-        "prunable_weights": size,
-        "zeroed_weights": size - kept,
-        **run_folder.sizes(job.source, job.out / "model"),
-        "linears": len(pruned.linears),
+        "sparsity": plan.sparsity,
+        "prunable_weights": plan.size,
+        "zeroed_weights": plan.zeroed,
+        **folder.sizes(job.source),
+        "linears": len(plan.linears),
         **_describe_towers(pruned),
         "processes": job.processes,
         "seconds": job.clock.seconds,
@@ -254,14 +254,13 @@ def _describe_towers(pruned: Pruned) -> dict[str, Any]:
 
 
 def _write(job: Job, recipe_text: str, pruned: Pruned, run: dict[str, Any], metrics: dict[str, Any] | None) -> None:
-    out, recipe, plan = job.out, job.recipe, run_folder.plan_content(pruned)
-    write_text(out / "recipe.yaml", recipe_text)
-    write_json(out / "plan.json", plan)
-    run_folder.write_masks(out, pruned)
-    if metrics is not None:
-        write_json(out / "metrics.json", metrics)
+    folder, recipe, plan = RunFolder(job.out), job.recipe, pruned.plan
+    folder.write_recipe(recipe_text)
+    folder.write_plan(plan)
+    folder.write_bits(plan, pruned.masks)
+    folder.write_metrics(metrics)
     base = Base.find(job.source, recipe.model.checkpoint)
     versions = {"python": run["python"], **run["packages"]}
     card = prune_card(base, plan, asdict(recipe.method), asdict(recipe.calibration), metrics, versions)
-    run["files"] |= write_cards(out / "model", card, base)
-    write_json(out / "run.json", run)
+    run["files"] |= write_cards(folder.model, card, base)
+    folder.write_run(run)

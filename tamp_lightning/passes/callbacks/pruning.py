@@ -16,13 +16,14 @@ from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics, mixed
 from tamp_lightning.methods.tokens import ModalityMix
-from tamp_lightning.ops.bits import mask_sha256, pack_bits
+from tamp_lightning.ops.bits import pack_bits
 from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.ops.masks import keep_where
 from tamp_lightning.passes.callbacks.mixing import MixChooser, Solved, swapped
 from tamp_lightning.passes.callbacks.polishing import polish
 from tamp_lightning.passes.callbacks.statistics import WHOLE, Aside, StatisticsCollector
 from tamp_lightning.passes.contract import BlockPass
+from tamp_lightning.runs.plan import mask_row
 from tamp_lightning.stream.cache import CachedBatch
 
 
@@ -129,9 +130,7 @@ class PruningCallback(L.Callback):
     def _report(self, linear: Linear, mask: Tensor) -> None:
         full = linear.full
         mass, samples = self.statistics.mass(linear), max(len(self.statistics.samples), 1)
-        kept = int(mask.count_nonzero())
-        row = {"kept": kept, "size": mask.numel(), "shape": list(mask.shape), "sha256": mask_sha256(mask)}
-        self.report[full] = {**row, "tokens_per_sample": float(mass.sum()) / samples}
+        self.report[full] = mask_row(mask, tokens_per_sample=float(mass.sum()) / samples)
         if self.chooser is not None:
             self.report[full]["lambda"] = self.chooser.lam
         self.masks[full] = pack_bits(mask)
