@@ -159,7 +159,7 @@ class TampModule(BlockPass):
         lean = calls.lean(list(stream.model.get_submodule(stream.facts.blocks).children()), valid)
         # what is ignored is attended to as ever, but enters no statistic
         counted = valid & ~batch["ignored"] if "ignored" in batch else valid
-        cached = CachedBatch(batch["sample_ids"], hidden, modality, counted, lean, lean.enter(0, hidden)[1])
+        cached = CachedBatch(batch["sample_ids"], hidden, modality, valid, counted, lean, lean.enter(0, hidden)[1])
         kind = frozenset(inputs)
         if self.current_epoch == 0 and kind not in self._checked and isinstance(stream, MemoryStream):
             self._checked.add(kind)

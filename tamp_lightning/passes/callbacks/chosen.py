@@ -66,14 +66,14 @@ class ChosenTokens(L.Callback):
         current = pl_module.current
         self._first = pl_module.index if self._first is None else self._first
         if pl_module.index == self._first:
-            self._meet(current.ids, current.modality, current.valid)
+            self._meet(current.ids, current.modality, current.counted)
         if not self.watches(pl_module):
             return
         rows = {sample: row for row, sample in enumerate(current.ids.tolist())}
         for sample in self.chosen.samples:
             if (row := rows.get(sample.id)) is not None:
                 votes = torch.stack([own[row] > 0 for own in weights.values()])
-                sample.counts[pl_module.index] = votes.sum(0)[current.valid[row]].cpu()
+                sample.counts[pl_module.index] = votes.sum(0)[current.counted[row]].cpu()
                 sample.linears[pl_module.index] = len(weights)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:

@@ -24,7 +24,7 @@ class DriftCollector(L.Callback):
 
     def rows(self, pl_module: BlockPass) -> Tensor:
         """Drift of each token of the current batch, float32 [B, n]."""
-        return drift(pl_module.current.hidden, pl_module.output, pl_module.current.valid)
+        return drift(pl_module.current.hidden, pl_module.output, pl_module.current.counted)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: BlockPass, *_: object) -> None:
         """Keep each sample's sum and number of drifts, by sample id, so that their order does not matter.
@@ -38,7 +38,7 @@ class DriftCollector(L.Callback):
         check_finite(
             f"{pl_module.stream.facts.blocks}.{pl_module.index}", "outputs", rows.isfinite().all(1), current.ids
         )
-        sums, counts = drift_totals(rows, current.modality, current.valid)
+        sums, counts = drift_totals(rows, current.modality, current.counted)
         pairs = zip(sums.tolist(), counts.tolist(), strict=True)
         self._totals.update(zip(current.ids.tolist(), pairs, strict=True))
 

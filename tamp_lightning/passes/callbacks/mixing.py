@@ -68,7 +68,7 @@ class MixChooser(L.Callback):
         judges = [row for row, i in enumerate(current.ids.tolist()) if self.rule.judges(i)]
         if not judges:
             return
-        text = (current.valid & (current.modality == TEXT))[judges]
+        text = (current.counted & (current.modality == TEXT))[judges]
         wanted = pl_module.output[judges].double()
         for lam, solved in self._candidates.items():
             with swapped(pl_module.block, {linear: weight for linear, (weight, _) in solved.items()}):

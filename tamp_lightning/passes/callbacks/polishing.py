@@ -72,10 +72,10 @@ def _error(
     # callbacks that watch the block look at the current batch
     pl_module.current = batch = pl_module.cache[number].to(pl_module.device)
     with torch.no_grad():
-        wanted = target(number, batch)[batch.valid].float()
+        wanted = target(number, batch)[batch.counted].float()
     # only now: whoever asks the stream for a block gets it without gradients
     for weight in (moving or {}).values():
         weight.requires_grad_(True).grad = None
     with torch.set_grad_enabled(moving is not None):
-        off = block(batch.hidden, **batch.kwargs)[batch.valid].float() - wanted
+        off = block(batch.hidden, **batch.kwargs)[batch.counted].float() - wanted
         return off.square().sum(), off.numel()

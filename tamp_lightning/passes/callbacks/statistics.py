@@ -157,8 +157,8 @@ class StatisticsCollector(L.Callback):
         current = pl_module.current
         return Seen(
             current.modality,
-            current.valid,
-            attention=self.attention.rows if self.attention else None,
+            current.counted,
+            attention=self.attention.of(pl_module) if self.attention else None,
             drift=self.drift.rows(pl_module) if self.drift else None,
             mean_drift=self.drift.mean if self.drift else None,
         )

@@ -1,5 +1,7 @@
 """The last attention row is that of the real attention, and asking for it changes nothing."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
@@ -16,7 +18,9 @@ class Module:
 
     def __init__(self, model, batch, walk="prune"):
         self.stream, self.walk, self.stage = MemoryStream(model), walk, "collect"
-        self.current = type("Current", (), {"valid": batch["attention_mask"].bool()})
+        self.index = 0
+        mask = batch["attention_mask"].bool()
+        self.current = SimpleNamespace(valid=mask, ids=torch.arange(len(mask)))
 
 
 def make_mistral():
@@ -41,12 +45,18 @@ def eager_rows(model, batch):
     return [torch.stack([m[b, :, last[b]].mean(0) for b in range(len(last))]) for m in maps]
 
 
+def noted(collector, block):
+    assert collector.last is None or collector.last.block == block
+    return collector.last and collector.last.row
+
+
 @torch.no_grad()
 def collected_rows(model, batch, collector):
     """Per block, what the collector holds once that block has run without an attention mask."""
     rows = []
     handles = [
-        block.register_forward_hook(lambda *_: rows.append(collector.rows)) for block in model.get_decoder().layers
+        block.register_forward_hook(lambda *_, k=k: rows.append(noted(collector, k)))
+        for k, block in enumerate(model.get_decoder().layers)
     ]
     logits = model(**{k: v for k, v in batch.items() if k != "attention_mask"}, use_cache=False).logits
     for handle in handles:
@@ -83,7 +93,31 @@ def test_logits_with_the_collector_are_bit_identical(make):
     assert rows[-1] is not None
     collector.on_fit_end(None, module)
     assert model.get_decoder().config._attn_implementation == "sdpa"
-    assert collector.rows is None
+    assert collector.last is None
+
+
+def test_a_row_is_handed_out_for_its_own_block_and_batch_alone():
+    model, batch, collector = make_llama(), as_batch(toys("tt")), AttentionCollector()
+    module = Module(model, batch)
+    collector.on_fit_start(None, module)
+    assert collector.of(module) is None
+    rows, _ = collected_rows(model, batch, collector)
+    module.index = 2
+    assert torch.equal(collector.of(module), rows[2])
+    module.index = 1  # as if this block had no attention: that of another is never taken for it
+    assert collector.of(module) is None
+    module.index, module.current.ids = 2, torch.tensor([2, 3])
+    assert collector.of(module) is None
+
+
+def test_attention_outside_of_the_blocks_is_not_noted():
+    model, batch, collector = make_llama(), as_batch(toys("tt")), AttentionCollector()
+    other = make_llama()
+    collector.on_fit_start(None, Module(model, batch))
+    other.set_attn_implementation(IMPLEMENTATION)
+    with torch.no_grad():
+        other(**{k: v for k, v in batch.items() if k != "attention_mask"}, use_cache=False)
+    assert collector.last is None
 
 
 def test_nothing_is_collected_while_measuring():
