@@ -11,8 +11,7 @@ from transformers import LlavaNextForConditionalGeneration
 from tamp_lightning.evaluation.whole import load_whole
 from tamp_lightning.finetune.start import find_start, write_masks
 from tamp_lightning.finetune.target import Target
-from tamp_lightning.ops.bits import unpack_bits
-from tamp_lightning.passes.callbacks.pruning import pack_bits
+from tamp_lightning.ops.bits import pack_bits, unpack_bits
 from tamp_lightning.runs.folder import RunFolder
 
 from ..stream.conftest import make_llava, save

@@ -41,7 +41,7 @@ def last_row(query: Tensor, key: Tensor, last: Tensor, scaling: float, mask: Ten
 
 
 def _collects(pl_module: BlockPass) -> bool:
-    return pl_module.walk == "prune" and pl_module.stage != "advance"
+    return pl_module.now.kind == "prune" and not pl_module.now.replays
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ class TowerPruning(L.Callback):
         Raises:
             InputError: no media reach what is to be pruned, or something is not finite.
         """
-        if pl_module.walk != "prune" or not pl_module.needs_inputs or self.finished:
+        if not pl_module.now.starts_pruning or self.finished:
             return
         statistics = TowerStatistics(pl_module.stream, self.method)
         assert trainer.train_dataloader is not None

@@ -7,6 +7,7 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM
 
 from tamp_lightning.passes.callbacks.attention import IMPLEMENTATION, AttentionCollector, last_row
+from tamp_lightning.passes.contract import Pass
 from tamp_lightning.stream import MemoryStream
 
 from ...conftest import as_batch, toys
@@ -17,7 +18,7 @@ class Module:
     """As much of a LightningModule as the collector asks for."""
 
     def __init__(self, model, batch, walk="prune"):
-        self.stream, self.walk, self.stage = MemoryStream(model), walk, "collect"
+        self.stream, self.now = MemoryStream(model), Pass(walk, 0, "collect", walk == "measure")
         self.index = 0
         mask = batch["attention_mask"].bool()
         self.current = SimpleNamespace(valid=mask, ids=torch.arange(len(mask)))
