@@ -24,7 +24,8 @@ from tamp_lightning.reporting.run import Run
 from tamp_lightning.runs.environment import environment
 from tamp_lightning.runs.folder import RunFolder
 from tamp_lightning.tasks.measured import measure_alike, reuse_measurements
-from tamp_lightning.tasks.prune import Job, prune_job
+from tamp_lightning.tasks.prune import prune_job
+from tamp_lightning.tasks.prune_setup import Job
 
 LOCKS = ".locks"
 """Folder of a comparison with a lock for each cell that is being run."""
