@@ -17,17 +17,17 @@ from tamp_lightning.compat.known_warnings import without_known_warnings
 from tamp_lightning.config.build import build
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.errors import InputError
-from tamp_lightning.files import write_json
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.ops.bits import unpack_bits
-from tamp_lightning.passes.trainer import Pruned, prune_stream, scoring_trainer
+from tamp_lightning.passes.pruned import Pruned
+from tamp_lightning.passes.trainer import prune_stream, scoring_trainer
 from tamp_lightning.reporting.card import Base, prune_card, write_cards
 from tamp_lightning.runs.fingerprint import fingerprint
+from tamp_lightning.runs.folder import RunFolder
 from tamp_lightning.runs.state import RunState, is_unfinished, refuse_finished
 from tamp_lightning.stream import DiskStream, MemoryStream
 from tamp_lightning.stream.cache import CacheSpace
-from tamp_lightning.tasks import run_folder
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def prune(
                 options = _device_of(model_or_path) | trainer
                 pruned = prune_stream(stream, data, chosen, progress=progress, **options)
             if folder is not None:
-                model_or_path.save_pretrained(folder / "model")
+                model_or_path.save_pretrained(RunFolder(folder).model)
         else:
             if folder is None:
                 raise InputError("out is missing: name a new folder for the pruned checkpoint")
@@ -127,8 +127,8 @@ def prune(
     model = model_or_path if isinstance(model_or_path, PreTrainedModel) else None
     if folder is not None:
         base = Base(type(model).__name__) if model is not None else Base.find(Path(str(model_or_path)))
-        card = prune_card(base, run_folder.plan_content(pruned), asdict(chosen))
-        write_cards(folder / "model", card, base)
+        card = prune_card(base, pruned.plan, asdict(chosen))
+        write_cards(RunFolder(folder).model, card, base)
     result = _result(model, folder, pruned)
     if state is not None:
         state.close()
@@ -151,17 +151,18 @@ def _open(
     settings = {"method": asdict(method), "towers": asdict(towers), "model": patterns, "trainer": options}
     state = RunState(folder, fingerprint(reader.folder, settings, dtype, device))
     where: dict[str, Any] = {"dtype": dtype, "device": device, "resumes": state.resumes}
-    return DiskStream(source, folder / "model", towers=towers, **where, **patterns), state
+    return DiskStream(source, RunFolder(folder).model, towers=towers, **where, **patterns), state
 
 
 def _result(model: PreTrainedModel | None, folder: Path | None, pruned: Pruned) -> PruneResult:
-    content = run_folder.plan_content(pruned)
+    plan, checkpoint = pruned.plan, None
     if folder is not None:
-        write_json(folder / "plan.json", content)
-        run_folder.write_masks(folder, pruned)
-    checkpoint = folder and folder / "model"
-    towers = pruned.towers_sparsity, content.get("towers", {})
-    return PruneResult(model, checkpoint, pruned.sparsity, content["linears"], *towers, pruned.seconds, pruned.masks)
+        held = RunFolder(folder)
+        held.write_plan(plan)
+        held.write_bits(plan, pruned.masks)
+        checkpoint = held.model
+    towers = plan.towers_sparsity, plan.towers
+    return PruneResult(model, checkpoint, plan.sparsity, plan.linears, *towers, pruned.seconds, pruned.masks)
 
 
 def _refuse_several(trainer: Mapping[str, Any]) -> None:

@@ -22,7 +22,8 @@ from transformers import (
 
 from tamp_lightning.data.calibration import CalibrationData, calibration_batch
 from tamp_lightning.methods.method import Method
-from tamp_lightning.passes.trainer import Pruned, prune_stream
+from tamp_lightning.passes.pruned import Pruned
+from tamp_lightning.passes.trainer import prune_stream
 from tamp_lightning.stream import MemoryStream
 from tamp_lightning.testbeds.smol_llava_next import build_processor
 

@@ -12,7 +12,7 @@ from transformers import BatchFeature, LlavaNextForConditionalGeneration
 
 from tamp_lightning import Method, prune
 from tamp_lightning.data.calibration import CalibrationData
-from tamp_lightning.passes.callbacks.pruning import pack_bits
+from tamp_lightning.ops.bits import pack_bits
 
 from .conftest import as_batch, toys
 from .stream.conftest import logits, make_llama, make_llava, save

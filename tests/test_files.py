@@ -55,3 +55,15 @@ def test_what_is_written(tmp_path):
     assert (tmp_path / "b").read_bytes() == b"\x00\xff"
     assert (tmp_path / "c").read_text() == '{\n "z": 1,\n "a": [\n  0.5\n ]\n}\n'
     assert json.loads((tmp_path / "c").read_text()) == {"z": 1, "a": [0.5]}
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), object()])
+def test_what_is_no_json_leaves_nothing_and_harms_nothing(tmp_path, bad):
+    with pytest.raises((ValueError, TypeError)):
+        write_json(tmp_path / "a.json", {"x": [1, bad]})
+    assert list(tmp_path.iterdir()) == []
+    write_json(tmp_path / "a.json", {"x": 1})
+    with pytest.raises((ValueError, TypeError)):
+        write_json(tmp_path / "a.json", {"x": bad})
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}

@@ -52,7 +52,7 @@ class Scorer:
                 are kept so that others can be compared with this one.
 
         Raises:
-            BadMedia, ValueError: see `scoring.score_into`.
+            BadMedia, InputError: see `scoring.score_into`.
         """
         if dense is not None and any(self._left(task, _Checkpoint(dense, self.dtype), None) for task in self.tasks):
             self.score(dense, "score dense")  # another command made room in the cache

@@ -160,7 +160,7 @@ def score_into(
 
     Raises:
         BadMedia: a picture, video or sound cannot be read, and the task does not leave such out.
-        ValueError: a prompt is too long for the model.
+        InputError: a prompt is too long for the model.
     """
     module = EvaluationModule(model, task, answers, batch_size, dense, keep_log_probs)
     if not module.pending():  # killed between the last answer and the scores

@@ -25,7 +25,7 @@ from torch import Tensor
 from tamp_lightning.evaluation.predictions import digest
 from tamp_lightning.evaluation.records import Record
 from tamp_lightning.evaluation.task import LogProbs
-from tamp_lightning.files import write_json
+from tamp_lightning.files import atomic_write, write_json, write_text
 
 KEY_LENGTH = 12
 CACHE_LIMIT = 4 * 10**9
@@ -110,9 +110,8 @@ class Store:
         if log_probs:
             rows = {str(position): value.detach().cpu().contiguous() for position, value in log_probs.items()}
             path = self.folder / LOGS.format(min(log_probs))
-            scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            save_file(rows, scratch)
-            scratch.replace(path)
+            with atomic_write(path) as scratch:
+                save_file(rows, scratch)
         with (self.folder / f"part-{rank}.jsonl").open("a", encoding="utf-8") as file:
             file.write("".join(json.dumps(asdict(record)) + "\n" for record in records))
 
@@ -136,9 +135,7 @@ class Store:
         """Turn the parts into one file; how long asking took is kept beside it."""
         records = self.records()
         write_json(self.folder / "seconds.json", seconds)
-        scratch = self.folder / f".{FINAL}.{os.getpid()}.tmp"
-        scratch.write_text("".join(json.dumps(asdict(record)) + "\n" for record in records.values()))
-        scratch.replace(self.folder / FINAL)
+        write_text(self.folder / FINAL, "".join(json.dumps(asdict(record)) + "\n" for record in records.values()))
         for path in self.folder.glob("part-*.jsonl"):
             path.unlink()
 

@@ -27,7 +27,7 @@ def load_processor(folder: Path) -> ProcessorMixin:
     """The processor of a checkpoint.
 
     Raises:
-        ValueError: there is none, or it has no chat template.
+        InputError: there is none, or it has no chat template.
     """
     try:
         processor = AutoProcessor.from_pretrained(folder)

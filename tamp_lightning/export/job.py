@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tamp_lightning.checkpoint.mask_file import MASKS
 from tamp_lightning.checkpoint.reader import CheckpointReader, read_header, read_json
 from tamp_lightning.checkpoint.skeleton import build_skeleton
 from tamp_lightning.checkpoint.writer import side_files
@@ -19,6 +18,7 @@ from tamp_lightning.export.layout import listed_files
 from tamp_lightning.export.masks import RunMasks, ZeroMasks, linear_weights
 from tamp_lightning.export.shards import KeptOf, Sizes, compress, expand
 from tamp_lightning.export.target import Target
+from tamp_lightning.runs.folder import RunFolder
 
 CARD = "README.md"
 Cards = Callable[[Path, Sizes | None], dict[str, str]]
@@ -48,11 +48,11 @@ class Source:
         Raises:
             InputError: it is neither, or damaged.
         """
-        run = path if (path / "model").is_dir() and not (path / "config.json").exists() else None
-        folder = path / "model" if run else path
+        run = RunFolder(path) if RunFolder(path).holds_model else None
+        folder = run.model if run else path
         if not folder.is_dir():
             raise InputError(f"{path} is neither a run folder nor a checkpoint folder")
-        return cls(folder, run, CheckpointReader(folder), listed_files(folder))
+        return cls(folder, path if run else None, CheckpointReader(folder), listed_files(folder))
 
 
 def to_bitmask(source: Source, out: Path, cards: Cards) -> Sizes:
@@ -65,7 +65,7 @@ def to_bitmask(source: Source, out: Path, cards: Cards) -> Sizes:
     if source.files is not None:
         raise InputError(f"{source.folder} is in the bitmask form already: --format dense turns it back")
     linears = linear_weights(build_skeleton(source.reader, None), source.reader)
-    masks = source.run and source.run / MASKS
+    masks = source.run and RunFolder(source.run).masks
     kept_of: KeptOf = ZeroMasks()
     if masks and masks.is_file():
         kept_of = RunMasks(masks, linears, source.reader)

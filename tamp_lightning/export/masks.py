@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tamp_lightning.errors import InputError
 from tamp_lightning.export.codec import Bits
 from tamp_lightning.export.form import BIT_TYPES
 from tamp_lightning.export.shards import read_bits
+from tamp_lightning.runs.masks import mask_shapes
 
 
 def linear_weights(model: PreTrainedModel, reader: CheckpointReader) -> dict[str, str]:
@@ -51,7 +51,7 @@ class RunMasks:
 
     def __init__(self, path: Path, linears: dict[str, str], reader: CheckpointReader) -> None:
         header = read_header(path)
-        shapes = _shapes(path)
+        shapes = mask_shapes(path)
         self.path = path
         self.masks: dict[str, tuple[str, TensorInfo]] = {}
         for name, info in header.tensors.items():
@@ -80,12 +80,3 @@ class RunMasks:
             )
         # -0.0 is a zero with bits of its own, which have to come back
         return kept | outside
-
-
-def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    try:
-        return {name: tuple(json.loads(text)) for name, text in (header.get("__metadata__") or {}).items()}
-    except (TypeError, ValueError):
-        raise InputError(f"{path} does not say the shapes of its masks: is it of `tamp run`?") from None

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from tamp_lightning.checkpoint import mask_file
-from tamp_lightning.checkpoint.mask_file import MASKS
-from tamp_lightning.checkpoint.reader import read_json
 from tamp_lightning.config.recipe import FinetuneRecipe
 from tamp_lightning.errors import InputError
-from tamp_lightning.files import write_bytes, write_json
-from tamp_lightning.finetune.masks import PLAN, check_masks, masks_from_zeros, read_masks
+from tamp_lightning.finetune.masks import check_masks, masks_from_zeros
 from tamp_lightning.finetune.target import Target
-from tamp_lightning.ops.bits import mask_sha256, pack_bits
+from tamp_lightning.ops.bits import mask_sha256
+from tamp_lightning.runs.folder import RunFolder
 from tamp_lightning.testbeds.checkpoints import resolve
 
 
@@ -69,13 +64,13 @@ def find_start(checkpoint: str, allow_dense: bool) -> Start:
         InputError: nothing is sparse, a file is damaged, or masks are of another model or disagree with the weights.
         FileNotFoundError: there is no such checkpoint.
     """
-    run = Path(checkpoint)
-    if not (run / MASKS).is_file() and not (run / PLAN).is_file():
+    run = RunFolder(Path(checkpoint))
+    if not run.holds_masks:
         return _from_checkpoint(checkpoint, allow_dense)
-    target, masks = Target.find(resolve(str(run / "model"))), read_masks(run)
+    target, masks = Target.find(resolve(str(run.model))), run.read_masks()
     check_masks(target, masks)
-    described = read_json(run / "run.json") if (run / "run.json").is_file() else {}
-    return Start(target, masks, run, described.get("source"))
+    described = run.read_run() if run.is_finished else {}
+    return Start(target, masks, run.path, described.get("source"))
 
 
 def _from_checkpoint(checkpoint: str, allow_dense: bool) -> Start:
@@ -109,23 +104,9 @@ def find_dense(recipe: FinetuneRecipe, start: Start) -> Path | None:
     return teacher.folder
 
 
-def write_masks(out: Path, start: Start) -> None:
+def write_masks(out: RunFolder, start: Start) -> None:
     """masks.safetensors and plan.json of a run folder: the start's own, byte for byte, or made from its masks."""
     if start.run is not None:
-        for name in (MASKS, PLAN):
-            write_bytes(out / name, (start.run / name).read_bytes())
+        out.copy_masks(RunFolder(start.run))
     elif start.masks:
-        shapes = {name: mask.shape for name, mask in start.masks.items()}
-        mask_file.write_masks(out, {name: pack_bits(mask) for name, mask in start.masks.items()}, shapes)
-        write_json(out / PLAN, plan_of(start.masks))
-
-
-def plan_of(masks: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Content of plan.json that can be told from masks alone."""
-    rows = {}
-    for name, mask in masks.items():
-        kept, size = int(mask.sum()), mask.numel()
-        row = {"kept": kept, "size": size, "shape": list(mask.shape), "sha256": mask_sha256(mask)}
-        rows[name] = {**row, "sparsity": 1 - kept / size}
-    kept, size = (sum(count) for count in zip(*((int(m.sum()), m.numel()) for m in masks.values()), strict=True))
-    return {"sparsity": 1 - kept / size, "linears": rows}
+        out.write_masks(start.masks)

@@ -19,6 +19,7 @@ from tamp_lightning.finetune.checkpoint_io import DirectCheckpointIO
 from tamp_lightning.passes.callbacks.plain_progress import PlainStepProgress, is_live
 from tamp_lightning.passes.trainer import QUIET
 from tamp_lightning.runs.environment import compute_dtype
+from tamp_lightning.runs.folder import RunFolder
 from tamp_lightning.runs.resume import run_path
 
 MONITOR = "held_out_loss"
@@ -46,8 +47,8 @@ def finetune_path(recipe: FinetuneRecipe, name: str) -> Path:
     last = out / CHECKPOINTS / LAST
     if not last.is_file():
         raise InputError(f"resume: {last} is missing, so there is nothing to go on from")
-    if (out / "model").exists():
-        raise InputError(f"resume: {out / 'model'} is there, so training is over; remove it to write it again")
+    if RunFolder(out).model.exists():
+        raise InputError(f"resume: {RunFolder(out).model} is there, so training is over; remove it to write it again")
     try:
         torch.load(last, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, UnpicklingError, EOFError) as error:

@@ -1,9 +1,11 @@
-"""What the callbacks may ask of the LightningModule, which stands one floor above them."""
+"""What a pass is, and what callbacks may ask of the LightningModule, which stands one floor above them."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import lightning as L
@@ -15,8 +17,49 @@ from tamp_lightning.stream.base import Stream
 from tamp_lightning.stream.cache import ActivationCache, CachedBatch
 
 Walk = Literal["measure", "prune"]
-Task = Stage | Literal["advance"]
-"""What an epoch is for; "advance" only carries the hidden state past a block that an earlier run is done with."""
+Task = Stage | Literal["replay"]
+"""What an epoch is for; "replay" only carries the hidden state past a block that an earlier run is done with."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One epoch: all calibration samples pass one block, for one purpose."""
+
+    kind: Walk
+    block: int
+    """Number of the block."""
+    stage: Task
+    is_dense: bool
+    """Whether the samples pass the dense model: while measuring, and always in mode one_shot."""
+    is_first: bool = True
+    """Whether no pass of this kind was over the block before."""
+    is_last: bool = True
+    """Whether no further pass of this kind is over the block."""
+
+    @property
+    def replays(self) -> bool:
+        """Whether nothing is learnt: an earlier run has done that."""
+        return self.stage == "replay"
+
+    @property
+    def measures(self) -> bool:
+        """Whether an allocation may score the block, which is dense."""
+        return self.is_dense and not self.replays
+
+    @property
+    def collects(self) -> bool:
+        """Whether statistics are collected for the solver."""
+        return self.kind == "prune" and self.stage == "collect"
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the block may be pruned when the pass ends: the solver has seen all it asked for."""
+        return self.kind == "prune" and not self.replays and self.is_last
+
+    @property
+    def starts_pruning(self) -> bool:
+        """Whether this is the first pass of those that prune, replays among them."""
+        return self.kind == "prune" and self.block == 0 and self.is_first
 
 
 class BlockPass(L.LightningModule):
@@ -31,7 +74,7 @@ class BlockPass(L.LightningModule):
     """Every batch of this process in front of the current block, in the prune walk; behind it, in the measure walk."""
     share: Share
     """The batches of this process."""
-    idle: bool = False
+    no_batch: bool = False
     """Whether this step has no batch, because other processes have more; there is nothing to look at then."""
     plan: dict[str, int] | None
     """Weights each linear keeps, by full module name; None until the budget is allocated."""
@@ -43,18 +86,23 @@ class BlockPass(L.LightningModule):
 
     @property
     @abstractmethod
-    def walk(self) -> Walk:
-        """Which walk over the blocks the current epoch belongs to."""
+    def now(self) -> Pass:
+        """The current pass."""
 
     @property
-    @abstractmethod
+    def walk(self) -> Walk:
+        """Whether the current pass measures or prunes."""
+        return self.now.kind
+
+    @property
     def index(self) -> int:
         """Number of the current block."""
+        return self.now.block
 
     @property
-    @abstractmethod
     def stage(self) -> Task:
-        """What the current epoch is for: statistics, drift, choosing a mix, or nothing but the next block's input."""
+        """What the current pass is for: statistics, drift, choosing a mix, or nothing but the next block's input."""
+        return self.now.stage
 
     @property
     @abstractmethod
@@ -63,23 +111,23 @@ class BlockPass(L.LightningModule):
 
     @property
     @abstractmethod
+    def skip_forward(self) -> bool:
+        """Whether no callback looks at what passes the current block, so that nothing has to pass."""
+
+    @property
     def is_dense(self) -> bool:
         """Whether what passes the current block is what passes it in the dense model, so that it can be scored."""
+        return self.now.is_dense
 
     @property
-    @abstractmethod
-    def is_blind(self) -> bool:
-        """Whether nobody looks at what passes the current block, so that nothing has to pass."""
-
-    @property
-    @abstractmethod
     def is_first_stage(self) -> bool:
         """Whether no epoch of this walk was over the current block before."""
+        return self.now.is_first
 
     @property
-    @abstractmethod
     def is_last_stage(self) -> bool:
         """Whether no further epoch of this walk is over the current block."""
+        return self.now.is_last
 
     @property
     @abstractmethod
@@ -93,3 +141,51 @@ class BlockPass(L.LightningModule):
     @abstractmethod
     def run(self, index: int, batch: CachedBatch) -> Tensor:
         """What block `index`, with the weights it has now, makes of a batch that stands in front of it [B,n,h]."""
+
+    @contextmanager
+    def seeing(self, batch: CachedBatch) -> Iterator[None]:
+        """Another batch as the current one, for whoever runs the block out of turn: hooks look at the current batch."""
+        before = getattr(self, "current", None)
+        self.current = batch
+        try:
+            yield
+        finally:
+            if before is not None:
+                self.current = before
+
+
+class PassCallback(L.Callback):
+    """A callback of some passes: it is asked once whether a pass is `wanted`, and hears of no other.
+
+    Of a wanted pass it hears the start, every batch that this process has, and the end.
+    """
+
+    def wanted(self, now: Pass) -> bool:
+        """Whether the pass concerns this callback; by default every one does."""
+        return True
+
+    def pass_starts(self, pl_module: BlockPass) -> None:
+        """Before the first batch."""
+
+    def batch_passed(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """After the current block has seen a batch; `batch` holds the model's inputs in the first pass of a kind."""
+
+    def pass_ends(self, pl_module: BlockPass) -> None:
+        """After the last batch."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Lightning's hook: see `pass_starts`."""
+        if self.wanted(pl_module.now):
+            self.pass_starts(pl_module)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: BlockPass, outputs: object, batch: dict[str, Tensor], batch_idx: int
+    ) -> None:
+        """Lightning's hook: see `batch_passed`."""
+        if not pl_module.no_batch and self.wanted(pl_module.now):
+            self.batch_passed(pl_module, batch, batch_idx)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Lightning's hook: see `pass_ends`."""
+        if self.wanted(pl_module.now):
+            self.pass_ends(pl_module)

@@ -79,11 +79,11 @@ class OutputMeter:
             InputError: a linear's output is NaN, infinite or too large to square on a token that counts.
         """
         current = pl_module.current
-        present = pairs_present(current.modality, current.valid)
+        present = pairs_present(current.modality, current.counted)
         for linear, tokens in self.collector.tokens.items():
-            rows = self.rule.score(tokens.outputs, current.modality, current.valid)
+            rows = self.rule.score(tokens.outputs, current.modality, current.counted)
             if bool((rows.isnan() & present).any()):  # then look at every value, which costs more than the score
-                finite = (tokens.outputs.isfinite().all(-1) | ~current.valid).all(-1)
+                finite = (tokens.outputs.isfinite().all(-1) | ~current.counted).all(-1)
                 check_finite(linear.full, "outputs", finite, current.ids)
                 squares = tokens.outputs.float().square().sum(-1).isfinite() | ~current.valid
                 check_finite(linear.full, "squared outputs", squares.all(-1), current.ids)
@@ -127,7 +127,7 @@ class InputMeter:
         found: dict[int, Tensor] = {}
         for linear, tokens in self.collector.tokens.items():
             if id(tokens.inputs) not in found:
-                found[id(tokens.inputs)] = weighted_square_sum(tokens.inputs, current.valid)
+                found[id(tokens.inputs)] = weighted_square_sum(tokens.inputs, current.counted)
             rows = found[id(tokens.inputs)]
             check_finite(linear.full, "inputs", rows.isfinite().all(1), current.ids)
             self._rows.add(linear, current.ids, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from tamp_lightning.distributed.share import Share
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.callbacks.attention import check_attention
-from tamp_lightning.passes.contract import BlockPass, Task, Walk
+from tamp_lightning.passes.contract import BlockPass, Pass, Task, Walk
 from tamp_lightning.passes.inputs import Lengths, check_vocabulary
 from tamp_lightning.stream.base import Stream
 from tamp_lightning.stream.cache import ActivationCache, CachedBatch, CacheSpace
@@ -38,7 +39,7 @@ class TampModule(BlockPass):
         method: what to measure and how to prune.
         measured: number of blocks that an earlier run has measured.
         pruned: number of blocks that an earlier run has pruned. The hidden states in front of the first block that is
-            left are computed again: passes of stage "advance" run the blocks before it and nothing else.
+            left are computed again: passes of stage "replay" run the blocks before it and nothing else.
         space: where hidden states wait between two blocks.
 
     Raises:
@@ -67,43 +68,17 @@ class TampModule(BlockPass):
         return self.trainer.datamodule.samples_before(self.share.own[0])  # type: ignore[attr-defined]
 
     @property
-    def walk(self) -> Walk:
-        """The walk that the current epoch belongs to."""
-        return self.passes[self.current_epoch][0]
+    def now(self) -> Pass:
+        """The current pass."""
+        return self.passes[self.current_epoch]
 
     @property
-    def index(self) -> int:
-        """Number of the current block."""
-        return self.passes[self.current_epoch][1]
-
-    @property
-    def stage(self) -> Task:
-        """What the current epoch is for."""
-        return self.passes[self.current_epoch][2]
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether the current epoch passes the dense model: the measure walk, and the only walk of one_shot."""
-        return self.walk == "measure" or self.method.mode == "one_shot"
-
-    @property
-    def is_blind(self) -> bool:
-        """Whether nobody looks at what passes the current block, so that nothing has to pass."""
+    def skip_forward(self) -> bool:
+        """Whether no callback looks at what passes the current block, so that nothing has to pass."""
         if self.current_epoch >= len(self.passes) or self.stream.facts.towers:
             return False
         measured = self.is_dense and bool(self.method.measure_stages)
         return not measured and not self.method.reads_activations
-
-    @property
-    def is_first_stage(self) -> bool:
-        """Whether the current epoch is the first over its block in this walk."""
-        return self.current_epoch == 0 or self.passes[self.current_epoch - 1][:2] != (self.walk, self.index)
-
-    @property
-    def is_last_stage(self) -> bool:
-        """Whether the current epoch is the last over its block in this walk."""
-        following = self.passes[self.current_epoch + 1 : self.current_epoch + 2]
-        return not following or following[0][:2] != (self.walk, self.index)
 
     @property
     def block(self) -> nn.Module:
@@ -131,8 +106,8 @@ class TampModule(BlockPass):
     @torch.no_grad()
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Advance one batch and show it to the current block; with several processes, not every step has a batch."""
-        self.idle = batch_idx >= len(self.share.own)
-        if not self.idle and not self.is_blind:
+        self.no_batch = batch_idx >= len(self.share.own)
+        if not self.no_batch and not self.skip_forward:
             self._pass(batch, batch_idx)
         if self.trainer.is_last_batch:
             optimizer = self.optimizers()
@@ -147,7 +122,7 @@ class TampModule(BlockPass):
         self.current = cached = self.embed(batch) if self.needs_inputs else self.cache[batch_idx].to(self.device)
         if not self.is_dense and self.index > 0 and self.is_first_stage:
             self.current = cached = cached.advanced(self.run(self.index - 1, cached))
-        if self.is_dense or self.stage != "advance":
+        if self.is_dense or self.stage != "replay":
             with token_guard(self.block, self.stream.facts.linears[self.index], cached.hidden.shape):
                 self.output = self.run(self.index, cached)
         self.cache[batch_idx] = cached.advanced(self.output) if self.is_dense else cached
@@ -164,7 +139,7 @@ class TampModule(BlockPass):
         lean = calls.lean(list(stream.model.get_submodule(stream.facts.blocks).children()), valid)
         # what is ignored is attended to as ever, but enters no statistic
         counted = valid & ~batch["ignored"] if "ignored" in batch else valid
-        cached = CachedBatch(batch["sample_ids"], hidden, modality, counted, lean, lean.enter(0, hidden)[1])
+        cached = CachedBatch(batch["sample_ids"], hidden, modality, valid, counted, lean, lean.enter(0, hidden)[1])
         kind = frozenset(inputs)
         if self.current_epoch == 0 and kind not in self._checked and isinstance(stream, MemoryStream):
             self._checked.add(kind)
@@ -189,17 +164,23 @@ class TampModule(BlockPass):
             self.trainer.should_stop = True
 
 
-def _passes(method: Method, blocks: int, measured: int, pruned: int) -> list[tuple[Walk, int, Task]]:
-    """Every epoch that is left to do: its walk, its block, and what it is for."""
+def _passes(method: Method, blocks: int, measured: int, pruned: int) -> list[Pass]:
+    """Every epoch that is left to do, in order."""
 
-    def walk(name: Walk, first: int, last: int, stages: tuple[Task, ...]) -> list[tuple[Walk, int, Task]]:
-        return [(name, index, stage) for index in range(first, last) for stage in stages]
+    def over(kind: Walk, first: int, last: int, stages: tuple[Task, ...]) -> list[Pass]:
+        dense = kind == "measure" or method.mode == "one_shot"
+        return [Pass(kind, index, stage, dense) for index in range(first, last) for stage in stages]
 
     one_shot = method.mode == "one_shot"
-    measure = walk("measure", measured, blocks, () if one_shot else method.measure_stages)
-    prune = walk("prune", pruned, blocks, method.prune_stages)
-    # behind pruned blocks the dense hidden states are needed too where weights are corrected towards them
+    measure = over("measure", measured, blocks, () if one_shot else method.measure_stages)
+    prune = over("prune", pruned, blocks, method.prune_stages)
+    # after pruned blocks the dense hidden states are needed too where weights are corrected towards them
     dense = measured if measure else pruned if prune and method.correction.on else 0
-    advance: tuple[Task, ...] = ("advance",)
-    again = walk("prune", 0, pruned, advance) if prune else []
-    return [*walk("measure", 0, dense, advance), *measure, *again, *prune]
+    replay: tuple[Task, ...] = ("replay",)
+    again = over("prune", 0, pruned, replay) if prune else []
+    passes = [*over("measure", 0, dense, replay), *measure, *again, *prune]
+    places = [None, *((one.kind, one.block) for one in passes), None]
+    return [
+        replace(one, is_first=places[k] != places[k + 1], is_last=places[k + 2] != places[k + 1])
+        for k, one in enumerate(passes)
+    ]

@@ -61,7 +61,7 @@ class LossMeter:
     def _take_ids(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
         if pl_module.samples_ahead + len(self._used) >= self.rule.samples:
             return
-        ids, shape = batch.get("input_ids"), pl_module.current.valid.shape
+        ids, shape = batch.get("input_ids"), pl_module.current.counted.shape
         if ids is None or ids.shape != shape:
             raise InputError("ecoflap needs input_ids with one id per token of the decoder: choose another allocation.")
         self._tokens[batch_idx] = ids
@@ -76,7 +76,7 @@ class LossMeter:
         batch = pl_module.current
         for index in range(pl_module.index, len(pl_module.stream.facts.linears)):
             batch = batch.advanced(pl_module.run(index, batch))
-        wanted = (batch.valid & (batch.modality == TEXT))[:, 1:]
+        wanted = (batch.counted & (batch.modality == TEXT))[:, 1:]
         rows = wanted.nonzero()[:, 0]
         model, blocks = pl_module.stream.model, pl_module.stream.facts.blocks
         logits = head_logits(model, blocks, batch.hidden[:, :-1][wanted]).float()

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger
-from torch import Tensor
 
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.distributed.processes import EndTogether, check_processes, check_strategy
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
-from tamp_lightning.passes.callbacks.allocation import AllocationCallback
-from tamp_lightning.passes.callbacks.attention import AttentionCollector
-from tamp_lightning.passes.callbacks.chosen import Chosen, ChosenTokens
-from tamp_lightning.passes.callbacks.dense import DenseTwin
-from tamp_lightning.passes.callbacks.drift import DriftCollector
-from tamp_lightning.passes.callbacks.keeping import StateKeeper
-from tamp_lightning.passes.callbacks.progress import PhaseTimer, block_progress, score_progress
-from tamp_lightning.passes.callbacks.pruning import PruningCallback
+from tamp_lightning.passes.assembly import Assembly
+from tamp_lightning.passes.callbacks.progress import score_progress
 from tamp_lightning.passes.callbacks.riding import Riders
-from tamp_lightning.passes.callbacks.statistics import StatisticsCollector
-from tamp_lightning.passes.callbacks.tokens import TokenCollector
-from tamp_lightning.passes.callbacks.towers import TowerPruning
 from tamp_lightning.passes.module import TampModule
+from tamp_lightning.passes.pruned import Pruned
 from tamp_lightning.runs.state import RunState
 from tamp_lightning.stream.base import Stream
 from tamp_lightning.stream.cache import CacheSpace
@@ -82,48 +72,6 @@ def scoring_trainer(name: str = "score", **kwargs: Any) -> L.Trainer:
     return trainer
 
 
-@dataclass(frozen=True)
-class Pruned:
-    """What the walks over the blocks found out and decided."""
-
-    scores: dict[str, float]
-    """Diversity of each linear, if it was measured (what other rules measured stands in `linears`)."""
-    cosines: dict[str, Tensor]
-    """[4,4] mean cosines between modalities behind each score."""
-    linears: dict[str, dict[str, Any]]
-    """Per linear: weights kept, size, shape, sha256 of the mask, tokens that counted per sample."""
-    token_share: dict[str, list[float]]
-    """Per linear: share of text, image, video and audio among the tokens that counted."""
-    masks: dict[str, Tensor]
-    """Per linear: mask bits, eight to a byte, row order."""
-    seconds: dict[str, float]
-    """Wall-clock seconds of the measure and prune walks."""
-    files: dict[str, str]
-    """sha256 of every file the stream wrote."""
-    towers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Per linear of towers and projector, as `linears`; empty where they stay dense."""
-    unreached: list[str] = field(default_factory=list)
-    """Linears of towers that were to be pruned, but that no calibration sample reached: they stay dense."""
-    chosen: Chosen = field(default_factory=Chosen)
-    """Tokens that counted in a few samples, and how many there were."""
-    loggers: list[Logger] = field(default_factory=list)
-    """Where the walks were logged to."""
-
-    @property
-    def sparsity(self) -> float:
-        """Share of the decoder blocks' prunable weights whose mask bit is off."""
-        return _off(self.linears)
-
-    @property
-    def towers_sparsity(self) -> float | None:
-        """Share of the weights of `towers` whose mask bit is off; None where they stay dense."""
-        return _off(self.towers) if self.towers else None
-
-
-def _off(report: dict[str, dict[str, Any]]) -> float:
-    return 1 - sum(v["kept"] for v in report.values()) / sum(v["size"] for v in report.values())
-
-
 def prune_stream(
     stream: Stream,
     data: CalibrationData,
@@ -152,62 +100,39 @@ def prune_stream(
     """
     progress = trainer.pop("enable_progress_bar", progress)
     check_pattern(stream, method)
-    timer = PhaseTimer()
-    callbacks, allocation, pruning = _callbacks(method, space)
-    watcher = ChosenTokens(pruning.statistics)
-    callbacks.insert(callbacks.index(pruning.statistics) + 1, watcher)
-    dense = next((callback for callback in callbacks if isinstance(callback, DenseTwin)), None)
-    towers = [TowerPruning(stream.towers, method, dense)] if stream.facts.towers else []
-    callbacks = [timer, *towers, *callbacks, *([riders] if riders else [])]
-    pruned = 0
+    parts = Assembly.build(stream, method, space, riders, state, progress)
     if isinstance(stream, DiskStream) and method.allocation_rule.basis != "loss" and riders is None:
         stream.drop_head()
-    if state is not None and isinstance(stream, DiskStream):
-        callbacks.append(keeper := StateKeeper(state, allocation, pruning, timer, watcher, *towers))
-        pruned = keeper.restore(stream)
-    if progress:
-        callbacks.append(block_progress())
-    module = TampModule(stream, method, allocation.measured, pruned, space)
-    fit = walking_trainer(callbacks, enable_progress_bar=progress, **trainer)
+    pruned = parts.resume.restore(stream) if parts.resume and isinstance(stream, DiskStream) else 0
+    module = TampModule(stream, method, parts.allocation.measured, pruned, space)
+    fit = walking_trainer(parts.in_order, enable_progress_bar=progress, **trainer)
     check_processes(fit, method, data.batches, stream.towers)
     if module.passes:
         with torch.random.fork_rng():
             fit.fit(module, datamodule=data)
-    if fit.interrupted or len(pruning.report) != len(stream.facts.all_linears):
+    if fit.interrupted or len(parts.pruning.report) != len(stream.facts.all_linears):
         raise RuntimeError("pruning was interrupted: the output is incomplete")
-    _check_plan(module.plan or {}, pruning.report)
+    _check_plan(module.plan or {}, parts.pruning.report)
+    return _outcome(parts, stream.finish(), fit.loggers)
+
+
+def _outcome(parts: Assembly, files: dict[str, str], loggers: list[Logger]) -> Pruned:
+    allocation, pruning, towers = parts.allocation, parts.pruning, parts.towers
     for name in allocation.scores.keys() - allocation.cosines.keys():
         pruning.report[name]["score"] = allocation.scores[name]
-    for done in towers:
-        pruning.masks |= done.masks
     return Pruned(
-        {name: allocation.scores[name] for name in allocation.cosines},
-        allocation.cosines,
-        pruning.report,
-        pruning.token_share,
-        pruning.masks,
-        timer.seconds,
-        stream.finish(),
-        {name: row for done in towers for name, row in done.report.items()},
-        [name for done in towers for name in done.unreached],
-        watcher.chosen,
-        fit.loggers,
+        scores={name: allocation.scores[name] for name in allocation.cosines},
+        cosines=allocation.cosines,
+        linears=pruning.report,
+        token_share=pruning.token_share,
+        masks=pruning.masks | (towers.masks if towers else {}),
+        seconds=parts.timer.seconds,
+        files=files,
+        towers=towers.report if towers else {},
+        unreached=towers.unreached if towers else [],
+        chosen=parts.chosen.chosen,
+        loggers=loggers,
     )
-
-
-def _callbacks(
-    method: Method, space: CacheSpace | None
-) -> tuple[list[L.Callback], AllocationCallback, PruningCallback]:
-    """Those that a method needs, in the order in which they have to be called."""
-    collector = TokenCollector(outputs_read=method.reads_outputs)
-    attention = AttentionCollector() if method.token_rule.needs_attention else None
-    drift = DriftCollector() if "drift" in method.prune_stages else None
-    dense = DenseTwin(collector, method.polish.on, space) if method.correction.on else None
-    allocation = AllocationCallback(method, collector)
-    statistics = StatisticsCollector(method, collector, attention, drift, dense)
-    pruning = PruningCallback(method, statistics)
-    wanted = [collector, attention, drift, dense, allocation, statistics, pruning.chooser, pruning]
-    return [callback for callback in wanted if callback is not None], allocation, pruning
 
 
 def linear_shapes(stream: Stream) -> dict[str, tuple[int, int]]:

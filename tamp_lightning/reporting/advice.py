@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tamp_lightning.reporting.run import Run
 from tamp_lightning.reporting.wording import benchmark_label, method_name, moves_weights, reads_data
+from tamp_lightning.runs.folder import RunFolder
 
 MOST = 4
 NEAR_FLOOR = 25.0
@@ -39,13 +40,13 @@ def advice(run: Run) -> list[Advice]:
 def again(run: Run, suffix: str, *overrides: str) -> str:
     """The command that repeats a run with overrides into a new folder beside it."""
     new = run.folder.with_name(f"{run.folder.name}-{suffix}")
-    return shlex.join(["tamp", "run", str(run.folder / "recipe.yaml"), *overrides, f"--out={new}"])
+    return shlex.join(["tamp", "run", str(RunFolder(run.folder).recipe), *overrides, f"--out={new}"])
 
 
 def _unscored(run: Run) -> Advice | None:
     if run.scored is not None:
         return None
-    checkpoint = str(run.folder / "model")
+    checkpoint = str(RunFolder(run.folder).model)
     if run.model == "smol-llava-next":
         command = ["tamp", "run", "evaluate_smol", f"--model.checkpoint={checkpoint}"]
     else:

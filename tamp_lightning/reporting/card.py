@@ -17,6 +17,7 @@ from yaml import YAMLError
 
 from tamp_lightning.files import write_text
 from tamp_lightning.reporting.wording import moves_weights
+from tamp_lightning.runs.plan import Plan
 
 CARD, BASE_CARD = "README.md", "README.base.md"
 START, END = "<!-- tamp-lightning: files -->", "<!-- tamp-lightning: end of files -->"
@@ -69,7 +70,7 @@ class Base:
 
 def prune_card(
     base: Base,
-    plan: Mapping[str, Any],
+    plan: Plan,
     method: Mapping[str, Any],
     calibration: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
@@ -79,21 +80,19 @@ def prune_card(
 
     Args:
         base: what was pruned.
-        plan: content of plan.json.
+        plan: what every linear kept.
         method: the method's section of the recipe.
         calibration: the calibration's section of the recipe.
         metrics: content of metrics.json.
         versions: versions of packages by name.
     """
-    linears = plan["linears"]
-    size = sum(row["size"] for row in linears.values())
     return _render(
         base,
-        title=f"{base.name}, pruned to {100 * plan['sparsity']:.1f} % zeros",
-        plan=plan,
-        size=size,
-        zeroed=size - sum(row["kept"] for row in linears.values()),
-        kinds=_kinds(linears),
+        title=f"{base.name}, pruned to {100 * plan.sparsity:.1f} % zeros",
+        plan=plan.content,
+        size=plan.size,
+        zeroed=plan.zeroed,
+        kinds=_kinds(plan.linears),
         method=method,
         moved=moves_weights(method),
         calibration={k: _published(k, v) for k, v in (calibration or {}).items() if v is not None},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tamp_lightning.reporting.plan import Plan
+from tamp_lightning.reporting.plan import PlanView
 from tamp_lightning.reporting.scores import BenchmarkScores
 from tamp_lightning.reporting.style import ACCENT, INK, MUTED, RULE, SERIES, Style, bare
 from tamp_lightning.reporting.wording import benchmark_label, short
@@ -57,7 +57,7 @@ def benchmark_bars(
     return figure
 
 
-def sparsity_map(plan: Plan, style: Style) -> Figure:
+def sparsity_map(plan: PlanView, style: Style) -> Figure:
     """Sparsity of every linear: kinds of linears down, blocks across."""
     import numpy as np
 
@@ -88,7 +88,7 @@ def _block_ticks(axes: Axes, blocks: Sequence[int], offset: float = 0.0) -> None
     axes.set_xlabel("decoder block")
 
 
-def budget_bars(plan: Plan, style: Style) -> Figure:
+def budget_bars(plan: PlanView, style: Style) -> Figure:
     """Per kind of linear: share of all prunable weights, and of those that were kept."""
     budget = plan.budget()
     figure, axes = style.figure(0.85 + 0.36 * len(budget))

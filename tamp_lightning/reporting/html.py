@@ -9,10 +9,11 @@ from typing import Any
 from tamp_lightning.reporting import story
 from tamp_lightning.reporting.advice import advice, again
 from tamp_lightning.reporting.gallery import chosen_samples, media_pictures, run_pictures
-from tamp_lightning.reporting.page import NAME, embedded, write_page
+from tamp_lightning.reporting.page import embedded, write_page
 from tamp_lightning.reporting.quality import is_picture, quality_context
 from tamp_lightning.reporting.run import Run
 from tamp_lightning.reporting.wording import method_sentence, short
+from tamp_lightning.runs.folder import RunFolder
 
 
 def write_report(folder: Path, path: Path | None = None) -> Path:
@@ -21,7 +22,7 @@ def write_report(folder: Path, path: Path | None = None) -> Path:
     Raises:
         InputError: the folder is no run folder, or a file of it is damaged.
     """
-    return write_page(path or folder / NAME, "report.html", report_context(Run.read(folder)))
+    return write_page(path or RunFolder(folder).report, "report.html", report_context(Run.read(folder)))
 
 
 def report_context(run: Run) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-from tamp_lightning.reporting.plan import Plan
+from tamp_lightning.reporting.plan import PlanView
 
 
-def log_run(loggers: Sequence[Logger], plan: Plan, metrics: Mapping[str, Any] | None) -> None:
+def log_run(loggers: Sequence[Logger], plan: PlanView, metrics: Mapping[str, Any] | None) -> None:
     """Give scalars to every logger, and the heat map of sparsity to those of TensorBoard.
 
     Per block (the step is its number): sparsity and tokens that counted per sample; once: what the benchmarks say.

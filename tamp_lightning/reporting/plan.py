@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from tamp_lightning.ops.diversity import MODALITIES
+from tamp_lightning.runs.plan import Plan, Row
 
 _NUMBERED = re.compile(r"\.(\d+)\.")
 
@@ -19,23 +19,23 @@ class Linear:
 
     block: int
     kind: str
-    row: Mapping[str, Any]
+    row: Row
 
 
-class Plan:
-    """What every linear kept, and why.
+class PlanView:
+    """A plan block by block and kind by kind.
 
     Args:
-        linears: full name -> row, as in plan.json; the first number in a name is its block's.
+        plan: of a run; the first number in a linear's name is its block's.
     """
 
-    def __init__(self, linears: Mapping[str, Mapping[str, Any]]) -> None:
-        self.linears = [self._linear(name, row) for name, row in linears.items()]
+    def __init__(self, plan: Plan) -> None:
+        self.linears = [self._linear(name, row) for name, row in plan.linears.items()]
         self.blocks = sorted({linear.block for linear in self.linears})
         self.kinds = list(dict.fromkeys(linear.kind for linear in self.linears))
 
     @staticmethod
-    def _linear(name: str, row: Mapping[str, Any]) -> Linear:
+    def _linear(name: str, row: Row) -> Linear:
         number = _NUMBERED.search(name)
         return Linear(int(number[1]), name[number.end() :], row) if number else Linear(0, name, row)
 

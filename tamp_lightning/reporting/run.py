@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +12,12 @@ import pyarrow.parquet as pq
 import yaml
 
 from tamp_lightning.errors import InputError
-from tamp_lightning.reporting.plan import Plan
+from tamp_lightning.reporting.plan import PlanView
 from tamp_lightning.reporting.scores import Scored
 from tamp_lightning.reporting.wording import method_name
+from tamp_lightning.runs.folder import RunFolder
 
-FILES = ("run.json", "plan.json", "recipe.yaml")
-DAMAGE = (json.JSONDecodeError, UnicodeDecodeError, yaml.YAMLError, pa.ArrowInvalid, KeyError, TypeError)
+DAMAGE = (UnicodeDecodeError, yaml.YAMLError, pa.ArrowInvalid, KeyError, TypeError)
 COLUMNS = {"benchmark", "id", "picture", "question", "answer", "dense", "pruned", "kl", "dense_score", "pruned_score"}
 
 
@@ -32,7 +30,7 @@ class Run:
     """Content of run.json."""
     recipe: dict[str, Any]
     """Content of recipe.yaml."""
-    plan: Plan
+    plan: PlanView
     metrics: dict[str, Any] | None
     """Content of metrics.json; None if the run scored nothing."""
     rows: list[dict[str, Any]]
@@ -47,16 +45,15 @@ class Run:
         Raises:
             InputError: it is none, or a file of it is damaged.
         """
-        missing = [name for name in FILES if not (folder / name).is_file()]
-        if missing:
+        held = RunFolder(folder)
+        if missing := held.missing():
             raise InputError(f"{folder} is no folder of a finished prune run: it has no {missing[0]}")
         try:
-            run, plan = (json.loads((folder / name).read_text()) for name in FILES[:2])
-            recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
-            held = {name: _json(folder / f"{name}.json") for name in ("metrics", "examples")}
-            rows = _rows(folder / "predictions.parquet")
-            examples = held["examples"] or {"calibration_tokens": {}, "samples": [], "pictures": {}}
-            return cls(folder, run, recipe, Plan(plan["linears"]), held["metrics"], rows, examples)
+            recipe = yaml.safe_load(held.recipe.read_text())
+            metrics, examples = held.read_optional(held.metrics), held.read_optional(held.examples)
+            examples = examples or {"calibration_tokens": {}, "samples": [], "pictures": {}}
+            plan, rows = PlanView(held.read_plan()), _rows(held.predictions)
+            return cls(folder, held.read_run(), recipe, plan, metrics, rows, examples)
         except DAMAGE as error:
             raise InputError(f"{folder} cannot be read as a run folder: {' '.join(str(error).split())}") from None
 
@@ -74,27 +71,6 @@ class Run:
     def model(self) -> str:
         """Name of the model that was pruned."""
         return str(self.recipe["model"]["checkpoint"]).rstrip("/").rpartition("/")[2]
-
-
-def find_runs(paths: Iterable[Path]) -> list[Path]:
-    """Run folders: those given, and those below a given folder that is none itself, in order.
-
-    Raises:
-        InputError: a path is no folder, or there is no run in it.
-    """
-    found: dict[Path, None] = {}
-    for path in paths:
-        if not path.is_dir():
-            raise InputError(f"{path} is no folder: name folders that `tamp run` left")
-        own = [path] if (path / "run.json").is_file() else sorted(p.parent for p in path.rglob("run.json"))
-        if not own:
-            raise InputError(f"{path} holds no finished prune run: there is no run.json in it or below it")
-        found |= dict.fromkeys(own)
-    return list(found)
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tamp_lightning.reporting.plan import Plan
+from tamp_lightning.reporting.plan import PlanView
 from tamp_lightning.reporting.wording import benchmark_label, p_value, short
 
 BARS = "·▁▂▃▄▅▆▇█"
@@ -76,7 +76,7 @@ def show_scores(console: Console, metrics: Mapping[str, Any]) -> None:
     )
 
 
-def plan_table(plan: Plan) -> Table:
+def plan_table(plan: PlanView) -> Table:
     """Sparsity of every linear as a bar per block, from none to all of its weights; a row per kind of linear."""
     table = Table(box=None, pad_edge=False)
     for column in ("sparsity", "block by block", "mean", "of all", "of kept"):
@@ -88,7 +88,7 @@ def plan_table(plan: Plan) -> Table:
 
 
 def show_outcome(
-    console: Console, metrics: Mapping[str, Any] | None, run: Mapping[str, Any], plan: Plan | None = None
+    console: Console, metrics: Mapping[str, Any] | None, run: Mapping[str, Any], plan: PlanView | None = None
 ) -> None:
     """Print scores, sparsity, seconds, memory and where the checkpoint lies; of an uneven plan also where zeros are."""
     console.print()

@@ -26,7 +26,9 @@ class CachedBatch:
     modality: Tensor
     """[B,n] int64: 0 text, 1 image, 2 video, 3 audio."""
     valid: Tensor
-    """[B,n] bool: False on padding."""
+    """[B,n] bool: False on padding, as in the attention mask."""
+    counted: Tensor
+    """[B,n] bool: tokens that enter statistics: the valid ones, without those that a recipe ignores (silence)."""
     calls: Calls
     """Everything else the model passes to its blocks (rotary embeddings, masks)."""
     kwargs: dict[str, Any]
@@ -36,7 +38,7 @@ class CachedBatch:
 
     def to(self, device: torch.device | str) -> CachedBatch:
         """The same batch with every tensor on `device`."""
-        tensors = {name: getattr(self, name).to(device) for name in ("ids", "hidden", "modality", "valid")}
+        tensors = {name: getattr(self, name).to(device) for name in ("ids", "hidden", "modality", "valid", "counted")}
         moved: dict[int, Any] = {}
         return replace(self, **tensors, calls=self.calls.to(device, moved), kwargs=move(self.kwargs, device, moved))
 

@@ -37,7 +37,7 @@ def build_tasks(choice: ScoreChoice, processor: ProcessorMixin, say: Say = lambd
         say: takes a line on each data set that is downloaded.
 
     Raises:
-        ValueError, FileNotFoundError: an unknown name or key, or data that are not what they should be.
+        InputError, FileNotFoundError: an unknown name or key, or data that are not what they should be.
     """
     if not choice.names and choice.benchmarks != []:
         return []
@@ -83,7 +83,7 @@ def check_answers(tasks: Sequence[Task]) -> None:
     """Refuse benchmarks whose right answers are not known.
 
     Raises:
-        ValueError: names the benchmark.
+        InputError: names the benchmark.
     """
     for task in tasks:
         if isinstance(task, ItemTask) and not task.items.scored:
@@ -105,7 +105,7 @@ def check_data(data: Mapping[str, Any]) -> None:
     """Refuse a data section for what is no benchmark; one that is not scored this time may stay.
 
     Raises:
-        ValueError: names it and the nearest.
+        InputError: names it and the nearest.
     """
     for name in data:
         if name not in BENCHMARKS:
@@ -118,7 +118,7 @@ def source_of(name: str, data: Mapping[str, Any]) -> Source:
     """Where the data of a benchmark are: the recipe's word over the benchmark's own.
 
     Raises:
-        ValueError: unknown key, or no place at all.
+        InputError: unknown key, or no place at all.
         FileNotFoundError: easy-VQA is wanted and not installed.
     """
     given = data.get(name, {})

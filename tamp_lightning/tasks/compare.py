@@ -22,8 +22,10 @@ from tamp_lightning.reporting.grid_page import write_grid
 from tamp_lightning.reporting.grid_table import markdown, table
 from tamp_lightning.reporting.run import Run
 from tamp_lightning.runs.environment import environment
-from tamp_lightning.tasks.measured import hand_on, measure_alike
-from tamp_lightning.tasks.prune import Job, prune_job
+from tamp_lightning.runs.folder import RunFolder
+from tamp_lightning.tasks.measured import measure_alike, reuse_measurements
+from tamp_lightning.tasks.prune import prune_job
+from tamp_lightning.tasks.prune_setup import Job
 
 LOCKS = ".locks"
 """Folder of a comparison with a lock for each cell that is being run."""
@@ -42,6 +44,11 @@ class Cell:
     def name(self) -> str:
         """Name of its run folder."""
         return f"{self.method}-{100 * self.sparsity:g}-{self.seed}"
+
+    @property
+    def folder(self) -> RunFolder:
+        """Its run folder."""
+        return RunFolder(Path(str(self.recipe.out)))
 
     @property
     def text(self) -> str:
@@ -134,10 +141,10 @@ def _run_cell(cell: Cell, done: list[Cell], keep_model: bool) -> str:
     _check_dense(job)
     alike = next((other for other in done if measure_alike(cell.recipe, other.recipe)), None)
     if alike and job.state and not job.state.resumes:
-        hand_on(Path(str(alike.recipe.out)), job.state, job.stream)
+        reuse_measurements(alike.folder, job.state, job.stream)
     run, metrics = prune_job(job, cell.text)
     if not keep_model:
-        shutil.rmtree(job.out / "model")
+        shutil.rmtree(RunFolder(job.out).model)
     assert metrics is not None
     seconds = sum(run["seconds"].values())
     kept, near = metrics["retention"], metrics["fidelity"]
@@ -152,7 +159,7 @@ def _check_dense(job: Job) -> None:
     """Refuse benchmarks that the dense model cannot do, before anything is pruned.
 
     Raises:
-        ValueError: it scores nothing on one: nothing can be kept of that.
+        InputError: it scores nothing on one: nothing can be kept of that.
     """
     for task, scores in zip(job.tasks, job.dense, strict=True):
         for name, value in task.headline(scores.results).items():
@@ -186,12 +193,12 @@ def is_done(cell: Cell) -> bool:
     Raises:
         InputError: it was made by another recipe.
     """
-    folder = Path(str(cell.recipe.out))
-    if not (folder / "run.json").is_file():
+    folder = cell.folder
+    if not folder.is_finished:
         return False
-    found = (folder / "recipe.yaml").read_text()
+    found = folder.recipe.read_text()
     if found != cell.text and _without_trainer(found) != _without_trainer(cell.text):
-        raise InputError(f"{folder} was made by another recipe: remove it, or name another folder with --out")
+        raise InputError(f"{folder.path} was made by another recipe: remove it, or name another folder with --out")
     return True
 
 

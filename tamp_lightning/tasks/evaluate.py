@@ -70,7 +70,7 @@ class Evaluation:
         """Read the questions and the processor.
 
         Raises:
-            ValueError, FileNotFoundError: bad input.
+            InputError, FileNotFoundError: bad input.
         """
         check_names(recipe.benchmarks)
         if recipe.scores.mode != "whole":

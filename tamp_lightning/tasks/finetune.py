@@ -23,7 +23,6 @@ from tamp_lightning.errors import InputError
 from tamp_lightning.evaluation.scorer import Scorer
 from tamp_lightning.evaluation.summary import write_predictions
 from tamp_lightning.evaluation.whole import load_processor, load_whole
-from tamp_lightning.files import write_json, write_text
 from tamp_lightning.finetune.batches import make_batches
 from tamp_lightning.finetune.lora import BASE, add_lora, merge_lora
 from tamp_lightning.finetune.losses import Answers, Distillation
@@ -41,6 +40,7 @@ from tamp_lightning.passes.trainer import scoring_trainer
 from tamp_lightning.reporting.finetune import show_finetuned
 from tamp_lightning.runs.clock import PhaseClock
 from tamp_lightning.runs.environment import compute_dtype, environment, peak_memory_bytes
+from tamp_lightning.runs.folder import RunFolder
 from tamp_lightning.tasks.benchmarks import Say, build_tasks, check_answers
 from tamp_lightning.tasks.finetune_scores import finetuned_rows, score_all, summarise_finetuned, write_finetuned
 
@@ -106,10 +106,11 @@ def run_finetune(recipe: FinetuneRecipe, name: str, recipe_text: str, console: C
     if not trainer.is_global_zero:
         return out
     _leave_group()
+    folder = RunFolder(out)
     with job.clock.phase("write"):
-        files = job.start.target.write(out / "model", trained)
-        write_masks(out, job.start)
-        write_text(out / "recipe.yaml", recipe_text)
+        files = job.start.target.write(folder.model, trained)
+        write_masks(folder, job.start)
+        folder.write_recipe(recipe_text)
     del trained, trainer
     gc.collect()
     _report(job, facts, files, console)
@@ -223,21 +224,21 @@ def _leave_group() -> None:
 
 
 def _report(job: Job, facts: dict[str, Any], files: dict[str, str], console: Console) -> None:
-    start, metrics = job.start, None
+    start, folder, metrics = job.start, RunFolder(job.out), None
     if tasks := job.scorer.tasks:
-        folders = {"dense": job.dense, "before": start.target.folder, "after": job.out / "model"}
+        folders = {"dense": job.dense, "before": start.target.folder, "after": folder.model}
         found = score_all(folders, job.scorer)
         metrics = summarise_finetuned(tasks, found)
         rows = finetuned_rows(tasks, found)
-        write_predictions(job.out / "predictions.parquet", rows)
+        write_predictions(folder.predictions, rows)
         write_finetuned(job.out, f"{job.name}: {job.start.target.folder.name} finetuned", tasks, rows, metrics)
-        write_json(job.out / "metrics.json", metrics)
+        folder.write_metrics(metrics)
     run = {
         "recipe": job.name,
         "mode": job.recipe.mode,
         "source": str(job.dense) if job.dense else start.source,
         "start": str(start.run or start.target.folder),
-        "checkpoint": str(job.out / "model"),
+        "checkpoint": str(folder.model),
         "seed": job.recipe.seed,
         "sparsity": start.sparsity,
         "masks_sha256": start.digest(),
@@ -248,5 +249,5 @@ def _report(job: Job, facts: dict[str, Any], files: dict[str, str], console: Con
         **environment(),
         "files": files,
     }
-    write_json(job.out / "run.json", run)
+    folder.write_run(run)
     show_finetuned(console, metrics, run)

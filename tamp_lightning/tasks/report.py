@@ -10,7 +10,8 @@ from tamp_lightning.errors import InputError
 from tamp_lightning.reporting.compare import comparison_pictures, rank, write_comparison
 from tamp_lightning.reporting.gallery import run_pictures, save_pictures
 from tamp_lightning.reporting.html import write_report
-from tamp_lightning.reporting.run import Run, find_runs
+from tamp_lightning.reporting.run import Run
+from tamp_lightning.runs.folder import find_runs
 
 COMPARISON = "comparison.html"
 MARK = '<meta name="generator" content="tamp-lightning">'

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from tamp_lightning.export.job import Source, to_bitmask, to_dense
-from tamp_lightning.passes.callbacks.pruning import pack_bits
+from tamp_lightning.ops.bits import pack_bits
 from tamp_lightning.stream import DiskStream
 
 from ..stream.conftest import make_llava, prune, save

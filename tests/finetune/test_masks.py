@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 from transformers import LlavaNextForConditionalGeneration
 
 from tamp_lightning.evaluation.whole import load_whole
-from tamp_lightning.finetune.masks import read_masks, unpack_bits
 from tamp_lightning.finetune.start import find_start, write_masks
 from tamp_lightning.finetune.target import Target
-from tamp_lightning.passes.callbacks.pruning import pack_bits
+from tamp_lightning.ops.bits import pack_bits, unpack_bits
+from tamp_lightning.runs.folder import RunFolder
 
 from ..stream.conftest import make_llava, save
 from .conftest import prune
@@ -45,7 +45,7 @@ def test_masks_of_a_run_are_where_its_weights_are(sparse):
 
 def test_masks_told_from_zeros_are_the_same(sparse):
     start = find_start(str(sparse / "model"), False)
-    theirs = read_masks(sparse)
+    theirs = RunFolder(sparse).read_masks()
     assert start.masks.keys() == theirs.keys()
     assert all(torch.equal(start.masks[name], mask) for name, mask in theirs.items())
     assert start.inferred == f"{sparse / 'model'} is no run folder: the masks of 21 linears are told from their zeros"
@@ -70,7 +70,7 @@ def rewrite(run, change):
     masks = change(masks)
     start = find_start(str(run), False)
     (run / "masks.safetensors").unlink()
-    write_masks(run, type(start)(start.target, masks, None, None))
+    write_masks(RunFolder(run), type(start)(start.target, masks, None, None))
 
 
 def test_masks_of_another_model(run):

@@ -13,8 +13,8 @@ import tamp_lightning.tasks.finetune as engine
 from tamp_lightning.config.finetune import DistillSection, FinetuneData, LoraSection
 from tamp_lightning.config.recipe import ScoreChoice
 from tamp_lightning.evaluation.whole import load_whole
-from tamp_lightning.finetune.masks import read_masks
 from tamp_lightning.passes.callbacks.keep_mask import MaskKeeper
+from tamp_lightning.runs.folder import RunFolder
 
 
 def described(run):
@@ -25,7 +25,7 @@ def check_zeros(run, sparse):
     """Exactly the pruned weights are zero; gives how many of the others moved."""
     weights, before = (load_whole(folder / "model", None).state_dict() for folder in (run, sparse))
     moved = 0
-    for name, mask in read_masks(sparse).items():
+    for name, mask in RunFolder(sparse).read_masks().items():
         weight = weights[f"{name}.weight"]
         assert not weight[~mask].any()
         moved += int((weight != before[f"{name}.weight"])[mask].sum())
@@ -109,7 +109,9 @@ def test_a_run_is_itself_a_start(finetune, sparse):
 def test_masks_told_from_zeros_make_a_whole_run_folder(finetune, sparse):
     run = finetune(checkpoint=sparse / "model")
     assert check_zeros(run, sparse) > 1000
-    assert all(torch.equal(mask, read_masks(sparse)[name]) for name, mask in read_masks(run).items())
+    assert all(
+        torch.equal(mask, RunFolder(sparse).read_masks()[name]) for name, mask in RunFolder(run).read_masks().items()
+    )
     assert described(run)["source"] is None
 
 
@@ -135,7 +137,7 @@ def test_more_than_the_blocks_is_trained_if_asked(finetune, sparse, train, moved
 @pytest.mark.parametrize(("mode", "train"), [("full", "all"), ("full", "blocks"), ("lora", "blocks")])
 def test_pruned_towers_stay_as_sparse_as_they_are(finetune, sparse_towers, mode, train):
     run = finetune(checkpoint=sparse_towers, mode=mode, train=train)
-    assert any("vision_tower" in name for name in read_masks(run))
+    assert any("vision_tower" in name for name in RunFolder(run).read_masks())
     assert check_zeros(run, sparse_towers) > 1000
     assert described(run)["sparsity"] == pytest.approx(0.6, abs=1e-3)
     for name in ("masks.safetensors", "plan.json"):

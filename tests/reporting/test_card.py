@@ -19,18 +19,18 @@ from tamp_lightning.reporting.card import (
     write_cards,
 )
 from tamp_lightning.reporting.table import percent
+from tamp_lightning.runs.plan import Plan
 
 from ..conftest import as_batch, toys
 from ..stream.conftest import make_llava, save
 
-PLAN = {
-    "sparsity": 0.5,
-    "linears": {
+PLAN = Plan(
+    {
         "model.layers.0.q_proj": {"kept": 60, "size": 100, "sparsity": 0.4},
         "model.layers.1.q_proj": {"kept": 20, "size": 100, "sparsity": 0.8},
         "model.layers.0.up_proj": {"kept": 70, "size": 100, "sparsity": 0.3},
-    },
-}
+    }
+)
 METHOD = {"tokens": "amia", "allocation": "das", "solver": "wanda", "pattern": "2:4", "sparsity": 0.5}
 METRICS = {
     "questions": 400,

@@ -13,7 +13,8 @@ from tamp_lightning.cli.run import parse
 from tamp_lightning.reporting.advice import advice
 from tamp_lightning.reporting.examples import frames, thumbnail, worst_flips
 from tamp_lightning.reporting.html import write_report
-from tamp_lightning.reporting.run import Run, find_runs
+from tamp_lightning.reporting.run import Run
+from tamp_lightning.runs.folder import find_runs
 
 from .conftest import EVIL, tamp
 

@@ -21,7 +21,7 @@ OPTIONS = {"progress": False, "accelerator": "cpu"}
 def batch(hidden: torch.Tensor) -> CachedBatch:
     rows, length = hidden.shape[:2]
     ids, modality = torch.arange(rows), torch.zeros(rows, length, dtype=torch.int64)
-    return CachedBatch(ids, hidden, modality, modality == 0, Calls(({},), (0, 0)), {})
+    return CachedBatch(ids, hidden, modality, modality == 0, modality == 0, Calls(({},), (0, 0)), {})
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

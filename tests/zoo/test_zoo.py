@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.methods.method import Method
-from tamp_lightning.passes.trainer import Pruned, prune_stream
+from tamp_lightning.passes.pruned import Pruned
+from tamp_lightning.passes.trainer import prune_stream
 from tamp_lightning.stream import DiskStream, MemoryStream, Stream
 
 from ..conftest import hashes

@@ -14,7 +14,7 @@ from tamp_lightning.distributed.together import first_says
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.callbacks.tokens import TokenCollector
-from tamp_lightning.passes.contract import BlockPass
+from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
 from tamp_lightning.passes.measuring import InputMeter, Meter, OutputMeter
 from tamp_lightning.passes.sensitivity import LossMeter
 
@@ -42,8 +42,8 @@ def _weight_scores(pl_module: BlockPass, rule: Any, index: int) -> dict[str, flo
     return {linear.full: score for linear in linears}
 
 
-def _nobody(index: int) -> None:
-    """Nobody wants to know."""
+def _ignore(index: int) -> None:
+    """The default of `on_scored`: nothing is noted."""
 
 
 METERS: dict[str, Callable[[Any, TokenCollector], Meter]] = {
@@ -57,7 +57,7 @@ AT_ONCE: dict[str, Callable[[BlockPass, Any], dict[str, float]]] = {
 }
 
 
-class AllocationCallback(L.Callback):
+class AllocationCallback(PassCallback):
     """Scores every linear during the measure walk, then shares the budget among them (`BlockPass.plan`).
 
     Attributes:
@@ -71,7 +71,7 @@ class AllocationCallback(L.Callback):
     def __init__(self, method: Method, collector: TokenCollector) -> None:
         self.method = method
         self.measured = 0
-        self.on_scored: Callable[[int], None] = _nobody
+        self.on_scored: Callable[[int], None] = _ignore
         self.scores: dict[str, float] = {}
         self.cosines: dict[str, Tensor] = {}
         rule = method.allocation_rule
@@ -88,22 +88,24 @@ class AllocationCallback(L.Callback):
         if self._meter is None or self.measured == blocks:
             self._allocate(pl_module)
 
+    def wanted(self, now: Pass) -> bool:
+        """Every dense pass, if there is something to measure."""
+        return now.is_dense and self._meter is not None
+
     @torch.no_grad()
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: BlockPass, outputs: object, batch: dict[str, Tensor], batch_idx: int
-    ) -> None:
+    def batch_passed(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Let the meter look at the batch."""
-        if not pl_module.is_dense or self._meter is None or pl_module.idle:
-            return
-        if pl_module.stage == "advance":
+        assert self._meter is not None
+        if pl_module.now.replays:
             self._meter.skip(pl_module, batch, batch_idx)
         else:
             self._meter.look(pl_module, batch, batch_idx)
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+    def pass_ends(self, pl_module: BlockPass) -> None:
         """Score the block's linears; after the last block, allocate."""
-        if not pl_module.is_dense or pl_module.stage == "advance" or self._meter is None:
+        if not pl_module.now.measures:
             return
+        assert self._meter is not None
         scores = self._meter.scores(pl_module)
         self.cosines |= self._meter.cosines
         self._take(pl_module.index, scores)

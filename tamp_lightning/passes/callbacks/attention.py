@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
@@ -41,22 +42,35 @@ def last_row(query: Tensor, key: Tensor, last: Tensor, scaling: float, mask: Ten
 
 
 def _collects(pl_module: BlockPass) -> bool:
-    return pl_module.walk == "prune" and pl_module.stage != "advance"
+    return pl_module.now.kind == "prune" and not pl_module.now.replays
+
+
+@dataclass(frozen=True)
+class AttentionRow:
+    """What one block's attention did with one batch."""
+
+    block: int
+    ids: Tensor
+    """[B] samples of the batch."""
+    row: Tensor
+    """[B,n] float32: attention of each sample's last valid token, mean over heads."""
 
 
 class AttentionCollector(L.Callback):
-    """Lets the decoder's sdpa attention note the row of each sample's last valid token in `rows` [B,n].
+    """Lets the decoder's sdpa attention note the row of each sample's last valid token.
 
-    The decoder's own output does not change: the row is one extra softmax, no n x n map is ever held. Only the current
-    block is listened to, not towers that run inside of the decoder, and a row is gone when the next batch begins: a
-    block without attention has none.
+    The decoder's own output does not change: the row is one extra softmax, no n x n map is ever held. Towers that run
+    inside of the decoder are not listened to, and a block without attention has no row.
+
+    Attributes:
+        last: the last row that was noted; `of` hands it out, if it is the one that is asked for.
     """
 
     def __init__(self) -> None:
-        self.rows: Tensor | None = None
+        self.last: AttentionRow | None = None
         self._before: str | None = None
         self._module: BlockPass | None = None
-        self._listened: set[int] = set()
+        self._block_of: dict[int, int] = {}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Register the attention function and switch the decoder to it.
@@ -71,25 +85,27 @@ class AttentionCollector(L.Callback):
         AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
         decoder.set_attn_implementation(IMPLEMENTATION)
         self._module = pl_module
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
-        """Listen to the block of this epoch."""
-        self.rows = None
-        self._listened = {id(m) for m in pl_module.block.modules()} if _collects(pl_module) else set()
-
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: BlockPass, *_: object) -> None:
-        """Forget the row of the batch before."""
-        self.rows = None
+        blocks = pl_module.stream.model.get_submodule(pl_module.stream.facts.blocks).children()
+        self._block_of = {id(part): number for number, block in enumerate(blocks) for part in block.modules()}
 
     def _attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, None]:
+        block = self._block_of.get(id(module))
         # gradients are asked for only when the statistics are there already
-        if self._module is not None and id(module) in self._listened and not torch.is_grad_enabled():
+        if block is not None and self._module and _collects(self._module) and not torch.is_grad_enabled():
             scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
             last = self._module.current.valid.long().cumsum(1).argmax(1)
-            self.rows = last_row(query, key, last, scaling, attention_mask)
+            row = last_row(query, key, last, scaling, attention_mask)
+            self.last = AttentionRow(block, self._module.current.ids, row)
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+    def of(self, pl_module: BlockPass) -> Tensor | None:
+        """The row [B,n] of the current block and batch; None if the block did not attend to it."""
+        noted, current = self.last, pl_module.current
+        if noted is None or noted.block != pl_module.index or not torch.equal(noted.ids, current.ids):
+            return None
+        return noted.row
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Give the decoder its own attention back."""
@@ -102,8 +118,8 @@ class AttentionCollector(L.Callback):
     def _restore(self, pl_module: BlockPass) -> None:
         if self._before is not None:
             decoder_of(pl_module.stream.model, pl_module.stream.facts).set_attn_implementation(self._before)
-        self._before = self._module = self.rows = None
-        self._listened = set()
+        self._before = self._module = self.last = None
+        self._block_of = {}
 
 
 def decoder_of(model: PreTrainedModel, facts: ModelFacts) -> PreTrainedModel:

@@ -14,7 +14,7 @@ from tamp_lightning.distributed.together import everyones
 from tamp_lightning.ops.diversity import MODALITIES
 from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.passes.callbacks.statistics import StatisticsCollector
-from tamp_lightning.passes.contract import BlockPass
+from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
 
 LIMIT = 3
 
@@ -43,7 +43,7 @@ class Chosen:
     """[4] tokens of each modality in all calibration samples, padding left out."""
 
 
-class ChosenTokens(L.Callback):
+class ChosenTokens(PassCallback):
     """Notes the token choice of the first, middle and last block for the first samples that are not text alone.
 
     It reads what `StatisticsCollector` has computed anyway: a few comparisons per batch of three blocks.
@@ -58,22 +58,26 @@ class ChosenTokens(L.Callback):
         self.chosen = Chosen()
         self._first: int | None = None
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: BlockPass, *_: object) -> None:
+    def wanted(self, now: Pass) -> bool:
+        """The pass that collects, which is where tokens are chosen."""
+        return self.statistics.wanted(now)
+
+    def batch_passed(self, pl_module: BlockPass, batch: object, batch_idx: int) -> None:
         """Note the batch's watched samples."""
         weights = self.statistics.weights
-        if pl_module.walk != "prune" or pl_module.stage != "collect" or not weights or pl_module.idle:
+        if not weights:
             return
         current = pl_module.current
         self._first = pl_module.index if self._first is None else self._first
         if pl_module.index == self._first:
-            self._meet(current.ids, current.modality, current.valid)
+            self._meet(current.ids, current.modality, current.counted)
         if not self.watches(pl_module):
             return
         rows = {sample: row for row, sample in enumerate(current.ids.tolist())}
         for sample in self.chosen.samples:
             if (row := rows.get(sample.id)) is not None:
                 votes = torch.stack([own[row] > 0 for own in weights.values()])
-                sample.counts[pl_module.index] = votes.sum(0)[current.valid[row]].cpu()
+                sample.counts[pl_module.index] = votes.sum(0)[current.counted[row]].cpu()
                 sample.linears[pl_module.index] = len(weights)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.passes.callbacks.tokens import TokenCollector, Tokens
-from tamp_lightning.passes.contract import BlockPass
+from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
 from tamp_lightning.stream.cache import ActivationCache, CachedBatch, CacheSpace
 
 
-class DenseTwin(L.Callback):
+class DenseTwin(PassCallback):
     """Walks a second hidden state through the blocks before they are pruned, so that it stays the dense model's.
 
     Args:
@@ -32,10 +32,13 @@ class DenseTwin(L.Callback):
         self._begun = True
         self._cache[batch_idx] = batch
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+    def wanted(self, now: Pass) -> bool:
+        """The first pass that prunes in a run that is continued."""
+        return now.starts_pruning and now.replays
+
+    def pass_starts(self, pl_module: BlockPass) -> None:
         """Take over the dense hidden states of a run that is continued: they stand in front of its next block."""
-        if pl_module.walk == "prune" and pl_module.stage == "advance" and pl_module.index == 0:
-            self._cache, pl_module.cache = pl_module.cache, self._cache
+        self._cache, pl_module.cache = pl_module.cache, self._cache
 
     @torch.no_grad()
     def tokens(self, pl_module: BlockPass, batch_idx: int) -> dict[Linear, Tokens]:

@@ -86,7 +86,7 @@ class StateKeeper(L.Callback):
         Raises:
             InputError: it is something else.
         """
-        if not pl_module.needs_inputs or pl_module.is_blind or not trainer.is_global_zero:
+        if not pl_module.needs_inputs or pl_module.skip_forward or not trainer.is_global_zero:
             return
         self._inputs.append(_digest(batch))
         if self._known is not None and self._known[batch_idx : batch_idx + 1] != self._inputs[-1:]:
@@ -101,14 +101,13 @@ class StateKeeper(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Note a block that has just been pruned and committed."""
-        ends = pl_module.walk == "prune" and pl_module.stage != "advance" and pl_module.is_last_stage
-        if ends and self._keeps_blocks:
+        if pl_module.now.prunes and self._keeps_blocks:
             self._keep_block(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """When the prune walk starts, note the towers, which have just been pruned, or take up what was noted."""
         towers, stream = self.towers, pl_module.stream
-        if towers is None or pl_module.walk != "prune" or not pl_module.needs_inputs:
+        if towers is None or not pl_module.now.starts_pruning:
             return
         if towers.finished:
             assert isinstance(stream, DiskStream)

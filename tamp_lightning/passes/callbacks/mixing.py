@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +13,7 @@ from tamp_lightning.distributed.together import everyones
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.tokens import ModalityMix
 from tamp_lightning.ops.drift import TEXT
-from tamp_lightning.passes.contract import BlockPass
+from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
 
 Solved = dict[Linear, tuple[Tensor, Tensor]]
 """Linear -> its new weight and mask."""
@@ -34,7 +33,7 @@ def swapped(block: nn.Module, weights: Mapping[Linear, Tensor]) -> Iterator[None
             parameter.data = own[linear]
 
 
-class MixChooser(L.Callback):
+class MixChooser(PassCallback):
     """Prunes the current block once per candidate, and keeps the one with the smallest error.
 
     Args:
@@ -53,22 +52,23 @@ class MixChooser(L.Callback):
         self._candidates: dict[float, Solved] = {}
         self._errors: dict[float, dict[int, float]] = {}
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+    def wanted(self, now: Pass) -> bool:
+        """The pass that compares mixes."""
+        return now.stage == "mix"
+
+    def pass_starts(self, pl_module: BlockPass) -> None:
         """Prune the block in every way."""
-        if pl_module.stage == "mix":
-            self._candidates = {lam: self.solve(pl_module, lam) for lam in self.rule.lambdas}
-            self._errors = {lam: {} for lam in self._candidates}
+        self._candidates = {lam: self.solve(pl_module, lam) for lam in self.rule.lambdas}
+        self._errors = {lam: {} for lam in self._candidates}
 
     @torch.no_grad()
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: BlockPass, *_: object) -> None:
+    def batch_passed(self, pl_module: BlockPass, batch: object, batch_idx: int) -> None:
         """Compare what each candidate makes of the held-out samples with what the dense block makes of them."""
-        if pl_module.stage != "mix" or pl_module.idle:
-            return
         current = pl_module.current
         judges = [row for row, i in enumerate(current.ids.tolist()) if self.rule.judges(i)]
         if not judges:
             return
-        text = (current.valid & (current.modality == TEXT))[judges]
+        text = (current.counted & (current.modality == TEXT))[judges]
         wanted = pl_module.output[judges].double()
         for lam, solved in self._candidates.items():
             with swapped(pl_module.block, {linear: weight for linear, (weight, _) in solved.items()}):
@@ -76,14 +76,12 @@ class MixChooser(L.Callback):
             errors = torch.where(text[..., None], off.square(), 0).sum((1, 2)).tolist()
             self._errors[lam].update(zip(current.ids[judges].tolist(), errors, strict=True))
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+    def pass_ends(self, pl_module: BlockPass) -> None:
         """Choose the smallest error; equal ones: the candidate named first.
 
         Raises:
             InputError: no sample was held out.
         """
-        if pl_module.stage != "mix":
-            return
         processes = everyones(pl_module.share, self._errors)
         found = {lam: {i: e for own in processes for i, e in own[lam].items()} for lam in self._errors}
         totals = {lam: sum(errors[i] for i in sorted(errors)) for lam, errors in found.items()}

@@ -69,13 +69,24 @@ def _error(
     pl_module: BlockPass, block: nn.Module, number: int, target: Target, moving: Mapping[Linear, Tensor] | None = None
 ) -> tuple[Tensor, int]:
     """Summed squared error of a batch on tokens that are not padding, and over how many numbers."""
-    # callbacks that watch the block look at the current batch
-    pl_module.current = batch = pl_module.cache[number].to(pl_module.device)
+    batch = pl_module.cache[number].to(pl_module.device)
+    with pl_module.seeing(batch):
+        return _seen_error(pl_module, block, number, batch, target, moving)
+
+
+def _seen_error(
+    pl_module: BlockPass,
+    block: nn.Module,
+    number: int,
+    batch: CachedBatch,
+    target: Target,
+    moving: Mapping[Linear, Tensor] | None,
+) -> tuple[Tensor, int]:
     with torch.no_grad():
-        wanted = target(number, batch)[batch.valid].float()
+        wanted = target(number, batch)[batch.counted].float()
     # only now: whoever asks the stream for a block gets it without gradients
     for weight in (moving or {}).values():
         weight.requires_grad_(True).grad = None
     with torch.set_grad_enabled(moving is not None):
-        off = block(batch.hidden, **batch.kwargs)[batch.valid].float() - wanted
+        off = block(batch.hidden, **batch.kwargs)[batch.counted].float() - wanted
         return off.square().sum(), off.numel()

@@ -17,7 +17,7 @@ def title(pl_module: BlockPass) -> str:
 
 
 def _phase(pl_module: BlockPass) -> str:
-    return "replay" if pl_module.stage == "advance" else pl_module.walk
+    return "replay" if pl_module.now.replays else pl_module.now.kind
 
 
 def block_progress() -> ProgressBar:

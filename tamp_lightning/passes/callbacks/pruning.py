@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 
@@ -16,17 +15,18 @@ from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics, mixed
 from tamp_lightning.methods.tokens import ModalityMix
-from tamp_lightning.ops.bits import mask_sha256, pack_bits
+from tamp_lightning.ops.bits import pack_bits
 from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.ops.masks import keep_where
 from tamp_lightning.passes.callbacks.mixing import MixChooser, Solved, swapped
 from tamp_lightning.passes.callbacks.polishing import polish
-from tamp_lightning.passes.callbacks.statistics import WHOLE, Aside, StatisticsCollector
-from tamp_lightning.passes.contract import BlockPass
+from tamp_lightning.passes.callbacks.statistics import WHOLE, Snapshot, StatisticsCollector
+from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
+from tamp_lightning.runs.plan import mask_row
 from tamp_lightning.stream.cache import CachedBatch
 
 
-class PruningCallback(L.Callback):
+class PruningCallback(PassCallback):
     """Prunes the current block after the last pass over it, and commits it.
 
     Attributes:
@@ -40,30 +40,32 @@ class PruningCallback(L.Callback):
     def __init__(self, method: Method, statistics: StatisticsCollector) -> None:
         self.method, self.statistics = method, statistics
         rule = method.token_rule
-        self._aside: list[Aside] = []
+        self._snapshots: list[Snapshot] = []
         self.chooser = MixChooser(rule, self.solve) if isinstance(rule, ModalityMix) else None
         self.masks: dict[str, Tensor] = {}
         self.report: dict[str, dict[str, Any]] = {}
         self.token_share: dict[str, list[float]] = {}
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+    def wanted(self, now: Pass) -> bool:
+        """The last pass over a block."""
+        return now.prunes
+
+    def pass_ends(self, pl_module: BlockPass) -> None:
         """Put the pruned weights in place, polish them if wanted, hand the block back."""
-        if pl_module.walk != "prune" or pl_module.stage == "advance" or not pl_module.is_last_stage:
-            return
         if self.method.mode == "sequential":
             self._prune(pl_module)
             return
-        self._aside.append(self.statistics.put_aside())
-        if len(self._aside) == len(pl_module.stream.facts.linears):
+        self._snapshots.append(self.statistics.snapshot())
+        if len(self._snapshots) == len(pl_module.stream.facts.linears):
             self._prune_all(pl_module)
 
     def _prune_all(self, pl_module: BlockPass) -> None:
         """Prune block after block, now that the last has been passed and the budget is known."""
-        for index, aside in enumerate(self._aside):
-            self.statistics.take_back(aside)
+        for index, snapshot in enumerate(self._snapshots):
+            self.statistics.restore(snapshot)
             self._prune(cast(BlockPass, AtBlock(pl_module, index)))
             pl_module.stream.release(index)
-        self._aside.clear()
+        self._snapshots.clear()
 
     def _prune(self, pl_module: BlockPass) -> None:
         solved = self.chooser.solved if self.chooser else self.solve(pl_module)
@@ -129,9 +131,7 @@ class PruningCallback(L.Callback):
     def _report(self, pl_module: BlockPass, linear: Linear, mask: Tensor) -> None:
         full = linear.full
         mass, samples = self.statistics.mass(linear), max(len(self.statistics.samples), 1)
-        kept = int(mask.count_nonzero())
-        row = {"kept": kept, "size": mask.numel(), "shape": list(mask.shape), "sha256": mask_sha256(mask)}
-        self.report[full] = {**row, "tokens_per_sample": float(mass.sum()) / samples}
+        self.report[full] = mask_row(mask, tokens_per_sample=float(mass.sum()) / samples)
         if self.method.token_rule.needs_attention and not pl_module.stream.facts.attends(linear.block):
             self.report[full]["tokens"] = "all"  # the block has no attention to choose by
         if self.chooser is not None:

@@ -51,7 +51,9 @@ class Riders(L.Callback):
             hidden, calls = record_calls(stream.model, stream.facts.blocks, batch)
             tokens = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=hidden.device)
             ids = torch.arange(len(hidden), device=hidden.device)
-            start = CachedBatch(ids, hidden, tokens, tokens == 0, calls, calls.enter(0, hidden)[1]).to("cpu")
+            start = CachedBatch(ids, hidden, tokens, tokens == 0, tokens == 0, calls, calls.enter(0, hidden)[1]).to(
+                "cpu"
+            )
             self._dense[number] = self._pruned[number] = start
             self._extras.append(extras)
 

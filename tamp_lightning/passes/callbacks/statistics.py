@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import lightning as L
 import torch
 from torch import Tensor
 
@@ -21,7 +20,7 @@ from tamp_lightning.passes.callbacks.attention import AttentionCollector
 from tamp_lightning.passes.callbacks.dense import DenseTwin
 from tamp_lightning.passes.callbacks.drift import DriftCollector
 from tamp_lightning.passes.callbacks.tokens import TokenCollector, Tokens, check_finite, unreached
-from tamp_lightning.passes.contract import BlockPass
+from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
 
 WHOLE = -1
 """The part of the tokens that is not one modality but all of them."""
@@ -47,7 +46,7 @@ class Sums:
 
 
 @dataclass(frozen=True)
-class Aside:
+class Snapshot:
     """The diagonal statistics of a block that is pruned later."""
 
     sums: dict[Linear, dict[int, Sums]]
@@ -72,7 +71,7 @@ class Matrices:
         return linear == leader
 
 
-class StatisticsCollector(L.Callback):
+class StatisticsCollector(PassCallback):
     """Collects what the solver needs during a block's "collect" pass of the prune walk (`of` gives it back).
 
     Attributes:
@@ -92,6 +91,10 @@ class StatisticsCollector(L.Callback):
         self.samples: set[int] = set()
         self.clear()
 
+    def wanted(self, now: Pass) -> bool:
+        """The pass that collects, if the solver reads any statistics."""
+        return now.collects and self.method.statistics != "nothing"
+
     def clear(self) -> None:
         """Forget the block."""
         self.weights: dict[Linear, Tensor] = {}
@@ -99,30 +102,26 @@ class StatisticsCollector(L.Callback):
         self._own, self._all = Matrices(), Matrices()
         self._count = 0
 
-    def put_aside(self) -> Aside:
-        """Hand out the block's statistics, samples added up, and forget it; `take_back` undoes that."""
+    def snapshot(self) -> Snapshot:
+        """Hand out the block's statistics, samples added up, and forget it; `restore` undoes that."""
         for parts in self._sums.values():
             for sums in parts.values():
                 sums.samples = {0: sums.total()}
-        aside = Aside(self._sums, self._count)
+        snapshot = Snapshot(self._sums, self._count)
         self.clear()
-        return aside
+        return snapshot
 
-    def take_back(self, aside: Aside) -> None:
+    def restore(self, snapshot: Snapshot) -> None:
         """Make a block the current one again."""
-        self._sums, self._count = aside.sums, aside.count
+        self._sums, self._count = snapshot.sums, snapshot.count
 
     @torch.no_grad()
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: BlockPass, outputs: object, batch: object, batch_idx: int
-    ) -> None:
+    def batch_passed(self, pl_module: BlockPass, batch: object, batch_idx: int) -> None:
         """Add this batch's samples to the statistics of every linear of the block.
 
         Raises:
             InputError: a token that counts has a NaN or infinite activation.
         """
-        if not self._collects(pl_module) or pl_module.idle:
-            return
         seen, tokens = self._seen(pl_module), dict(self.collector.tokens)
         twins = self.dense.tokens(pl_module, batch_idx) if self.dense else {}
         self._count += int(seen.valid.sum())
@@ -136,13 +135,10 @@ class StatisticsCollector(L.Callback):
             if self.method.statistics == "hessian":
                 self._add_matrices(step, linear, tokens[linear], weights, twins.get(linear))
 
-    def _collects(self, pl_module: BlockPass) -> bool:
-        return pl_module.walk == "prune" and pl_module.stage == "collect" and self.method.statistics != "nothing"
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+    def pass_ends(self, pl_module: BlockPass) -> None:
         """Put the statistics of all processes together: sums by sample in each, second moments in the first alone."""
         share = pl_module.share
-        if not self._collects(pl_module) or share.processes == 1:
+        if share.processes == 1:
             return
         check_same(share, [linear.full for linear in self._sums])
         for parts in self._sums.values():
@@ -157,8 +153,8 @@ class StatisticsCollector(L.Callback):
         current = pl_module.current
         return Seen(
             current.modality,
-            current.valid,
-            attention=self.attention.rows if self.attention else None,
+            current.counted,
+            attention=self.attention.of(pl_module) if self.attention else None,
             drift=self.drift.rows(pl_module) if self.drift else None,
             mean_drift=self.drift.mean if self.drift else None,
         )

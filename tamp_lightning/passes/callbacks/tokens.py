@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.errors import InputError
-from tamp_lightning.passes.contract import BlockPass
+from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
 from tamp_lightning.stream.stubs import replaced
 from tamp_lightning.stream.verify import as_tokens
 
@@ -38,7 +38,7 @@ def check_finite(linear: str, side: str, finite: Tensor, ids: Tensor) -> None:
 
 
 @dataclass
-class TokenCollector(L.Callback):
+class TokenCollector(PassCallback):
     """Hooks the prunable linears of the current block; `tokens` holds what they saw in the last batch.
 
     The only owner of forward hooks: they live for one epoch, i.e. one pass over one block.
@@ -51,10 +51,12 @@ class TokenCollector(L.Callback):
     _spared: ExitStack | None = None
     _reshaped: tuple[Tensor, Tensor] | None = None
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
-        """Hook the block of this epoch, if something is to be learnt from it."""
-        if pl_module.stage == "advance":
-            return
+    def wanted(self, now: Pass) -> bool:
+        """Every pass of which something is to be learnt."""
+        return not now.replays
+
+    def pass_starts(self, pl_module: BlockPass) -> None:
+        """Hook the block of this epoch."""
         for linear in pl_module.stream.facts.linears[pl_module.index]:
             module = pl_module.block.get_submodule(linear.name)
             self._handles.append(module.register_forward_hook(self._keep(pl_module, linear)))
@@ -77,16 +79,16 @@ class TokenCollector(L.Callback):
             self._reshaped = inputs, tokens
         return self._reshaped[1], output.reshape(*shape[:2], output.shape[-1])
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: BlockPass, *_: object) -> None:
+    def batch_passed(self, pl_module: BlockPass, batch: object, batch_idx: int) -> None:
         """Spare the batches to come the linear that ran last: nothing that is looked at depends on it."""
-        collects = pl_module.walk == "prune" and pl_module.stage == "collect" and not pl_module.is_dense
+        collects = pl_module.now.collects and not pl_module.now.is_dense
         if self.outputs_read or not collects or not self.tokens or self._spared:
             return
         last = pl_module.block.get_submodule(list(self.tokens)[-1].name)
         self._spared = ExitStack()
         self._spared.enter_context(replaced([last], [_zeros(last)]))
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+    def pass_ends(self, pl_module: BlockPass) -> None:
         """Remove the hooks and let the last batch go."""
         self._drop()
 

@@ -19,11 +19,12 @@ from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics
 from tamp_lightning.methods.towers import Towers
-from tamp_lightning.ops.bits import mask_sha256, pack_bits
+from tamp_lightning.ops.bits import pack_bits
 from tamp_lightning.ops.hessian import weighted_gram
 from tamp_lightning.ops.stats import weighted_square_sum
 from tamp_lightning.passes.callbacks.dense import DenseTwin
 from tamp_lightning.passes.contract import BlockPass
+from tamp_lightning.runs.plan import mask_row
 from tamp_lightning.stream.base import Stream
 
 
@@ -153,7 +154,7 @@ class TowerPruning(L.Callback):
         Raises:
             InputError: no media reach what is to be pruned, or something is not finite.
         """
-        if pl_module.walk != "prune" or not pl_module.needs_inputs or self.finished:
+        if not pl_module.now.starts_pruning or self.finished:
             return
         statistics = TowerStatistics(pl_module.stream, self.method)
         assert trainer.train_dataloader is not None
@@ -193,13 +194,7 @@ class TowerPruning(L.Callback):
             raise InputError(f"{name}: {error}") from None
         weight.copy_(pruned).masked_fill_(~mask, 0)
         self.masks[name] = pack_bits(mask)
-        self.report[name] = {
-            "kept": int(mask.sum()),
-            "size": mask.numel(),
-            "shape": list(mask.shape),
-            "sha256": mask_sha256(mask),
-            "tokens_per_sample": statistics.read[name].tokens / statistics.samples,
-        }
+        self.report[name] = mask_row(mask, tokens_per_sample=statistics.read[name].tokens / statistics.samples)
         return mask
 
 

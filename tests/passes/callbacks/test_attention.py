@@ -1,10 +1,13 @@
 """The last attention row is that of the real attention, and asking for it changes nothing."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
 from tamp_lightning.passes.callbacks.attention import IMPLEMENTATION, AttentionCollector, last_row
+from tamp_lightning.passes.contract import Pass
 from tamp_lightning.stream import MemoryStream
 
 from ...conftest import as_batch, toys
@@ -15,9 +18,10 @@ class Module:
     """As much of a LightningModule as the collector asks for."""
 
     def __init__(self, model, batch, walk="prune"):
-        self.stream, self.walk, self.stage = MemoryStream(model), walk, "collect"
-        self.block = model.get_decoder()
-        self.current = type("Current", (), {"valid": batch["attention_mask"].bool()})
+        self.stream, self.now = MemoryStream(model), Pass(walk, 0, "collect", walk == "measure")
+        self.index = 0
+        mask = batch["attention_mask"].bool()
+        self.current = SimpleNamespace(valid=mask, ids=torch.arange(len(mask)))
 
 
 def make_mistral():
@@ -42,12 +46,18 @@ def eager_rows(model, batch):
     return [torch.stack([m[b, :, last[b]].mean(0) for b in range(len(last))]) for m in maps]
 
 
+def noted(collector, block):
+    assert collector.last is None or collector.last.block == block
+    return collector.last and collector.last.row
+
+
 @torch.no_grad()
 def collected_rows(model, batch, collector):
     """Per block, what the collector holds once that block has run without an attention mask."""
     rows = []
     handles = [
-        block.register_forward_hook(lambda *_: rows.append(collector.rows)) for block in model.get_decoder().layers
+        block.register_forward_hook(lambda *_, k=k: rows.append(noted(collector, k)))
+        for k, block in enumerate(model.get_decoder().layers)
     ]
     logits = model(**{k: v for k, v in batch.items() if k != "attention_mask"}, use_cache=False).logits
     for handle in handles:
@@ -61,7 +71,6 @@ def test_row_is_that_of_eager_attention_with_padding_and_grouped_heads(make, kin
     expected = eager_rows(model, batch)
     module = Module(model, batch)
     collector.on_fit_start(None, module)
-    collector.on_train_epoch_start(None, module)
     rows, _ = collected_rows(model, batch, collector)
     assert len(rows) == len(expected) == 3
     assert len({int(n) for n in batch["attention_mask"].sum(1)}) == 3
@@ -80,21 +89,43 @@ def test_logits_with_the_collector_are_bit_identical(make):
         plain = model(**inputs, use_cache=False).logits
     module = Module(model, batch)
     collector.on_fit_start(None, module)
-    collector.on_train_epoch_start(None, module)
     assert model.get_decoder().config._attn_implementation == IMPLEMENTATION
     rows, logits = collected_rows(model, batch, collector)
     assert torch.equal(logits, plain)
     assert rows[-1] is not None
     collector.on_fit_end(None, module)
     assert model.get_decoder().config._attn_implementation == "sdpa"
-    assert collector.rows is None
+    assert collector.last is None
+
+
+def test_a_row_is_handed_out_for_its_own_block_and_batch_alone():
+    model, batch, collector = make_llama(), as_batch(toys("tt")), AttentionCollector()
+    module = Module(model, batch)
+    collector.on_fit_start(None, module)
+    assert collector.of(module) is None
+    rows, _ = collected_rows(model, batch, collector)
+    module.index = 2
+    assert torch.equal(collector.of(module), rows[2])
+    module.index = 1  # as if this block had no attention: that of another is never taken for it
+    assert collector.of(module) is None
+    module.index, module.current.ids = 2, torch.tensor([2, 3])
+    assert collector.of(module) is None
+
+
+def test_attention_outside_of_the_blocks_is_not_noted():
+    model, batch, collector = make_llama(), as_batch(toys("tt")), AttentionCollector()
+    other = make_llama()
+    collector.on_fit_start(None, Module(model, batch))
+    other.set_attn_implementation(IMPLEMENTATION)
+    with torch.no_grad():
+        other(**{k: v for k, v in batch.items() if k != "attention_mask"}, use_cache=False)
+    assert collector.last is None
 
 
 def test_nothing_is_collected_while_measuring():
     model, batch, collector = make_llama(), as_batch(toys("tt")), AttentionCollector()
     module = Module(model, batch, walk="measure")
     collector.on_fit_start(None, module)
-    collector.on_train_epoch_start(None, module)
     assert collected_rows(model, batch, collector)[0] == [None] * 3
 
 
@@ -103,7 +134,6 @@ def test_only_the_current_block_is_listened_to():
     module = Module(model, batch)
     module.block = model.get_decoder().layers[1]
     collector.on_fit_start(None, module)
-    collector.on_train_epoch_start(None, module)
     first, second, third = collected_rows(model, batch, collector)[0]
     assert first is None
     assert second is third is not None

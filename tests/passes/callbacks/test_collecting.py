@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tamp_lightning.methods.method import Method
+from tamp_lightning.ops.bits import mask_sha256, pack_bits
 from tamp_lightning.passes.callbacks.progress import title
-from tamp_lightning.passes.callbacks.pruning import mask_sha256, pack_bits
 from tamp_lightning.passes.callbacks.tokens import TokenCollector
 from tamp_lightning.passes.module import TampModule
 from tamp_lightning.passes.trainer import walking_trainer

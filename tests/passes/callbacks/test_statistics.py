@@ -4,6 +4,7 @@ import lightning as L
 import pytest
 import torch
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.tokens import Amia
 from tamp_lightning.ops.hessian import weighted_gram
@@ -100,7 +101,7 @@ def test_a_method_without_activations_counts_no_token():
 
 def test_errors_of_a_solver_name_the_linear(monkeypatch):
     def fails(*_, **__):
-        raise ValueError("the Hessian is not positive definite")
+        raise InputError("the Hessian is not positive definite")
 
     monkeypatch.setattr("tamp_lightning.methods.solvers.sparsegpt", fails)
     method = Method(tokens="all", allocation="uniform", solver="sparsegpt")
