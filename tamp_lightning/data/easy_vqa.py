@@ -113,6 +113,17 @@ def labels(items: list[Question]) -> tuple[str | None, str | None]:
     return shape, colour
 
 
+def even_pictures(split: Split, count: int, seed: int = 0) -> set[int]:
+    """Pictures drawn in turn from all pairs of shape and colour, so that no answer is rare among their questions."""
+    groups: dict[str, list[int]] = {}
+    for picture, items in by_picture(questions(split)).items():
+        groups.setdefault(str(labels(items)), []).append(picture)
+    rng = random.Random(seed)
+    queues = [rng.sample(groups[key], len(groups[key])) for key in sorted(groups) if "None" not in key]
+    turns = [queue[k] for k in range(max(map(len, queues))) for queue in queues if k < len(queue)]
+    return set(turns[:count])
+
+
 def balanced_slice(split: Split, size: int, seed: int = 0, pictures: int | None = None) -> list[Question]:
     """About `size` questions for scoring: half yes/no, a quarter shape, a quarter colour.
 
@@ -130,9 +141,8 @@ def balanced_slice(split: Split, size: int, seed: int = 0, pictures: int | None 
     """
     rng = random.Random(seed)
     cells: dict[tuple[str, ...], list[Question]] = {}
-    asked = by_picture(questions(split))
-    drawn = set(asked) if pictures is None else set(random.Random(seed).sample(sorted(asked), pictures))
-    for q in (q for q in questions(split) if q.picture in drawn):
+    drawn = None if pictures is None else even_pictures(split, pictures, seed)
+    for q in (q for q in questions(split) if drawn is None or q.picture in drawn):
         key: tuple[str, ...] = (q.kind, q.answer, str(q.negated if q.kind == "yes_no" else ""))
         cells.setdefault(key, []).append(q)
     shares: dict[str, float] = {

@@ -99,3 +99,14 @@ def test_missing_package_names_the_command_that_installs_it(monkeypatch):
     monkeypatch.setattr(easy_vqa.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match=r"pip install easy-vqa==1\.0"):
         easy_vqa.root()
+
+
+@pytest.mark.parametrize("split", ["test", "selection"])
+def test_a_slice_about_few_pictures_is_balanced_too(split):
+    few, many = (easy_vqa.balanced_slice(split, 320, pictures=count) for count in (100, None))
+    assert len({q.picture for q in few}) <= 100 < len({q.picture for q in many})
+    cells = [{(q.kind, q.answer, q.negated) for q in chosen if q.kind == "yes_no"} for chosen in (few, many)]
+    assert cells[0] == cells[1]
+    for kind, words in easy_vqa.CANDIDATES.items():
+        counts = [sum(q.kind == kind and q.answer == word for q in few) for word in words]
+        assert max(counts) == min(counts) > 0

@@ -22,7 +22,7 @@ QUESTIONS = [
 
 @pytest.fixture
 def small(processor, monkeypatch):
-    monkeypatch.setattr(easy_vqa, "balanced_slice", lambda split, size: QUESTIONS)
+    monkeypatch.setattr(easy_vqa, "balanced_slice", lambda split, size, pictures=None: QUESTIONS)
 
     def make(pictures="own"):
         return EasyVqaSuite(processor, "test", "quick", pictures)
