@@ -44,9 +44,9 @@ def measure(shape: tuple[int, int], sparsity: float, repeats: int) -> dict[str, 
     generator = torch.Generator().manual_seed(0)
     dense, held = [], []
     for _ in range(COPIES):
-        weight = torch.randn(shape, generator=generator)
-        kept = torch.rand(shape, generator=generator) >= sparsity
-        weight = (weight * kept).bfloat16()
+        tile = torch.randn(64, shape[1], generator=generator)
+        tile *= torch.rand(64, shape[1], generator=generator) >= sparsity
+        weight = tile.bfloat16().repeat(shape[0] // 64, 1)
         dense.append({"float32": weight.float(), "bfloat16": weight})
         held.append(Bitmask.of_dense(weight))
     inputs = {dtype: torch.randn(1, shape[1]).to(getattr(torch, dtype)) for dtype in dense[0]}
