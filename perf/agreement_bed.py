@@ -16,8 +16,8 @@ from speed_run import calibration
 from torch import Tensor
 
 from tamp_lightning.cli.run import quieten
+from tamp_lightning.evaluation.whole import load_whole
 from tamp_lightning.methods.tokens import Amia, Seen
-from tamp_lightning.tasks.prune import load_whole
 from tamp_lightning.testbeds.checkpoints import resolve
 
 SAMPLES, BLOCKS = 8, (0, 9, 19, 29)

@@ -23,9 +23,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tamp_lightning.evaluation.predictions import write_json
 from tamp_lightning.export.job import Source, to_bitmask, to_dense
-from tamp_lightning.files import sha256_of
+from tamp_lightning.files import sha256_of, write_json
 from tamp_lightning.runs.environment import environment
 
 LOAD = """

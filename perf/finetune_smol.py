@@ -21,12 +21,12 @@ from rich.table import Table
 from transformers import AutoProcessor
 
 from tamp_lightning.cli.run import quieten
-from tamp_lightning.evaluation.predictions import write_json
 from tamp_lightning.evaluation.scoring import Scores, score
+from tamp_lightning.evaluation.whole import load_whole
+from tamp_lightning.files import write_json
 from tamp_lightning.metrics import retention
 from tamp_lightning.passes.trainer import scoring_trainer
 from tamp_lightning.runs.environment import environment
-from tamp_lightning.tasks.prune import load_whole
 from tamp_lightning.testbeds.checkpoints import resolve
 from tamp_lightning.testbeds.easy_vqa_suite import EasyVqaSuite
 
@@ -120,7 +120,7 @@ def main() -> None:
     quieten()
     folder = resolve(BED)
     suite = EasyVqaSuite(AutoProcessor.from_pretrained(folder), "test", options.slice)
-    setting = {"steps": options.steps, "slice": options.slice, "questions": len(suite.items), "floor": suite.floor()}
+    setting = {"steps": options.steps, "slice": options.slice, "questions": len(suite.items), "floor": suite.chance()}
     content: dict[str, Any] = json.loads(options.out.read_text()) if options.out.is_file() else {}
     if any(content.get(key) != value for key, value in setting.items()):
         content = {**setting, "start": {}, "cells": {}}

@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
-from tamp_lightning.evaluation.predictions import write_json
+from tamp_lightning.files import write_json
 from tamp_lightning.kernels import gpu
 from tamp_lightning.kernels.form import Bitmask
 from tamp_lightning.runs.environment import environment

@@ -21,7 +21,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
-from tamp_lightning.evaluation.predictions import write_json
+from tamp_lightning.files import write_json
 from tamp_lightning.kernels import cpu
 from tamp_lightning.kernels.build import cpu_library
 from tamp_lightning.kernels.form import Bitmask

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tamp_lightning.evaluation.predictions import write_json
+from tamp_lightning.files import write_json
 from tamp_lightning.runs.environment import environment, peak_memory_bytes
 
 RESULTS = Path(__file__).parent / "results"

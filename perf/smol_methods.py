@@ -21,12 +21,12 @@ import tamp_lightning
 from tamp_lightning.cli.run import quieten
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.data.sources import from_easy_vqa
-from tamp_lightning.evaluation.predictions import write_json
 from tamp_lightning.evaluation.scoring import score
+from tamp_lightning.evaluation.summary import summarise
+from tamp_lightning.evaluation.whole import load_whole
+from tamp_lightning.files import write_json
 from tamp_lightning.passes.trainer import scoring_trainer
 from tamp_lightning.runs.environment import environment, peak_memory_bytes
-from tamp_lightning.tasks.prune import load_whole
-from tamp_lightning.tasks.run_folder import summarise
 from tamp_lightning.testbeds.checkpoints import resolve
 from tamp_lightning.testbeds.easy_vqa_suite import EasyVqaSuite, Pictures
 
@@ -57,7 +57,7 @@ def one(folder: Path, method: dict[str, Any], suite: EasyVqaSuite, dense: Any) -
     model = load_whole(folder, None)
     result = tamp_lightning.prune(model, data, method=method, progress=False)
     after = score(model, suite, scoring_trainer(enable_progress_bar=False), dense=dense)
-    metrics = summarise(suite, dense, after)
+    metrics = summarise([suite], [dense], [after])
     kept = ("retention", "corrected_retention", "flips", "fidelity", "benchmarks", "pruned")
     return {"sparsity": result.sparsity, "seconds": result.seconds, **{k: metrics[k] for k in kept}}
 
@@ -95,7 +95,7 @@ def main() -> None:
             console.print(
                 f"{name} at {sparsity:.2f}: {json.dumps(row['fidelity'])} {time.perf_counter() - start:.0f} s"
             )
-            content = {"rows": rows, "dense": dense.results, "floor": suite.floor(), "questions": len(suite.items)}
+            content = {"rows": rows, "dense": dense.results, "floor": suite.chance(), "questions": len(suite.items)}
             options.out.parent.mkdir(parents=True, exist_ok=True)
             write_json(options.out, {**content, **environment(), "peak_memory_bytes": peak_memory_bytes()})
     console.print(table(rows))

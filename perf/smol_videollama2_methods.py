@@ -20,12 +20,12 @@ from transformers import AutoProcessor
 import tamp_lightning
 from tamp_lightning.cli.run import quieten
 from tamp_lightning.data.calibration import CalibrationData
-from tamp_lightning.evaluation.predictions import write_json
 from tamp_lightning.evaluation.scoring import Scores, score
+from tamp_lightning.evaluation.summary import summarise
+from tamp_lightning.evaluation.whole import load_whole
+from tamp_lightning.files import write_json
 from tamp_lightning.passes.trainer import scoring_trainer
 from tamp_lightning.runs.environment import environment
-from tamp_lightning.tasks.prune import load_whole
-from tamp_lightning.tasks.run_folder import summarise
 from tamp_lightning.testbeds.checkpoints import resolve
 from tamp_lightning.testbeds.clip_samples import clip_samples
 from tamp_lightning.testbeds.clip_suite import ClipSuite, Shown
@@ -78,7 +78,9 @@ def one(folder: Path, method: dict[str, Any], options: argparse.Namespace, dense
     model = load_whole(folder, None)
     result = tamp_lightning.prune(model, data, method=method, progress=False)
     suite = shown(folder, options, "own")
-    metrics = summarise(suite, dense, score(model, suite, scoring_trainer(enable_progress_bar=False), dense=dense))
+    metrics = summarise(
+        [suite], [dense], [score(model, suite, scoring_trainer(enable_progress_bar=False), dense=dense)]
+    )
     kept = ("retention", "corrected_retention", "flips", "fidelity", "benchmarks")
     return {"sparsity": result.sparsity, "seconds": result.seconds, **{k: metrics[k] for k in kept}}
 
@@ -112,7 +114,7 @@ def main() -> None:
         )
     dense = dense_scores(folder, options, content)
     suite = shown(folder, options, "own")
-    content |= {"floor": suite.floor(), "questions": len(suite.items), "split": options.split, **environment()}
+    content |= {"floor": suite.chance(), "questions": len(suite.items), "split": options.split, **environment()}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for sparsity in options.sparsity:
         for name in options.methods:

@@ -25,13 +25,13 @@ from tamp_lightning.cli.run import quieten
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.data.sources import from_easy_vqa
 from tamp_lightning.evaluation.scoring import score
+from tamp_lightning.evaluation.summary import summarise
+from tamp_lightning.evaluation.whole import load_whole
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.trainer import prune_stream, scoring_trainer
 from tamp_lightning.stream.calls import record_calls
 from tamp_lightning.stream.disk import DiskStream
 from tamp_lightning.stream.memory import MemoryStream
-from tamp_lightning.tasks.prune import load_whole
-from tamp_lightning.tasks.run_folder import summarise
 from tamp_lightning.testbeds.checkpoints import resolve
 from tamp_lightning.testbeds.easy_vqa_suite import EasyVqaSuite
 
@@ -91,7 +91,7 @@ def measured(folder: Path, name: str, samples: int, dense: Any, suite: EasyVqaSu
         row["tokens/sample"] = sum(v["tokens_per_sample"] for v in pruned.linears.values()) / len(pruned.linears)
         if suite is not None:
             after = score(load_whole(out, None), suite, scoring_trainer(enable_progress_bar=False), dense=dense)
-            row["KL"] = summarise(suite, dense, after)["fidelity"]["kl"]
+            row["KL"] = summarise([suite], [dense], [after])["fidelity"]["kl"]
     return row
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from difflib import get_close_matches
@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 from tamp_lightning.checkpoint.reader import CheckpointReader
 from tamp_lightning.compat.known_warnings import without_known_warnings
 from tamp_lightning.data.calibration import CalibrationData
-from tamp_lightning.evaluation.predictions import write_json
+from tamp_lightning.errors import InputError
+from tamp_lightning.files import write_json
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.ops.bits import unpack_bits
@@ -77,7 +78,8 @@ def prune(
     """Prune a model in memory in place, or a checkpoint folder block by block into a new one.
 
     Args:
-        model_or_path: a transformers model, or the folder of a safetensors checkpoint.
+        model_or_path: a transformers model, or the folder of a safetensors checkpoint. A model of `torch.compile` is
+            pruned as it was before (the result's `model`), and is pruned itself then, since it has the same weights.
         calibration: batches a processor made (dicts of tensors, padded on the right), or a `CalibrationData`.
         method: a `Method`, or its fields as in a recipe, such as `{"sparsity": 0.6, "amia": {"neighbors": 5}}`;
             TAMP at 50 % by default.
@@ -97,8 +99,9 @@ def prune(
         The result. A model in memory keeps its modes, gradient flags and attention implementation.
 
     Raises:
-        ValueError: bad input, in one line. A model in memory may then have some blocks pruned already.
+        InputError: bad input, in one line. A model in memory may then have some blocks pruned already.
     """
+    model_or_path = model_of(model_or_path)
     chosen = method if isinstance(method, Method) else _build(Method, method or {}, "method")
     extra = towers if isinstance(towers, Towers) else _build(Towers, towers or {}, "towers")
     in_memory = isinstance(model_or_path, PreTrainedModel)
@@ -109,7 +112,7 @@ def prune(
         _refuse_several(trainer)
         if isinstance(model_or_path, PreTrainedModel):
             if dtype is not None:
-                raise ValueError("dtype is for checkpoint folders: a model in memory computes in its own")
+                raise InputError("dtype is for checkpoint folders: a model in memory computes in its own")
             stream = MemoryStream(model_or_path, include, exclude, extra)
             with _as_it_was(model_or_path):
                 options = _device_of(model_or_path) | trainer
@@ -118,7 +121,7 @@ def prune(
                 model_or_path.save_pretrained(folder / "model")
         else:
             if folder is None:
-                raise ValueError("out is missing: name a new folder for the pruned checkpoint")
+                raise InputError("out is missing: name a new folder for the pruned checkpoint")
             patterns = {"include": list(include), "exclude": list(exclude)}
             disk, state = _open(Path(model_or_path), folder, chosen, extra, dtype, patterns, trainer)
             space = CacheSpace(state.folder, None if cache_gb is None else int(cache_gb * 1e9))
@@ -165,7 +168,7 @@ def _result(model: PreTrainedModel | None, folder: Path | None, pruned: Pruned) 
 
 def _refuse_several(trainer: Mapping[str, Any]) -> None:
     if (processes := scoring_trainer(**trainer).world_size) > 1:
-        raise ValueError(f"trainer asks for {processes} processes: set devices to 1, or prune with `tamp run`")
+        raise InputError(f"trainer asks for {processes} processes: set devices to 1, or prune with `tamp run`")
 
 
 def _run_folder(out: str | Path | None, in_memory: bool) -> Path | None:
@@ -173,15 +176,36 @@ def _run_folder(out: str | Path | None, in_memory: bool) -> Path | None:
         return None
     folder = Path(out)
     if in_memory and is_unfinished(folder):
-        raise ValueError(f"out {folder} holds an unfinished run, which a model in memory cannot continue")
+        raise InputError(f"out {folder} holds an unfinished run, which a model in memory cannot continue")
     refuse_finished(folder, "name a new folder")
     return folder
 
 
 def _from_batches(batches: Sequence[Mapping[str, Tensor]]) -> CalibrationData:
     if isinstance(batches, Mapping):
-        raise ValueError("calibration is one batch: give a list of batches")
+        raise InputError("calibration is one batch: give a list of batches")
+    if isinstance(batches, str | Path | Tensor) or not isinstance(batches, Iterable):
+        raise InputError(f"calibration is a {type(batches).__name__}: give a list of batches, or a CalibrationData")
     return CalibrationData.from_batches(list(batches))
+
+
+def model_of(given: Any) -> PreTrainedModel | str | Path:
+    """The transformers model within what was given, or a path.
+
+    Raises:
+        InputError: it is neither; the message says what to give instead.
+    """
+    found = getattr(given, "_orig_mod", given)  # of torch.compile
+    if any(kind.__module__.partition(".")[0] == "peft" for kind in type(found).__mro__):
+        name = type(found).__name__
+        raise InputError(f"{name} has adapters beside its weights: merge them first, model = model.merge_and_unload()")
+    if getattr(found, "_hf_peft_config_loaded", False):
+        raise InputError(f"{type(found).__name__} has adapters beside its weights: merge or delete them first")
+    if isinstance(found, PreTrainedModel | str | Path):
+        return found
+    hint = ": give what it wraps, model.module" if isinstance(getattr(found, "module", None), PreTrainedModel) else ""
+    what = "is None" if found is None else f"is a {type(found).__module__}.{type(found).__name__}"
+    raise InputError(f"model_or_path {what}, expected a transformers model or the folder of a checkpoint{hint}")
 
 
 def _build(kind: type[Choice], values: Mapping[str, Any], name: str) -> Choice:
@@ -191,7 +215,7 @@ def _build(kind: type[Choice], values: Mapping[str, Any], name: str) -> Choice:
         if key not in known:
             near = get_close_matches(key, known, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"{name} has no {key!r}; it has {', '.join(known)}{hint}")
+            raise InputError(f"{name} has no {key!r}; it has {', '.join(known)}{hint}")
     sections: dict[str, Any] = {
         key: _build(known[key], value, f"{name}.{key}")  # type: ignore[arg-type]
         for key, value in values.items()
@@ -210,9 +234,12 @@ def _device_of(model: PreTrainedModel) -> dict[str, Any]:
 
 @contextmanager
 def _as_it_was(model: PreTrainedModel) -> Iterator[None]:
-    """Eval mode inside; afterwards every module's mode and every parameter's gradient flag are what they were."""
+    """Eval mode and nothing compiled inside; afterwards modes, gradient flags and compiled calls are what they were."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    compiled = [(module, call) for module in model.modules() if (call := module._compiled_call_impl) is not None]
+    for module, _ in compiled:  # hooks and early ends are not for compiled code
+        module._compiled_call_impl = None
     model.eval()
     try:
         yield
@@ -221,3 +248,5 @@ def _as_it_was(model: PreTrainedModel) -> Iterator[None]:
             module.training = training
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+        for module, call in compiled:
+            module._compiled_call_impl = call

@@ -1,4 +1,4 @@
-"""Files that ship with the package: recipes and the weights of the test beds."""
+"""Files that ship with the package: recipes, the weights of the test beds, tested versions."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def _folder(name: str) -> Path:
 def data_folder() -> Path:
     """Folder of the shipped weights and cards."""
     return _folder("data")
+
+
+def requirements_folder() -> Path:
+    """Folder of floor.txt and lock.txt: the versions of other libraries that were tested."""
+    return _folder("requirements")
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -43,6 +48,10 @@ def find_recipe(name: str) -> Path:
     found = shipped.get(path.stem if path.suffix in YAML else path.name)
     if found and path.parent in (Path(), Path("recipes"), Path("recipes") / _below(found)):
         return found
+    if name and path.is_dir():
+        own = path / "recipe.yaml"
+        remedy = f"that of its run is {own}" if own.is_file() else "give a file, or the name of a shipped one"
+        raise FileNotFoundError(f"no recipe {name!r}: it is a folder; {remedy}")
     near = get_close_matches(path.stem, shipped, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise FileNotFoundError(f"no recipe {name!r}: {hint}shipped are {', '.join(shipped)}; or give a path")

@@ -1,7 +1,7 @@
 """Tiny random models, samples with and without a picture, a real processor over a tiny tokenizer."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,16 @@ from .stream.conftest import IMAGE_ID
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 PICTURE_TOKENS = 10
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Answers that runs keep go into a cache of these tests; assembled checkpoints stay in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TAMP_ANSWERS", str(tmp_path_factory.mktemp("answers")))
+        yield
+
+
 TAMP = Method()
 WANDA = Method(tokens="all", allocation="uniform")
 

@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 import tamp_lightning.cli.run as run_module
 from tamp_lightning.cli import doctor
 from tamp_lightning.cli import main as cli
-from tamp_lightning.cli.run import check_trainer, parse
+from tamp_lightning.cli.run import check_trainer, is_refusal, parse
 from tamp_lightning.config.check import Checker, UsageError
 
 SHIPPED = "llava_next_tamp"
@@ -227,6 +228,36 @@ def test_bugs_keep_their_traceback(work, bug):
     work(bug)
     with pytest.raises((ArithmeticError, ValueError, KeyError)):
         cli.main(["run", SHIPPED])
+
+
+BUGS = {
+    "int": 'int("x")',
+    "zip": "list(zip([1], [1, 2], strict=True))",
+    "unpacking": "first, second = [1]",
+    "index": "[].index(1)",
+    "value": 'raise ValueError("the shapes do not agree")',
+}
+
+
+@pytest.mark.parametrize("line", BUGS.values(), ids=BUGS)
+def test_bugs_of_our_own_code_are_no_bad_input(work, line):
+    """The code runs as if it stood in a file of the package, which is what once made it look like a refusal."""
+    inside = str(Path(is_refusal.__code__.co_filename).with_name("inside.py"))
+    names: dict = {}
+    exec(compile(f"def bug():\n    {line}", inside, "exec"), names)
+    work(names["bug"])
+    with pytest.raises(ValueError) as error:  # noqa: PT011, each has a message of its own
+        cli.main(["run", SHIPPED])
+    assert Path(str(error.traceback[-1].path)) == Path(inside)
+
+
+def test_a_bug_exits_1_with_a_traceback():
+    code = "from tamp_lightning.cli import run, main; run._dispatch = lambda *_: int('x')\n"
+    code += f"main.main(['run', {SHIPPED!r}])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ValueError: invalid literal" in done.stderr
 
 
 def interrupted():

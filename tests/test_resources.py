@@ -43,6 +43,20 @@ def test_other_paths_are_not_mistaken_for_shipped_ones(name, tmp_path, monkeypat
         find_recipe(name)
 
 
+def test_a_folder_is_no_recipe_but_may_hold_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"it is a folder; give a file, or the name of a shipped one"):
+        find_recipe(str(tmp_path))
+    write(tmp_path / "recipe.yaml")
+    with pytest.raises(FileNotFoundError, match=r"it is a folder; that of its run is .*recipe\.yaml"):
+        find_recipe(str(tmp_path))
+
+
+def test_a_folder_of_the_same_name_does_not_hide_a_shipped_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wanda").mkdir()
+    assert find_recipe("wanda").name == "wanda.yaml"
+
+
 def test_nearest_name_is_offered():
     with pytest.raises(FileNotFoundError, match=r"no recipe 'lava_next_tmp': did you mean 'llava_next_tamp'\?"):
         find_recipe("lava_next_tmp")

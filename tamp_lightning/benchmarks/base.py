@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from tamp_lightning.benchmarks.submissions import Form
 from tamp_lightning.data.readers.item import Item, Items, Source
 from tamp_lightning.metrics import AnswerScore, ChoiceAccuracy, SampleTable
 
@@ -40,6 +41,11 @@ class Benchmark:
     """What the likelihood is taken of, one for each candidate; default: the candidates."""
     subtitles: bool = False
     """Whether a video's subtitles stand in front of the question."""
+    units: Literal["each", "all", "pair"] = "each"
+    """What counts once beside another model: each question, all rotations of one (right if all are), or a pair of
+    MME's (mean of both, and half of the score for both)."""
+    submission: Form | None = None
+    """Form in which its server takes the replies to a split without answers; None where there is no server."""
     sound: bool = False
     """Whether a video's sound is part of the question, for processors that take both."""
 

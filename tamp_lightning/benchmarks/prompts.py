@@ -17,8 +17,8 @@ UNANSWERABLE = "\nWhen the provided information is insufficient, respond with 'U
 
 
 def lettered(options: tuple[str, ...], form: str = "{}. {}") -> str:
-    """Options one a line, each with its letter."""
-    return "\n".join(form.format(*pair) for pair in zip(string.ascii_uppercase, options, strict=False))
+    """Options one a line, each with its letter; a letter without an option is passed over."""
+    return "\n".join(form.format(*pair) for pair in zip(string.ascii_uppercase, options, strict=False) if pair[1])
 
 
 def bare(item: Item) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tamp_lightning.benchmarks import pictures, prompts, rules, sounds, videos
 from tamp_lightning.benchmarks.base import Benchmark
+from tamp_lightning.errors import InputError
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark for benchmark in (*pictures.BENCHMARKS, *videos.BENCHMARKS, *sounds.BENCHMARKS)
@@ -19,18 +20,18 @@ def check_names(names: list[str]) -> None:
     """Refuse names that are no benchmark.
 
     Raises:
-        ValueError: names it, the nearest and what is allowed.
+        InputError: names it, the nearest and what is allowed.
     """
     known = [*BEDS, *BENCHMARKS]
     if not names:
-        raise ValueError(f"benchmarks is empty; choose from {', '.join(known)}")
+        raise InputError(f"benchmarks is empty; choose from {', '.join(known)}")
     for name in names:
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"benchmarks has {name!r}, expected {', '.join(known)}{hint}")
+            raise InputError(f"benchmarks has {name!r}, expected {', '.join(known)}{hint}")
     if len(set(names)) < len(names):
-        raise ValueError(f"benchmarks names one twice: {', '.join(names)}")
+        raise InputError(f"benchmarks names one twice: {', '.join(names)}")
 
 
 def question_alone(benchmark: Benchmark) -> Benchmark:

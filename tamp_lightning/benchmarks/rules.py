@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tamp_lightning.benchmarks.base import ItemScore, Metric
 from tamp_lightning.data.readers.item import Item
+from tamp_lightning.errors import InputError
 from tamp_lightning.metrics import (
     AnswerScore,
     ChoiceAccuracy,
@@ -55,7 +56,8 @@ def circular(protocol: str, by: str) -> Metric:
 
     def make(items: Sequence[Item]) -> SampleTable:
         labels = [item.groups.get(by) for item in items]
-        return CircularAccuracy([item.circle for item in items], extractor(protocol), labels)
+        base = [item.id == item.circle for item in items]
+        return CircularAccuracy([item.circle for item in items], extractor(protocol), labels, base=base)
 
     return make
 
@@ -97,13 +99,13 @@ def mmmu(items: Sequence[Item]) -> SampleTable:
 
 def letters(item: Item) -> Sequence[str]:
     """The letters of the options."""
-    return string.ascii_uppercase[: len(item.options)]
+    return "".join(letter for letter, text in zip(string.ascii_uppercase, item.options, strict=False) if text)
 
 
 def number(item: Item) -> int:
-    """Number of the right option."""
+    """Number of the right option among those that have a text."""
     assert isinstance(item.target, int)
-    return item.target
+    return len(list(filter(None, item.options[: item.target])))
 
 
 def yes_or_no(item: Item) -> Sequence[str]:
@@ -118,7 +120,7 @@ def lower_yes_or_no(item: Item) -> Sequence[str]:
 
 def option_texts(item: Item) -> Sequence[str]:
     """The texts of the options."""
-    return item.options
+    return tuple(filter(None, item.options))
 
 
 def yes_is_first(item: Item) -> int:
@@ -133,7 +135,7 @@ def label_letters(labels: Sequence[str]) -> tuple[Callable[[Item], Sequence[str]
     def right(item: Item) -> int:
         assert isinstance(item.target, str)
         if item.target.lower() not in folded:
-            raise ValueError(f"label {item.target!r} is none of {', '.join(labels)}")
+            raise InputError(f"label {item.target!r} is none of {', '.join(labels)}")
         return folded.index(item.target.lower())
 
     return (lambda item: string.ascii_uppercase[: len(labels)]), right

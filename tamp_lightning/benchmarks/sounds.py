@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tamp_lightning.benchmarks import prompts, rules
+from tamp_lightning.benchmarks import hub, prompts, rules
 from tamp_lightning.benchmarks.base import Benchmark
 from tamp_lightning.data.readers import sounds
 from tamp_lightning.data.readers.item import Source
@@ -12,7 +12,7 @@ from tamp_lightning.metrics.labels import VOCALSOUND as VOICES
 CLOTHOAQA = Benchmark(
     name="clothoaqa",
     about="ClothoAQA test, upper-case equality",
-    source=Source("lmms-lab/ClothoAQA", None, "clotho_aqa_test_filtered"),
+    source=hub.sounds("ClothoAQA", None, "clotho_aqa_test_filtered"),
     read=sounds.read_clothoaqa,
     prompt=prompts.clothoaqa,
     metric=rules.answer("videollama2_short_answer", ["kind"]),
@@ -21,7 +21,7 @@ CLOTHOAQA = Benchmark(
 VOCALSOUND = Benchmark(
     name="vocalsound",
     about="VocalSound test, the reply holds the class or is its letter",
-    source=Source("lmms-lab/vocalsound", None, "test"),
+    source=hub.sounds("vocalsound", None, "test"),
     read=sounds.read_labels,
     prompt=prompts.vocalsound,
     metric=rules.answer("videollama2_vocalsound", ["label"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tamp_lightning.benchmarks import prompts, rules
+from tamp_lightning.benchmarks import hub, prompts, rules, submissions
 from tamp_lightning.benchmarks.base import Benchmark
 from tamp_lightning.data.readers import sounds, videos
 from tamp_lightning.data.readers.item import Source
@@ -12,7 +12,7 @@ from tamp_lightning.data.readers.item import Source
 VIDEOMME = Benchmark(
     name="videomme",
     about="VideoMME without subtitles, mean over questions; a reply that names no option is wrong (upstream: C)",
-    source=Source("lmms-lab/Video-MME", None, "test"),
+    source=hub.videos("Video-MME", None, "test"),
     read=videos.read_videomme,
     prompt=prompts.videomme,
     metric=rules.videomme,
@@ -24,6 +24,7 @@ VIDEOMME_SUBTITLES = replace(
     VIDEOMME,
     name="videomme_subtitles",
     about="VideoMME with the subtitles shown at the frames' times in front of the question",
+    read=videos.read_videomme_subtitles,
     subtitles=True,
 )
 MVBENCH = Benchmark(
@@ -40,18 +41,19 @@ MVBENCH = Benchmark(
 EGOSCHEMA = Benchmark(
     name="egoschema",
     about="EgoSchema's labelled subset; a reply that names no option is wrong (upstream: C)",
-    source=Source("lmms-lab/egoschema", "Subset", "test"),
+    source=hub.videos("egoschema", "Subset", "test"),
     read=videos.read_egoschema,
     prompt=prompts.egoschema,
     metric=rules.choice("videollama2_egoschema"),
     headline="accuracy",
     candidates=rules.letters,
     right=rules.number,
+    submission=submissions.egoschema,
 )
 NEXTQA = Benchmark(
     name="nextqa",
     about="NExT-QA multiple choice, test",
-    source=Source("lmms-lab/NExTQA", "MC", "test"),
+    source=hub.videos("NExTQA", "MC", "test"),
     read=videos.read_nextqa,
     prompt=prompts.options,
     metric=rules.choice("mmmu", ["type"]),
@@ -62,13 +64,14 @@ NEXTQA = Benchmark(
 PERCEPTIONTEST = Benchmark(
     name="perceptiontest",
     about="PerceptionTest multiple choice, validation; a reply that names no option is wrong (upstream: C)",
-    source=Source("lmms-lab/PerceptionTest_Val", "mc_question_val", "validation"),
+    source=hub.videos("PerceptionTest_Val", "mc_question_val", "validation"),
     read=videos.read_perceptiontest,
     prompt=prompts.bracketed,
     metric=rules.choice("videollama2_perceptiontest", ["area", "reasoning"]),
     headline="accuracy",
     candidates=rules.letters,
     right=rules.number,
+    submission=submissions.perceptiontest,
 )
 MUSIC_AVQA = Benchmark(
     name="music_avqa",

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from tamp_lightning.errors import InputError
+
 TEXT, IMAGE, VIDEO, AUDIO = 0, 1, 2, 3
 
 _PLACEHOLDERS = {"image": IMAGE, "video": VIDEO, "audio": AUDIO}
@@ -38,7 +40,7 @@ class Adapter:
         """The decoder blocks in the order in which they are called: `layers` of the innermost `get_decoder()`.
 
         Raises:
-            ValueError: there is no such list, or more than one.
+            InputError: there is no such list, or more than one.
         """
         decoder: nn.Module = model.get_decoder()
         while isinstance(decoder, PreTrainedModel) and (inner := decoder.get_decoder()) is not decoder:
@@ -48,7 +50,7 @@ class Adapter:
         if name is None and decoder is model:
             _refuse_several(model)
         if name is None or (name != "layers" and len(lists) > 1):
-            raise ValueError(
+            raise InputError(
                 f"cannot tell the decoder blocks of {type(model).__name__}: {type(decoder).__name__} has the "
                 f"module lists {sorted(lists) or 'none'}; expected 'layers' or exactly one"
             )
@@ -82,11 +84,11 @@ class Adapter:
             Bool masks [items, tokens], one per shape in which linears read them; none where every token is real.
 
         Raises:
-            ValueError: a mask among the inputs says that something is padding, and what towers make of it is not known.
+            InputError: a mask among the inputs says that something is padding, and what towers make of it is not known.
         """
         for key, value in batch.items():
             if "mask" in key and key not in _TOKEN_MASKS and not bool(value.all()):
-                raise ValueError(
+                raise InputError(
                     f"{key} marks padding, and which tokens it becomes in the towers of {type(model).__name__} is not "
                     "known: leave towers.sparsity 0, or let an adapter's tower_tokens say"
                 )
@@ -98,7 +100,7 @@ def _refuse_several(model: PreTrainedModel) -> None:
     wholes = {n: type(c).__name__ for n, c in model.named_children() if isinstance(c, PreTrainedModel)}
     if len(wholes) > 1:
         name, kind = next(iter(wholes.items()))
-        raise ValueError(
+        raise InputError(
             f"{type(model).__name__} is {len(wholes)} models side by side ({', '.join(wholes)}): prune one saved by "
             f"itself, such as its {name} with {kind}.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
         )

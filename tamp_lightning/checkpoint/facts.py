@@ -1,14 +1,20 @@
 """What the engine must know of a model: its decoder blocks, their linears, the modality of each token."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tamp_lightning.checkpoint.adapter import AUDIO, IMAGE, TEXT, VIDEO, adapter_of
+from tamp_lightning.checkpoint.linear import OUTSIDE, Linear
+from tamp_lightning.checkpoint.names import KeyMap, stored_linear
+from tamp_lightning.checkpoint.reader import CheckpointReader
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.towers import Towers
 
 # How inputs of towers are called; masks and grids beside them are not media.
@@ -23,21 +29,31 @@ class ModelFacts:
 
     Attributes:
         blocks: dotted path of the decoder's ModuleList in the model, e.g. ``model.language_model.layers``.
-        linears: per block, names of its prunable linears relative to the block, in module order.
+        linears: per block, its prunable linears, in module order.
         modality_ids: placeholder token id -> IMAGE, VIDEO or AUDIO.
         self_attention: whether every block attends from the sequence's tokens to the sequence's tokens.
-        towers: full names of the linears of towers and projector that may be pruned; empty where they stay dense.
+        towers: the linears of towers and projector that may be pruned; empty where they stay dense.
     """
 
     blocks: str
-    linears: tuple[tuple[str, ...], ...]
+    linears: tuple[tuple[Linear, ...], ...]
     modality_ids: dict[int, int]
     self_attention: bool = True
-    towers: tuple[str, ...] = ()
+    towers: tuple[Linear, ...] = ()
 
-    def linear_name(self, block: int, linear: str) -> str:
-        """Full module name of ``linear`` (relative to its block) of block number ``block``."""
-        return f"{self.blocks}.{block}.{linear}"
+    @property
+    def all_linears(self) -> tuple[Linear, ...]:
+        """The prunable linears of all blocks, in order."""
+        return tuple(linear for block in self.linears for linear in block)
+
+    def stored(self, keys: KeyMap, reader: CheckpointReader) -> ModelFacts:
+        """The same facts, with every linear's key on disk.
+
+        Raises:
+            InputError: a linear is not stored as one tensor of its own, or not as plain floating point.
+        """
+        linears = tuple(tuple(stored_linear(one, keys, reader) for one in block) for block in self.linears)
+        return replace(self, linears=linears, towers=tuple(stored_linear(one, keys, reader) for one in self.towers))
 
     def modality(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Modality of every token: TEXT, IMAGE, VIDEO or AUDIO.
@@ -52,12 +68,12 @@ class ModelFacts:
             int64 tensor [B, n].
 
         Raises:
-            ValueError: the batch has neither, or pictures, videos or sounds without a token that stands for them.
+            InputError: the batch has neither, or pictures, videos or sounds without a token that stands for them.
         """
         modality = self._modality(batch)
         media = media_of(batch)
         if media and not bool((modality != TEXT).any()):
-            raise ValueError(
+            raise InputError(
                 f"the batch has {media[0]}, but every token in it counts as text: its placeholders are not among "
                 f"the model's ({sorted(self.modality_ids) or 'none known'}); an adapter can name them"
             )
@@ -66,7 +82,7 @@ class ModelFacts:
     def _modality(self, batch: Mapping[str, Tensor]) -> Tensor:
         given, ids = batch.get("mm_token_type_ids"), batch.get("input_ids")
         if ids is None and given is None:
-            raise ValueError(f"cannot tell modalities: no input_ids or mm_token_type_ids among {sorted(batch)}")
+            raise InputError(f"cannot tell modalities: no input_ids or mm_token_type_ids among {sorted(batch)}")
         if ids is None:
             assert given is not None
             return given.long()
@@ -96,12 +112,12 @@ def find_facts(
         towers: what of towers and projector is pruned; None = nothing.
 
     Raises:
-        ValueError: no decoder blocks, an architecture that cannot be pruned block by block, a pattern that is
+        InputError: no decoder blocks, an architecture that cannot be pruned block by block, a pattern that is
             no regular expression or finds no linear, no linear left, or a linear whose weight is shared.
     """
     adapter = adapter_of(model.config)
     if model.config.is_encoder_decoder:
-        raise ValueError(f"{type(model).__name__} is an encoder-decoder; only decoder-only language models are pruned")
+        raise InputError(f"{type(model).__name__} is an encoder-decoder; only decoder-only language models are pruned")
     blocks = adapter.blocks(model)
     path = next(path for path, module in model.named_modules() if module is blocks)
     _refuse_stacked(path, blocks)
@@ -114,17 +130,27 @@ def find_facts(
     ]
     chosen = set(_choose(found, include, exclude, "the decoder blocks"))
     if not chosen:
-        raise ValueError(
+        raise InputError(
             f"no linear left to prune in {path} ({len(found)} found, include={list(include)}, "
             f"exclude={list(exclude)}): relax the patterns"
         )
     outside = _find_towers(model, path, towers) if towers is not None and towers.on else ()
     _refuse_shared(model, chosen | set(outside))
     linears = tuple(
-        tuple(name for name, _ in block.named_modules() if name and f"{path}.{index}.{name}" in chosen)
+        tuple(
+            Linear(index, name, full, _shape(module))
+            for name, module in block.named_modules()
+            if (full := f"{path}.{index}.{name}") in chosen
+        )
         for index, block in enumerate(blocks)
     )
-    return ModelFacts(path, linears, adapter.placeholders(model.config), adapter.self_attention, outside)
+    towers_found = tuple(Linear(OUTSIDE, name, name, _shape(model.get_submodule(name))) for name in outside)
+    return ModelFacts(path, linears, adapter.placeholders(model.config), adapter.self_attention, towers_found)
+
+
+def _shape(linear: nn.Module) -> tuple[int, int]:
+    rows, columns = linear.get_parameter("weight").shape
+    return rows, columns
 
 
 def tower_linears(model: PreTrainedModel, blocks: str) -> list[str]:
@@ -148,17 +174,17 @@ def _find_towers(model: PreTrainedModel, blocks: str, towers: Towers) -> tuple[s
         towers: which of them are wanted.
 
     Raises:
-        ValueError: there are none, or a pattern is no regular expression or finds none of them.
+        InputError: there are none, or a pattern is no regular expression or finds none of them.
     """
     found = tower_linears(model, blocks)
     if not found:
-        raise ValueError(
+        raise InputError(
             f"towers.sparsity is {towers.sparsity}, but {type(model).__name__} has no linear outside of its decoder "
             "of which it is known what in its input is padding: leave it 0"
         )
     chosen = tuple(_choose(found, towers.include, towers.exclude, "towers and projector", "towers."))
     if not chosen:
-        raise ValueError(
+        raise InputError(
             f"no linear of towers and projector left to prune ({len(found)} found, include={towers.include}, "
             f"exclude={towers.exclude}): relax the patterns"
         )
@@ -178,7 +204,7 @@ def _refuse_stacked(path: str, blocks: nn.ModuleList) -> None:
     for name, module in blocks.named_modules():
         stacked = [key for key, value in module.named_parameters(recurse=False) if value.ndim >= 3]
         if stacked and not isinstance(module, nn.modules.conv._ConvNd):
-            raise ValueError(
+            raise InputError(
                 f"{path}.{name}.{stacked[0]} stacks several matrices (a mixture of experts), which is not supported"
             )
 
@@ -197,10 +223,10 @@ def _compile(pattern: str, role: str, names: Sequence[str], place: str) -> re.Pa
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"{role} pattern '{pattern}' is not a regular expression: {error}") from None
+        raise InputError(f"{role} pattern '{pattern}' is not a regular expression: {error}") from None
     if not any(compiled.search(name) for name in names):
         kinds = sorted({name.rpartition(".")[2] for name in names})
-        raise ValueError(
+        raise InputError(
             f"{role} pattern '{pattern}' finds no linear of {place} ({', '.join(kinds)}); "
             f"it is searched in full names such as '{names[0] if names else ''}', so correct or drop it"
         )
@@ -219,4 +245,4 @@ def _refuse_shared(model: PreTrainedModel, linears: set[str]) -> None:
         for name in names:
             if name.removesuffix(".weight") in linears:
                 others = [other for other in names if other != name]
-                raise ValueError(f"{name} is shared with {', '.join(others)}, pruning it would change both: exclude it")
+                raise InputError(f"{name} is shared with {', '.join(others)}, pruning it would change both: exclude it")

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tamp_lightning.errors import InputError
+
 FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
 
 
@@ -17,13 +19,13 @@ def find_norm(model: PreTrainedModel, blocks: str) -> nn.Module:
         blocks: dotted path of its decoder blocks.
 
     Raises:
-        ValueError: there is no norm or no head.
+        InputError: there is no norm or no head.
     """
     decoder = model.get_submodule(blocks.rpartition(".")[0])
     norm = next((module for name, module in decoder.named_children() if name in FINAL_NORMS), None)
     if norm is None or model.get_output_embeddings() is None:
         missing = "final norm" if norm is None else "head"
-        raise ValueError(
+        raise InputError(
             f"no {missing} is found in {type(model).__name__}: do without ecoflap, and set scores.mode: whole"
         )
     return norm
@@ -33,7 +35,7 @@ def head_logits(model: PreTrainedModel, blocks: str, hidden: Tensor) -> Tensor:
     """Logits [tokens, vocab] of hidden states behind the last block [tokens, h].
 
     Raises:
-        ValueError: there is no norm or no head.
+        InputError: there is no norm or no head.
     """
     logits = model.get_output_embeddings()(find_norm(model, blocks)(hidden))
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)

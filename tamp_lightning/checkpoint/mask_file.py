@@ -9,6 +9,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tamp_lightning.files import atomic_write
+
 MASKS = "masks.safetensors"
 
 
@@ -21,8 +23,9 @@ def write_masks(folder: Path, bits: Mapping[str, Tensor], shapes: Mapping[str, S
         shapes: full linear name -> shape of its mask, which goes into the metadata.
     """
     metadata = {name: json.dumps(list(shape)) for name, shape in shapes.items()}
-    save_file({name: tensor.contiguous() for name, tensor in bits.items()}, folder / MASKS, metadata=metadata)
-    _sort_metadata(folder / MASKS)
+    with atomic_write(folder / MASKS) as scratch:
+        save_file({name: tensor.contiguous() for name, tensor in bits.items()}, scratch, metadata=metadata)
+        _sort_metadata(scratch)
 
 
 def _sort_metadata(path: Path) -> None:

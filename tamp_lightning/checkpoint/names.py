@@ -1,11 +1,12 @@
 """Keys on disk <-> module names, through transformers' own conversion mapping."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
 
+from tamp_lightning.checkpoint.linear import OUTSIDE, Linear
 from tamp_lightning.checkpoint.reader import FLOATS, CheckpointReader
 from tamp_lightning.compat.loading import (
     LoadStateDictInfo,
@@ -16,6 +17,7 @@ from tamp_lightning.compat.loading import (
     get_model_conversion_mapping,
     rename_source_key,
 )
+from tamp_lightning.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def map_keys(model: PreTrainedModel, reader: CheckpointReader, blocks: str) -> K
     """Map the checkpoint's keys to ``model``, whose decoder blocks are at the dotted path ``blocks``.
 
     Raises:
-        ValueError: keys are missing or unexpected, a shape does not fit, or a tensor of a decoder block is
+        InputError: keys are missing or unexpected, a shape does not fit, or a tensor of a decoder block is
             not stored as one tensor of its own (merged, split or stacked on loading).
     """
     names, converted = _rename(model, reader.shard_of)
@@ -56,7 +58,7 @@ def map_keys(model: PreTrainedModel, reader: CheckpointReader, blocks: str) -> K
         if name not in shapes:
             continue
         if key not in converted and reader.info(key).shape != shapes[name]:
-            raise ValueError(f"{key} has shape {reader.info(key).shape} on disk, but the model needs {shapes[name]}")
+            raise InputError(f"{key} has shape {reader.info(key).shape} on disk, but the model needs {shapes[name]}")
         if match := pattern.fullmatch(name):
             by_block[int(match[1])][match[2]] = key
         else:
@@ -65,24 +67,22 @@ def map_keys(model: PreTrainedModel, reader: CheckpointReader, blocks: str) -> K
     return KeyMap(by_block, tuple(others), outside, frozenset(missing))
 
 
-def tower_keys(keys: KeyMap, towers: Sequence[str], reader: CheckpointReader) -> dict[str, str]:
-    """Full name of each linear of towers and projector -> key of its weight on disk.
+def stored_linear(linear: Linear, keys: KeyMap, reader: CheckpointReader) -> Linear:
+    """The same linear with its key on disk.
 
     Raises:
-        ValueError: a weight is not stored as one tensor of its own, or not as plain floating point.
+        InputError: its weight is not stored as one tensor of its own, or not as plain floating point (an undeclared
+            quantisation).
     """
-    found = {}
-    for name in towers:
-        key = keys.outside.get(f"{name}.weight")
-        if key is None:
-            raise ValueError(
-                f"{name}.weight is not stored as it is used (but merged, split or stacked on loading), which cannot "
-                "be written back: exclude it with towers.exclude"
-            )
-        if reader.info(key).dtype not in FLOATS:
-            raise ValueError(f"{key} is stored as {reader.info(key).dtype}; only {', '.join(FLOATS)} can be pruned")
-        found[name] = key
-    return found
+    key = (keys.outside if linear.block == OUTSIDE else keys.blocks[linear.block]).get(linear.parameter)
+    if key is None:
+        raise InputError(
+            f"{linear.parameter} is not stored as it is used (but merged, split or stacked on loading), which cannot "
+            "be written back: exclude it with towers.exclude"
+        )
+    if reader.info(key).dtype not in FLOATS:
+        raise InputError(f"{key} is stored as {reader.info(key).dtype}; only {', '.join(FLOATS)} can be pruned")
+    return replace(linear, key=key)
 
 
 def stored_as_used(model: PreTrainedModel, keys: Iterable[str]) -> dict[str, str]:
@@ -90,19 +90,6 @@ def stored_as_used(model: PreTrainedModel, keys: Iterable[str]) -> dict[str, str
     names, converted = _rename(model, keys)
     expected = model.state_dict().keys()
     return {name: key for key, name in names.items() if key not in converted and name in expected}
-
-
-def check_dtypes(keys: KeyMap, linears: Sequence[Sequence[str]], reader: CheckpointReader) -> None:
-    """Refuse linears stored in a dtype that is not plain floating point (an undeclared quantisation).
-
-    Raises:
-        ValueError: naming the tensor, its dtype and the allowed ones.
-    """
-    for block, names in zip(keys.blocks, linears, strict=True):
-        for name in names:
-            key = block[f"{name}.weight"]
-            if reader.info(key).dtype not in FLOATS:
-                raise ValueError(f"{key} is stored as {reader.info(key).dtype}; only {', '.join(FLOATS)} can be pruned")
 
 
 def _rename(model: PreTrainedModel, keys: Iterable[str]) -> tuple[dict[str, str], dict[str, WeightConverter]]:
@@ -127,7 +114,7 @@ def _refuse_converted(converted: dict[str, WeightConverter], names: dict[str, st
     for key, converter in converted.items():
         if names[key].startswith(f"{blocks}."):
             how = " and ".join(type(operation).__name__ for operation in converter.operations)
-            raise ValueError(
+            raise InputError(
                 f"{key} is not stored as it is used: transformers makes {names[key]} of it by {how}; "
                 "decoder blocks whose tensors are merged, split or stacked on loading are not supported"
             )
@@ -137,7 +124,7 @@ def _refuse_ambiguous(names: dict[str, str], converted: dict[str, WeightConverte
     first: dict[str, str] = {}
     for key, name in names.items():
         if key not in converted and first.setdefault(name, key) != key:
-            raise ValueError(f"{first[name]} and {key} of the checkpoint both mean {name}: remove one")
+            raise InputError(f"{first[name]} and {key} of the checkpoint both mean {name}: remove one")
 
 
 def _check_complete(
@@ -165,7 +152,7 @@ def _check_complete(
     for what, left in (("lacks", info.missing_keys), ("has unexpected", info.unexpected_keys)):
         if left:
             some = ", ".join(sorted(left)[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
-            raise ValueError(f"{reader.folder} {what} tensors for {type(model).__name__}: {some}")
+            raise InputError(f"{reader.folder} {what} tensors for {type(model).__name__}: {some}")
     return missing
 
 

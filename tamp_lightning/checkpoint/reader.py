@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tamp_lightning.compat.loading import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from tamp_lightning.errors import InputError
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -40,7 +41,7 @@ def read_header(path: Path) -> Shard:
     """Read and check the header of a safetensors file.
 
     Raises:
-        ValueError: the file is missing, truncated or corrupt.
+        InputError: the file is missing, truncated or corrupt.
     """
     with _open(path):  # checks offsets, overlaps and the file's length
         pass
@@ -64,7 +65,7 @@ class CheckpointReader:
         shard_of: key -> file name.
 
     Raises:
-        ValueError: no safetensors weights, a missing, truncated or corrupt file, or an index that disagrees
+        InputError: no safetensors weights, a missing, truncated or corrupt file, or an index that disagrees
             with its shards.
     """
 
@@ -76,12 +77,12 @@ class CheckpointReader:
         for name, shard in self.shards.items():
             for key in shard.tensors:
                 if key in self.shard_of:
-                    raise ValueError(f"tensor {key} is in both {self.shard_of[key]} and {name} of {folder}")
+                    raise InputError(f"tensor {key} is in both {self.shard_of[key]} and {name} of {folder}")
                 self.shard_of[key] = name
         for name, keys in listed.items():
             lost = [key for key in keys if self.shard_of.get(key) != name]
             if lost:
-                raise ValueError(f"{folder / name} lacks {lost[0]}, which {SAFE_WEIGHTS_INDEX_NAME} says it holds")
+                raise InputError(f"{folder / name} lacks {lost[0]}, which {SAFE_WEIGHTS_INDEX_NAME} says it holds")
 
     def info(self, key: str) -> TensorInfo:
         """Dtype, shape and place of the tensor ``key``."""
@@ -120,58 +121,58 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        ValueError: the file is missing or holds no JSON object.
+        InputError: the file is missing or holds no JSON object.
     """
     if not path.is_file():
-        raise ValueError(f"{path} is missing: is {path.parent} a Hugging Face checkpoint?")
+        raise InputError(f"{path} is missing: is {path.parent} a Hugging Face checkpoint?")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({_one_line(error)}): fetch it again") from None
+        raise InputError(f"{path} is not valid JSON ({_one_line(error)}): fetch it again") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(value).__name__}")
+        raise InputError(f"{path} must hold a JSON object, got {type(value).__name__}")
     return value
 
 
 def _list_shards(folder: Path) -> dict[str, list[str]]:
     """File name -> keys the index says it holds (empty for a single file), chosen in transformers' order."""
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder: give a downloaded Hugging Face checkpoint")
+        raise InputError(f"{folder} is not a folder: give a downloaded Hugging Face checkpoint")
     if (folder / SAFE_WEIGHTS_NAME).is_file():
         return {SAFE_WEIGHTS_NAME: []}
     if (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
         return _list_indexed(folder / SAFE_WEIGHTS_INDEX_NAME)
     if any(folder.glob("model*.safetensors")):
-        raise ValueError(f"{folder / SAFE_WEIGHTS_INDEX_NAME} is missing: fetch it again")
+        raise InputError(f"{folder / SAFE_WEIGHTS_INDEX_NAME} is missing: fetch it again")
     if any(folder.glob("pytorch_model*.bin")):
-        raise ValueError(
+        raise InputError(
             f"{folder} has only .bin weights, which are never read: load it with from_pretrained and "
             "write it with save_pretrained, which makes safetensors"
         )
-    raise ValueError(f"{folder} has neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME}")
+    raise InputError(f"{folder} has neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME}")
 
 
 def _list_indexed(index: Path) -> dict[str, list[str]]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ValueError(f"{index} has no weight_map: fetch it again")
+        raise InputError(f"{index} has no weight_map: fetch it again")
     listed: dict[str, list[str]] = defaultdict(list)
     for key, name in weight_map.items():
         # The names are file names of the output too, so they must not lead out of the folder.
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise ValueError(f"{index} names the shard '{name}', which is no .safetensors file of its own folder")
+            raise InputError(f"{index} names the shard '{name}', which is no .safetensors file of its own folder")
         listed[name].append(key)
     return dict(sorted(listed.items()))
 
 
 def _open(path: Path) -> Any:
-    """Map a safetensors file; raise ValueError in one line if it is not whole."""
+    """Map a safetensors file; raise InputError in one line if it is not whole."""
     if not path.is_file():
-        raise ValueError(f"{path} is missing: fetch the checkpoint again")
+        raise InputError(f"{path} is missing: fetch the checkpoint again")
     try:
         return safe_open(path, "pt")
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is truncated or corrupt ({_one_line(error)}): fetch it again") from None
+        raise InputError(f"{path} is truncated or corrupt ({_one_line(error)}): fetch it again") from None
 
 
 def _one_line(error: Exception) -> str:

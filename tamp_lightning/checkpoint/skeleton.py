@@ -21,6 +21,7 @@ from tamp_lightning.compat.loading import (
     get_model_conversion_mapping,
 )
 from tamp_lightning.compat.modeling import registered_class
+from tamp_lightning.errors import InputError
 
 _AUTO_CLASSES = (
     transformers.AutoModelForCausalLM,
@@ -38,7 +39,7 @@ def build_skeleton(reader: CheckpointReader, dtype: torch.dtype | None) -> PreTr
         dtype: dtype to compute in; None = the one of its config, or else of its weights.
 
     Raises:
-        ValueError: quantised checkpoint, or an architecture that needs code from outside of transformers.
+        InputError: quantised checkpoint, or an architecture that needs code from outside of transformers.
     """
     config = _read_config(reader.folder)
     dtype = dtype or _as_dtype(getattr(config, "dtype", None)) or reader.float_dtype()
@@ -51,7 +52,7 @@ def load_skeleton(model: PreTrainedModel, reader: CheckpointReader, keys: KeyMap
     """Load everything but the decoder blocks into ``model``, in place, and tie what is tied.
 
     Raises:
-        ValueError: a tensor cannot be converted.
+        InputError: a tensor cannot be converted.
     """
     dtype = _as_dtype(model.config.dtype)
     assert dtype is not None  # set when the skeleton was built
@@ -71,7 +72,7 @@ def load_skeleton(model: PreTrainedModel, reader: CheckpointReader, keys: KeyMap
         *(f"shape of {key[0]}" for key in info.mismatched_keys),
     ]
     if faults:
-        raise ValueError(f"{reader.folder} cannot be loaded: {' '.join(str(faults[0]).split())}")
+        raise InputError(f"{reader.folder} cannot be loaded: {' '.join(str(faults[0]).split())}")
     model.tie_weights(missing_keys=set(keys.missing), recompute_mapping=False)
     for module in model.modules():
         for name, buffer in module._buffers.items():
@@ -89,7 +90,7 @@ def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     """Class of the config's first architecture: transformers' own, or one registered with its auto classes.
 
     Raises:
-        ValueError: the architecture is neither; remote code is never run.
+        InputError: the architecture is neither; remote code is never run.
     """
     name = (config.architectures or ["none"])[0]
     found = getattr(transformers, name, None)
@@ -100,7 +101,7 @@ def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
         # A class of transformers' own here would be a guess at what the unknown name means.
         if registered is not None and not registered.__module__.startswith("transformers."):
             return registered
-    raise ValueError(
+    raise InputError(
         f"architecture '{name}' of config.json is not in transformers {transformers.__version__}; "
         "code from checkpoints is never run"
     )
@@ -112,16 +113,16 @@ def _read_config(folder: Path) -> PreTrainedConfig:
         for key in ("quantization_config", "compression_config"):
             if part.get(key):
                 if "tamp_bitmask" in str(part[key]):
-                    raise ValueError(
+                    raise InputError(
                         f"{folder} is in the bitmask form, which is loaded but not pruned: "
                         f"turn it back with `tamp export {folder} --format dense --out NEW`"
                     )
-                raise ValueError(f"{folder} is quantised (config.json has {key}): prune the unquantised checkpoint")
+                raise InputError(f"{folder} is quantised (config.json has {key}): prune the unquantised checkpoint")
     load_port(raw.get("model_type"))
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, KeyError, OSError) as error:
-        raise ValueError(f"{folder / 'config.json'} cannot be used: {' '.join(str(error).split())}") from None
+        raise InputError(f"{folder / 'config.json'} cannot be used: {' '.join(str(error).split())}") from None
 
 
 def _as_dtype(value: torch.dtype | str | None) -> torch.dtype | None:

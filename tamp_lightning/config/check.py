@@ -18,11 +18,13 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
+from tamp_lightning.errors import InputError
+
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
-class UsageError(Exception):
-    """Something the user can put right; shown as one line, exit code 2."""
+class UsageError(InputError):
+    """A recipe or command line that cannot be used."""
 
 
 class Loader(yaml.SafeLoader):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tamp_lightning.errors import InputError
+
 LEARNING_RATES = {"full": 2e-4, "lora": 1e-3, "distill": 2e-4}
 """Peak learning rate of each mode where the recipe gives none."""
 
@@ -38,11 +40,11 @@ class Schedule:
             "clip": 0,
         }.items():
             if getattr(self, name) < least:
-                raise ValueError(f"schedule.{name} is {getattr(self, name)}; it has to be at least {least}")
+                raise InputError(f"schedule.{name} is {getattr(self, name)}; it has to be at least {least}")
         if self.lr is not None and self.lr <= 0:
-            raise ValueError(f"schedule.lr is {self.lr}; it has to be above 0")
+            raise InputError(f"schedule.lr is {self.lr}; it has to be above 0")
         if self.warmup >= self.steps:
-            raise ValueError(f"schedule.warmup is {self.warmup}; it has to be below schedule.steps ({self.steps})")
+            raise InputError(f"schedule.warmup is {self.warmup}; it has to be below schedule.steps ({self.steps})")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class LoraSection:
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0:
-            raise ValueError(f"lora.rank is {self.rank} and lora.alpha {self.alpha}; both have to be above 0")
+            raise InputError(f"lora.rank is {self.rank} and lora.alpha {self.alpha}; both have to be above 0")
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,10 @@ class DistillSection:
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
-            raise ValueError(f"distill.temperature is {self.temperature}; it has to be above 0")
+            raise InputError(f"distill.temperature is {self.temperature}; it has to be above 0")
         for name in ("answers", "blocks"):
             if getattr(self, name) < 0:
-                raise ValueError(f"distill.{name} is {getattr(self, name)}; it has to be at least 0")
+                raise InputError(f"distill.{name} is {getattr(self, name)}; it has to be at least 0")
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,15 @@ class FinetuneData:
     """What to train on, and what is held out to tell when to stop."""
 
     source: Literal["easy_vqa", "llava_json"] = "easy_vqa"
-    """easy_vqa (its train split, by picture), or a LLaVA json or jsonl file with its media."""
+    """easy_vqa (its train split, by picture), or a json or jsonl file of conversations (LLaVA, or `messages`) with
+    its media."""
     path: str | None = None
     """llava_json: the file."""
     media: str | None = None
     """llava_json: folder of the pictures, videos and sounds; default: the file's own."""
+    bad_rows: Literal["refuse", "skip"] = "refuse"
+    """llava_json: a row that is damaged, or whose media are missing or damaged, is an error, or is left out and
+    counted."""
     batch: int = 2
     """Pictures (easy_vqa) or conversations (llava_json) per step and process."""
     questions: int = 8
@@ -102,6 +108,6 @@ class FinetuneData:
     def __post_init__(self) -> None:
         for name in ("batch", "questions", "held_out"):
             if getattr(self, name) < 1:
-                raise ValueError(f"data.{name} is {getattr(self, name)}; it has to be at least 1")
+                raise InputError(f"data.{name} is {getattr(self, name)}; it has to be at least 1")
         if self.source == "llava_json" and self.path is None:
-            raise ValueError("data.source llava_json needs data.path")
+            raise InputError("data.source llava_json needs data.path")

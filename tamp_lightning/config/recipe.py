@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Literal
 
 from tamp_lightning.config.finetune import DistillSection, FinetuneData, LoraSection, Schedule
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
 
@@ -30,8 +31,8 @@ class CalibrationChoice:
     """The samples that statistics are taken from."""
 
     source: Literal["easy_vqa", "clips", "llava_json", "llava_next_data"] = "easy_vqa"
-    """easy_vqa or clips (their calibration splits), a LLaVA json or jsonl file with its media, or LLaVA-NeXT-Data's
-    parquet."""
+    """easy_vqa or clips (their calibration splits), a json or jsonl file of conversations (LLaVA, or `messages`) with
+    its media, or LLaVA-NeXT-Data's parquet."""
     path: str | None = None
     """llava_json: the file. llava_next_data: hub id or folder of parquet files."""
     media: str | None = None
@@ -46,41 +47,70 @@ class CalibrationChoice:
     """Seed of the draw."""
     batch_size: int = 8
     """Samples per batch; padding on the right never enters a statistic."""
+    bad_rows: Literal["refuse", "skip"] = "refuse"
+    """llava_json, llava_next_data: a row that is damaged, or whose media are missing or damaged, is an error, or is
+    left out, counted and replaced by another."""
     drop_silence: bool = False
     """VideoLLaMA2: leave the silence that sounds are padded with out of the statistics as well."""
 
     def __post_init__(self) -> None:
         for name in ("samples", "turns", "batch_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"calibration.{name} is {getattr(self, name)}; it has to be at least 1")
+                raise InputError(f"calibration.{name} is {getattr(self, name)}; it has to be at least 1")
         if self.source not in ("easy_vqa", "clips") and self.path is None:
-            raise ValueError(f"calibration.source {self.source} needs calibration.path")
+            raise InputError(f"calibration.source {self.source} needs calibration.path")
 
 
 @dataclass(frozen=True)
 class ScoreChoice:
     """What the dense and the pruned model are scored on."""
 
-    benchmarks: Literal["easy_vqa", "clips", "none"] = "easy_vqa"
-    """easy_vqa: balanced yes/no, shape, colour; clips: sight, sound, both, order. Both: KL on answer tokens."""
+    benchmarks: list[str] | str = "easy_vqa"
+    """Names such as [mmbench, pope], or easy_vqa (yes/no, shape, colour), clips (sight, sound, both, order), none."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Benchmark -> path, or a section with path, config, split, media, skip_bad, limit; default: its own on the hub."""
+    limit: int | None = None
+    """Only so many questions of each benchmark, evenly spread over it, with all rotations; default: all."""
+    answers: Literal["generate", "likelihood"] = "generate"
+    """Greedy replies, or the likeliest of each question's closed set of answers. easy_vqa, clips: neither, they are
+    read from the probabilities of given words."""
+    prompt: Literal["protocol", "bare"] = "protocol"
+    """The benchmark's own wording, or the question alone, for models that do not follow requests for a letter."""
+    new_tokens: int | None = None
+    """Longest reply in tokens; default: the benchmark's own."""
+    thinking: bool = False
+    """Whether a model reasons whose chat template can switch that off; it then needs more new_tokens."""
+    frames: int = 8
+    """Frames of a video, evenly spread."""
+    frames_as_pictures: bool = False
+    """Show a video as so many pictures, for models that take pictures only."""
     split: Literal["selection", "test"] = "test"
-    """Report on test; choose between variants on selection."""
-    slice: Literal["quick", "standard", "full"] = "quick"
-    """easy_vqa: about 400 questions, about 1,500, or all (not balanced); clips: 264, 1,056 or 2,640."""
+    """easy_vqa, clips: report on test; choose between variants on selection."""
+    slice: Literal["demo", "quick", "standard", "full"] = "quick"
+    """easy_vqa: about 320 questions on 100 pictures, about 400 on 330, about 1,500, or all (not balanced); clips: 264,
+    264, 1,056 or 2,640."""
     batch_size: int = 8
-    """Pictures per batch."""
+    """Pictures, or questions where replies are generated, per batch."""
     mode: Literal["whole", "ride_along"] = "whole"
     """whole: the dense and the pruned model are loaded to be scored. ride_along: pictures pass each block as it is
-    pruned, for models larger than memory; when pruning only."""
+    pruned, for models larger than memory; when pruning only, and not where replies are generated."""
+
+    @property
+    def names(self) -> list[str]:
+        """The benchmarks; empty for none."""
+        given = [self.benchmarks] if isinstance(self.benchmarks, str) else self.benchmarks
+        return [] if given == ["none"] else given
 
     @property
     def rides(self) -> bool:
         """Whether pictures ride along."""
-        return self.benchmarks != "none" and self.mode == "ride_along"
+        return bool(self.names) and self.mode == "ride_along"
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"scores.batch_size is {self.batch_size}; it has to be at least 1")
+        for name in ("batch_size", "limit", "frames", "new_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"scores.{name} is {value}; it has to be at least 1")
 
 
 @dataclass(frozen=True)
@@ -93,7 +123,7 @@ class CacheChoice:
 
     def __post_init__(self) -> None:
         if self.limit_gb is not None and not self.limit_gb >= 0:
-            raise ValueError(f"cache.limit_gb is {self.limit_gb}; it has to be at least 0")
+            raise InputError(f"cache.limit_gb is {self.limit_gb}; it has to be at least 0")
 
 
 @dataclass(frozen=True)
@@ -121,7 +151,7 @@ class PruneRecipe:
             self.towers.method(self.method)
         if self.scores.rides and (self.towers.on or self.method.mode == "one_shot"):
             what = "pruned towers" if self.towers.on else "mode: one_shot"
-            raise ValueError(f"scores.mode ride_along does not go with {what}: set scores.mode: whole")
+            raise InputError(f"scores.mode ride_along does not go with {what}: set scores.mode: whole")
 
 
 @dataclass(frozen=True)
@@ -140,7 +170,7 @@ class Grid:
     def __post_init__(self) -> None:
         for name in ("methods", "sparsities", "seeds"):
             if not getattr(self, name):
-                raise ValueError(f"{name} of a grid is empty; it has to name at least one")
+                raise InputError(f"{name} of a grid is empty; it has to name at least one")
 
 
 @dataclass(frozen=True)
@@ -171,14 +201,16 @@ class CompareRecipe:
 
     def __post_init__(self) -> None:
         if not self.grids:
-            raise ValueError("grids is empty; it has to hold at least one")
-        if self.scores.benchmarks == "none":
-            raise ValueError("scores.benchmarks is none; a comparison needs scores")
-        for name in [self.reference, *(name for grid in self.grids for name in grid.methods)]:
+            raise InputError("grids is empty; it has to hold at least one")
+        if not self.scores.names:
+            raise InputError("scores.benchmarks is none; a comparison needs scores")
+        named = [("reference", self.reference)]
+        named += [(f"grids[{k}].methods", name) for k, grid in enumerate(self.grids) for name in grid.methods]
+        for key, name in named:
             if name not in self.methods:
                 near = get_close_matches(name, self.methods, n=1)
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
-                raise ValueError(f"method {name!r} is not among methods, which has {', '.join(self.methods)}{hint}")
+                raise InputError(f"{key} names {name!r}, which is not among methods ({', '.join(self.methods)}){hint}")
 
 
 @dataclass(frozen=True)
@@ -189,7 +221,8 @@ class EvaluateRecipe:
     """What the recipe does."""
     model: ModelChoice = field(default_factory=ModelChoice)
     benchmarks: list[str] = field(default_factory=lambda: ["easy_vqa"])
-    """Names, such as mmbench or pope; easy_vqa and clips are the packed suites `scores` and `controls` are about."""
+    """Names, such as mmbench or pope; easy_vqa and clips are asked beside their `controls`. Where the keys of this
+    recipe and of its `scores` have one name, this one counts."""
     data: dict[str, Any] = field(default_factory=dict)
     """Benchmark -> path, or a section with path, config, split, media, skip_bad, limit; default: its own on the hub."""
     answers: Literal["generate", "likelihood"] = "generate"
@@ -198,13 +231,19 @@ class EvaluateRecipe:
     """The benchmark's own wording, or the question alone, for models that do not follow requests for a letter."""
     new_tokens: int | None = None
     """Longest reply in tokens; default: the benchmark's own."""
+    thinking: bool = False
+    """Whether a model reasons whose chat template can switch that off; it then needs more new_tokens. Reasoning is kept
+    in predictions.parquet and taken off before a reply is scored, in any case."""
     batch_size: int = 8
     """Questions per batch."""
     frames: int = 8
     """Frames of a video, evenly spread."""
     frames_as_pictures: bool = False
     """Show a video as so many pictures, for models that take pictures only."""
+    reference: str | None = None
+    """A checkpoint to compare with, such as the dense one: both are scored, and report.html says what differs."""
     scores: ScoreChoice = field(default_factory=ScoreChoice)
+    """split, slice and batch_size of easy_vqa and clips; limit of all others."""
     controls: list[Literal["shuffled", "muted", "blank"]] = field(default_factory=lambda: ["shuffled", "blank"])
     """easy_vqa, clips: rows beside the model's own: another picture or clip, a grey one, no sound (clips)."""
     out: str | None = None
@@ -212,11 +251,19 @@ class EvaluateRecipe:
     trainer: dict[str, Any] = field(default_factory=dict)
     """Arguments of lightning.Trainer."""
 
+    @property
+    def asked(self) -> ScoreChoice:
+        """All that is said about scoring, as in the other recipes."""
+        own: dict[str, Any] = {
+            name: getattr(self, name) for name in ("benchmarks", "data", "answers", "prompt", "new_tokens", "thinking")
+        }
+        return replace(self.scores, **own, frames=self.frames, frames_as_pictures=self.frames_as_pictures)
+
     def __post_init__(self) -> None:
         for name in ("batch_size", "frames", "new_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it has to be at least 1")
+                raise InputError(f"{name} is {value}; it has to be at least 1")
 
 
 SHORTEST_CYCLE = 20
@@ -245,10 +292,10 @@ class Stage:
     def __post_init__(self) -> None:
         for name in ("steps", "pictures", "questions", "log_every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} of a training stage is {getattr(self, name)}; it has to be at least 1")
+                raise InputError(f"{name} of a training stage is {getattr(self, name)}; it has to be at least 1")
         length = self.steps if self.cycle is None else self.cycle
         if length < max(self.steps, SHORTEST_CYCLE):
-            raise ValueError(f"cycle of a training stage is {length}; it has to be at least {SHORTEST_CYCLE} and steps")
+            raise InputError(f"cycle of a training stage is {length}; it has to be at least {SHORTEST_CYCLE} and steps")
 
 
 @dataclass(frozen=True)
@@ -305,7 +352,7 @@ class FinetuneRecipe:
 
     def __post_init__(self) -> None:
         if self.mode == "lora" and self.train != "blocks":
-            raise ValueError(f"train is {self.train!r}; mode lora trains updates of the pruned linears: use blocks")
+            raise InputError(f"train is {self.train!r}; mode lora trains updates of the pruned linears: use blocks")
 
 
 RECIPES = {

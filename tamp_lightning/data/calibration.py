@@ -14,7 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from transformers import ProcessorMixin
 
-Messages = list[dict[str, Any]]
+from tamp_lightning.data.batches import check_batch, right_padded
+from tamp_lightning.data.chats import KINDS, Messages
+from tamp_lightning.data.readers.item import Bad
+from tamp_lightning.errors import InputError
+
 MEDIA = ("images", "videos", "audio")
 
 
@@ -35,10 +39,10 @@ class Sample:
 
 
 class SampleList(Dataset[Sample]):
-    """Samples made on demand by a function of their position."""
+    """Samples made on demand by a function of their position; `bad` holds what was left out of their source."""
 
-    def __init__(self, length: int, make: Callable[[int], Sample]) -> None:
-        self.length, self.make = length, make
+    def __init__(self, length: int, make: Callable[[int], Sample], bad: Sequence[Bad] = ()) -> None:
+        self.length, self.make, self.bad = length, make, bad
 
     def __len__(self) -> int:
         return self.length
@@ -47,31 +51,42 @@ class SampleList(Dataset[Sample]):
         return self.make(index)
 
 
-def right_padded(mask: Tensor) -> Tensor:
-    """Validity [B,n] bool of an attention mask.
-
-    Raises:
-        ValueError: a row has padding anywhere but at its end, or no token at all.
-    """
-    valid = mask.bool()
-    if not torch.equal(valid, valid.long().cummin(1).values.bool()) or not bool(valid[:, 0].all()):
-        raise ValueError("attention_mask has padding before tokens: pad on the right (padding_side='right')")
-    return valid
-
-
-def calibration_batch(inputs: Mapping[str, Tensor], ids: Sequence[int]) -> dict[str, Tensor]:
+def calibration_batch(inputs: Mapping[str, Tensor], ids: Sequence[int], place: str = "") -> dict[str, Tensor]:
     """Model inputs plus `sample_ids` [B] and `valid` [B,n]; the attention mask is left out.
 
     Behind a causal decoder no token sees padding on its right, so the mask changes no valid token's hidden state,
     and without it attention runs its fastest kernel and nothing of size n x n is stored.
 
+    Args:
+        inputs: of the model.
+        ids: of the samples.
+        place: what messages begin with.
+
     Raises:
-        ValueError: the padding is not on the right.
+        InputError: the padding is not on the right, or a row is nothing but padding.
     """
     batch = {k: v for k, v in inputs.items() if isinstance(v, Tensor)}
     mask = batch.pop("attention_mask", None)
-    valid = right_padded(torch.ones_like(batch["input_ids"]) if mask is None else mask)
+    valid = right_padded(torch.ones_like(batch["input_ids"]) if mask is None else mask, place)
     return {**batch, "sample_ids": torch.tensor(list(ids)), "valid": valid}
+
+
+def spelled_out(messages: Messages, processor: Any) -> Messages:
+    """The same turns, a processor's own placeholder within a text broken up by a space, so that it stays text.
+
+    Media have parts of their own: where a person writes about a `<video>` tag, the processor would look for a video.
+    """
+    tokens = [token for kind in KINDS if isinstance(token := getattr(processor, f"{kind}_token", None), str)]
+
+    def spelled(part: dict[str, Any]) -> dict[str, Any]:
+        text = part["text"]
+        for token in tokens:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return {**part, "text": text}
+
+    return [
+        {**turn, "content": [spelled(p) if p["type"] == "text" else p for p in turn["content"]]} for turn in messages
+    ]
 
 
 class Collator:
@@ -83,7 +98,7 @@ class Collator:
         prompt: end with the words that open the assistant's next turn.
 
     Raises:
-        ValueError: silence is to be dropped, and the processor cannot tell which tokens are silent.
+        InputError: silence is to be dropped, and the processor cannot tell which tokens are silent.
     """
 
     def __init__(self, processor: ProcessorMixin, drop_silence: bool = False, prompt: bool = False) -> None:
@@ -92,11 +107,12 @@ class Collator:
         self._silent: Callable[[Mapping[str, Tensor]], Tensor] | None = getattr(processor, "silent_tokens", None)
         if drop_silence and self._silent is None:
             name = type(processor).__name__
-            raise ValueError(f"calibration.drop_silence is true, but {name} cannot tell silent tokens: leave it out")
+            raise InputError(f"calibration.drop_silence is true, but {name} cannot tell silent tokens: leave it out")
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """One right-padded calibration batch."""
-        texts = [self.processor.apply_chat_template(s.messages, **self.options) for s in samples]
+        chats = [spelled_out(s.messages, self.processor) for s in samples]
+        texts = [self.processor.apply_chat_template(chat, **self.options) for chat in chats]
         media = {kind: [item for s in samples for item in getattr(s, kind)] for kind in MEDIA}
         inputs = self.processor(
             text=texts,
@@ -112,12 +128,12 @@ class Collator:
         """The same media, if the processor takes such.
 
         Raises:
-            ValueError: it does not.
+            InputError: it does not.
         """
         taken = inspect.signature(self.processor.__call__).parameters
         for kind in media:
             if kind not in taken and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
-                raise ValueError(
+                raise InputError(
                     f"calibration samples have {kind}, which {type(self.processor).__name__} does not take"
                 )
         return media
@@ -143,13 +159,18 @@ class CalibrationData(L.LightningDataModule):
         """Batches already made by a processor; samples are numbered in order of appearance.
 
         Raises:
-            ValueError: there is no batch, or one is padded on the left.
+            InputError: there is no batch, or one is not what a processor makes, or padded on the left.
         """
         if not batches:
-            raise ValueError("calibration is empty: give at least one batch of model inputs")
+            raise InputError("calibration is empty: give at least one batch of model inputs")
+        for number, batch in enumerate(batches):
+            check_batch(number, batch)
         sizes = [len(b["input_ids"]) for b in batches]
         starts = [sum(sizes[:k]) for k in range(len(sizes))]
-        ready = [calibration_batch(b, range(s, s + n)) for b, s, n in zip(batches, starts, sizes, strict=True)]
+        ready = [
+            calibration_batch(b, range(s, s + n), f"calibration batch {k}: ")
+            for k, (b, s, n) in enumerate(zip(batches, starts, sizes, strict=True))
+        ]
         return cls(DataLoader(_Ready(ready), batch_size=None))
 
     @property

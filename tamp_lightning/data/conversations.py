@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from transformers import ProcessorMixin
 
-from tamp_lightning.data.calibration import Collator, Messages, Sample
+from tamp_lightning.data.calibration import Collator, Sample
+from tamp_lightning.data.chats import Messages
 from tamp_lightning.data.packing import IGNORE
+from tamp_lightning.errors import InputError
 
 PARTS = {"image": "images", "video": "videos", "audio": "audio"}
 
@@ -31,7 +33,7 @@ class ConversationCollator:
         """One batch.
 
         Raises:
-            ValueError: a conversation has no assistant turn, or its template changes what precedes a turn.
+            InputError: a conversation has no assistant turn, or its template changes what precedes a turn.
         """
         batch = self.whole(samples)
         del batch["sample_ids"]
@@ -54,14 +56,14 @@ class ConversationCollator:
                 marks = (said == self.end).nonzero()
                 turns.append((start, start + (int(marks[0]) + 1 if len(marks) else len(said))))
         if not turns:
-            raise ValueError(f"conversation {sample.id} has no turn of the assistant: there is nothing to learn from")
+            raise InputError(f"conversation {sample.id} has no turn of the assistant: there is nothing to learn from")
         return turns
 
     def _prefix(self, collator: Collator, sample: Sample, turns: int, ids: Tensor) -> Tensor:
         """Tokens of the first turns, which must begin the whole conversation."""
         prefix = collator([_first(sample, turns)])["input_ids"][0]
         if not torch.equal(prefix, ids[: len(prefix)]):
-            raise ValueError(
+            raise InputError(
                 f"conversation {sample.id}: the chat template changes its first {turns} turns when more follow"
             )
         return prefix

@@ -17,6 +17,8 @@ from typing import Literal
 
 from PIL import Image
 
+from tamp_lightning.errors import InputError
+
 Split = Literal["train", "calibration", "selection", "test"]
 Kind = Literal["yes_no", "shape", "colour"]
 
@@ -111,18 +113,26 @@ def labels(items: list[Question]) -> tuple[str | None, str | None]:
     return shape, colour
 
 
-def balanced_slice(split: Split, size: int, seed: int = 0) -> list[Question]:
+def balanced_slice(split: Split, size: int, seed: int = 0, pictures: int | None = None) -> list[Question]:
     """About `size` questions for scoring: half yes/no, a quarter shape, a quarter colour.
 
     Yes/no questions are balanced over (negated, answer), since the words alone give away 82.5 % of them;
     shape and colour are balanced over their answers. The order is that of the data set.
 
+    Args:
+        split: where they are from.
+        size: about how many.
+        seed: of the draw.
+        pictures: all about so many pictures, which then have more questions each; default: whatever is drawn.
+
     Raises:
-        ValueError: the split has too few questions of some group.
+        InputError: the split has too few questions of some group.
     """
     rng = random.Random(seed)
     cells: dict[tuple[str, ...], list[Question]] = {}
-    for q in questions(split):
+    asked = by_picture(questions(split))
+    drawn = set(asked) if pictures is None else set(random.Random(seed).sample(sorted(asked), pictures))
+    for q in (q for q in questions(split) if q.picture in drawn):
         key: tuple[str, ...] = (q.kind, q.answer, str(q.negated if q.kind == "yes_no" else ""))
         cells.setdefault(key, []).append(q)
     shares: dict[str, float] = {
@@ -134,7 +144,7 @@ def balanced_slice(split: Split, size: int, seed: int = 0) -> list[Question]:
     for key in sorted(cells):
         count = round(shares[key[0]])
         if count > len(cells[key]):
-            raise ValueError(f"slice of {size} needs {count} questions of {key}, {split} has {len(cells[key])}")
+            raise InputError(f"slice of {size} needs {count} questions of {key}, {split} has {len(cells[key])}")
         chosen += rng.sample(cells[key], count)
     return sorted(chosen, key=lambda q: q.id)
 

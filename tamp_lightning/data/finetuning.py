@@ -15,6 +15,7 @@ from tamp_lightning.data.calibration import Sample, SampleList
 from tamp_lightning.data.easy_vqa import by_picture, load_picture, questions
 from tamp_lightning.data.packing import PADDING, Packed, collate, pack
 from tamp_lightning.data.tower_training import augment, draw
+from tamp_lightning.errors import InputError
 
 
 class PictureQuestions(Dataset[Packed]):
@@ -73,10 +74,10 @@ def split(total: int, held_out: int, seed: int, name: str) -> tuple[list[int], l
     """Positions to train on, and `held_out` others.
 
     Raises:
-        ValueError: nothing would be left to train on.
+        InputError: nothing would be left to train on.
     """
     if held_out >= total:
-        raise ValueError(f"data.held_out is {held_out}, {name} has {total}: nothing is left to train on")
+        raise InputError(f"data.held_out is {held_out}, {name} has {total}: nothing is left to train on")
     order = random.Random(seed).sample(range(total), total)
     return sorted(order[held_out:]), sorted(order[:held_out])
 

@@ -13,13 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from tamp_lightning.errors import InputError
+from tamp_lightning.pictures import to_rgb, upright
+
 FRAME_FOLDER_RATE = 3.0
-PICTURES = (".jpg", ".jpeg", ".png")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".gif")
 INSTALL = "pip install 'tamp-lightning[video]'"
+_SUBTITLE_MARKUP = re.compile(r"</?(?:font|[ibus])\b[^<>]*>|\{\\[^{}]*\}", re.IGNORECASE)
 _SUBTITLE_TIME = re.compile(r"(\d+):(\d+):(\d+)[,.](\d+)\s*-->\s*(\d+):(\d+):(\d+)[,.](\d+)")
 
 
-class BadMedia(ValueError):
+class BadMedia(InputError):
     """A file, or bytes, that cannot be read as what they should be."""
 
 
@@ -41,14 +46,14 @@ class Subtitle(NamedTuple):
 
 
 def read_picture(content: Path | bytes) -> Image.Image:
-    """A picture file, or its bytes, as RGB and fully decoded.
+    """A picture file, or its bytes, fully decoded and by the rules of `to_rgb`.
 
     Raises:
-        BadMedia: it is missing, cut off, or no picture.
+        BadMedia: it is missing, cut off, no picture, or of a mode without a scale.
     """
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as picture:
-            return picture.convert("RGB")
+            return to_rgb(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadMedia(f"cannot read picture {_name(content)}: {error}") from None
 
@@ -108,8 +113,22 @@ def read_sound(content: Path | bytes, rate: int) -> np.ndarray:
     return np.concatenate(parts).astype(np.float32)
 
 
+def check_opens(path: Path) -> None:
+    """Decode the beginning of a video or sound file, for those who hand its name on to a processor.
+
+    Raises:
+        BadMedia: it is missing, cut off, or neither.
+        FileNotFoundError: PyAV is not installed.
+    """
+    if path.is_dir():
+        return
+    with _opened(path) as container:
+        if not any(True for _ in container.decode(container.streams.best("video") or container.streams.best("audio"))):
+            raise BadMedia(f"{path} is neither video nor sound")
+
+
 def read_subtitles(path: Path) -> list[Subtitle]:
-    """Lines of an .srt file; line breaks within one become spaces.
+    """Lines of an .srt file without markup such as `<font ...>`; line breaks within one become spaces.
 
     Raises:
         BadMedia: it is missing or no text.
@@ -123,7 +142,7 @@ def read_subtitles(path: Path) -> list[Subtitle]:
         time = _SUBTITLE_TIME.search(block)
         if time:
             h, m, s, ms, h2, m2, s2, ms2 = map(int, time.groups())
-            text = " ".join(block[time.end() :].split())
+            text = " ".join(_SUBTITLE_MARKUP.sub("", block[time.end() :]).split())
             found.append(Subtitle(h * 3600 + m * 60 + s + ms / 1000, h2 * 3600 + m2 * 60 + s2 + ms2 / 1000, text))
     return found
 
@@ -176,7 +195,7 @@ def _frame_at(container: Any, stream: Any, time: float) -> Image.Image | None:
         if shown is not None and frame.pts is not None and (frame.pts - offset) * stream.time_base > time:
             break
         shown = frame
-    return None if shown is None else shown.to_image()
+    return None if shown is None else upright(shown)
 
 
 def _frames_of_folder(path: Path, count: int, start: float | None, end: float | None) -> Frames:

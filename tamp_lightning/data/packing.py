@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlavaNextProcessor
 
+from tamp_lightning.errors import InputError
+
 IGNORE = -100
 PADDING = -1
 
@@ -54,7 +56,7 @@ def pack(processor: LlavaNextProcessor, picture: Image.Image, turns: Sequence[tu
     """Tokenise (question, answer) pairs about one picture behind their common prefix.
 
     Raises:
-        ValueError: there is no question, or the chat template changes a prompt once its answer follows.
+        InputError: there is no question, or the chat template changes a prompt once its answer follows.
     """
     chats = [conversation(question, answer) for question, answer in turns]
     texts = [processor.apply_chat_template(chat) for chat in chats[:1]]
@@ -77,10 +79,10 @@ def pack_chats(
         pixels: the medium's model inputs.
 
     Raises:
-        ValueError: there is no conversation, or the chat template changes a prompt once its answer follows.
+        InputError: there is no conversation, or the chat template changes a prompt once its answer follows.
     """
     if not chats:
-        raise ValueError("no question to pack: give at least one (question, answer) pair")
+        raise InputError("no question to pack: give at least one (question, answer) pair")
 
     def tokenise(text: str) -> Tensor:
         for tag, placeholders in wide.items():
@@ -92,7 +94,7 @@ def pack_chats(
     for chat, whole, prompt in zip(chats, tokens, prompts, strict=True):
         if not torch.equal(whole[: len(prompt)], prompt):
             question = chat[0]["content"][-1]["text"]
-            raise ValueError(f"chat template changes the prompt of {question!r} when the answer follows it")
+            raise InputError(f"chat template changes the prompt of {question!r} when the answer follows it")
     shared = min(_common_prefix(tokens), *(len(p) - 1 for p in prompts))
     return _join(tokens, [len(p) for p in prompts], shared, processor.tokenizer.eos_token_id, pixels)
 

@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed import DistNetworkError, TCPStore
 
 from tamp_lightning.distributed.share import Share
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
 
@@ -28,34 +29,34 @@ def check_strategy(trainer: L.Trainer) -> None:
     """Refuse strategies under which processes would not each have what this package needs.
 
     Raises:
-        ValueError: several processes, and not Lightning's ddp with a program of its own in each.
+        InputError: several processes, and not Lightning's ddp with a program of its own in each.
     """
     strategy = trainer.strategy
     start = getattr(strategy, "_start_method", None)
     if trainer.world_size > 1 and not (type(strategy) is DDPStrategy and start == "popen"):
         name = f"{type(strategy).__name__} by {start}" if start else type(strategy).__name__
-        raise ValueError(f"trainer.strategy is {name}: several processes need ddp, which starts programs of their own")
+        raise InputError(f"trainer.strategy is {name}: several processes need ddp, which starts programs of their own")
 
 
 def check_processes(trainer: L.Trainer, method: Method, batches: int, towers: Towers) -> None:
     """Refuse what several processes cannot do.
 
     Raises:
-        ValueError: naming the reason and the remedy.
+        InputError: naming the reason and the remedy.
     """
     check_strategy(trainer)
     processes = trainer.world_size
     if processes > 1 and method.polish.on:
-        raise ValueError(
+        raise InputError(
             f"polish steps through all samples one after another, which {processes} processes cannot share: "
             "set polish.steps: 0 or devices: 1"
         )
     if processes > 1 and method.mode == "one_shot":
-        raise ValueError(f"mode one_shot is for one process, not {processes}: set devices: 1")
+        raise InputError(f"mode one_shot is for one process, not {processes}: set devices: 1")
     if processes > 1 and towers.on:
-        raise ValueError(f"towers are pruned by one process, not {processes}: set devices: 1")
+        raise InputError(f"towers are pruned by one process, not {processes}: set devices: 1")
     if processes > (most := Share(batches).leaves):
-        raise ValueError(
+        raise InputError(
             f"trainer asks for {processes} processes, and {batches} calibration batches can be shared by {most}: "
             "lower calibration.batch_size or devices"
         )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tamp_lightning.distributed.share import Share
 from tamp_lightning.distributed.sums import OrderedSum
+from tamp_lightning.errors import InputError
 
 Value = TypeVar("Value")
 
@@ -49,12 +50,12 @@ def check_same(share: Share, linears: Iterable[str]) -> None:
     """Refuse linears that only some processes have statistics of.
 
     Raises:
-        ValueError: in every process, naming one.
+        InputError: in every process, naming one.
     """
     names = everyones(share, list(linears))
     if any(other != names[0] for other in names):
         odd = sorted(set().union(*names) - set(names[0]).intersection(*names)) or names[0]
-        raise ValueError(f"{odd[0]} is called by some samples and not by others: set devices: 1, or exclude it")
+        raise InputError(f"{odd[0]} is called by some samples and not by others: set devices: 1, or exclude it")
 
 
 def sum_on_first(share: Share, sums: Iterable[OrderedSum]) -> None:

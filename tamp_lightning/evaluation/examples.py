@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from transformers import ProcessorMixin
 
 from tamp_lightning.benchmarks.base import Benchmark
+from tamp_lightning.data.calibration import spelled_out
 from tamp_lightning.data.media import (
     BadMedia,
     Frames,
@@ -24,6 +25,8 @@ from tamp_lightning.data.media import (
     subtitles_at,
 )
 from tamp_lightning.data.readers.item import Item, Items, Kind, Media
+from tamp_lightning.errors import InputError
+from tamp_lightning.evaluation.reasoning import template_options
 
 MARK = "<image>"
 SUBTITLES = "This video's subtitles are listed below:\n{}\n"
@@ -53,14 +56,14 @@ def check_accepts(benchmark: Benchmark, items: Items, processor: ProcessorMixin,
     """Refuse a benchmark whose media the processor does not take.
 
     Raises:
-        ValueError: names the kind and the remedy.
+        InputError: names the kind and the remedy.
     """
     for kind in sorted({media.kind for item in items.items for media in item.media}):
         if kind == "video" and frames_as_pictures and accepts(processor, "image"):
             continue
         if not accepts(processor, kind):
             remedy = "frames_as_pictures: true shows frames as pictures" if kind == "video" else "choose another model"
-            raise ValueError(
+            raise InputError(
                 f"{benchmark.name} asks about {kind}, which {type(processor).__name__} does not take: {remedy}"
             )
 
@@ -169,10 +172,15 @@ def _content_parts(text: str, media: list[Kind]) -> list[dict[str, str]]:
 
 
 class LeftCollator:
-    """Runs examples through the chat template and the processor, padded on the left."""
+    """Runs examples through the chat template and the processor, padded on the left.
 
-    def __init__(self, processor: ProcessorMixin) -> None:
-        self.processor = processor
+    Args:
+        processor: the model's.
+        thinking: what a template that can switch reasoning off is told.
+    """
+
+    def __init__(self, processor: ProcessorMixin, thinking: bool = False) -> None:
+        self.processor, self.options = processor, template_options(processor, thinking)
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         """`positions` [B], model `inputs` of those that could be read (None if none could), and `bad` reasons."""
@@ -184,7 +192,9 @@ class LeftCollator:
         }
 
     def _inputs(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        texts = [self.processor.apply_chat_template(e.messages, add_generation_prompt=True) for e in examples]
+        chats = [spelled_out(e.messages, self.processor) for e in examples]
+        options: dict[str, Any] = {"add_generation_prompt": True, **self.options}
+        texts = [self.processor.apply_chat_template(chat, **options) for chat in chats]
         given = {
             "images": [image for e in examples for image in e.images],
             "videos": [video for e in examples for video in e.videos],

@@ -1,165 +1,96 @@
-"""Answer the questions of a benchmark with a whole model, in a validation loop, by generation."""
+"""Answer questions with a whole model by generation."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
-import lightning as L
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
-from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
+from transformers import GenerationConfig, PreTrainedModel
 
-from tamp_lightning.benchmarks.base import Benchmark, update
-from tamp_lightning.data.readers.item import Items
-from tamp_lightning.evaluation.examples import Examples, LeftCollator
-from tamp_lightning.evaluation.predictions import Record, Store
-from tamp_lightning.metrics import LikelihoodChoice
-
-
-@dataclass(frozen=True)
-class Way:
-    """How questions are put to the model."""
-
-    likelihood: bool = False
-    new_tokens: int | None = None
-    """Longest reply; default: the benchmark's own."""
-    batch_size: int = 8
-    frames: int = 8
-    frames_as_pictures: bool = False
-    skip_bad: bool = False
+from tamp_lightning.errors import InputError
+from tamp_lightning.evaluation.examples import Example, LeftCollator
+from tamp_lightning.evaluation.items import ItemTask
+from tamp_lightning.evaluation.reasoning import opened_reasoning, whole_replies
+from tamp_lightning.evaluation.records import Record
+from tamp_lightning.evaluation.task import LogProbs
+from tamp_lightning.metrics.reasoning import final_answer
 
 
-@dataclass
-class Answers:
-    """What a validation loop gives."""
+class GenerationTask(ItemTask):
+    """Greedy replies, special tokens (but for marks of reasoning) and outer spaces taken off; an example is one
+    question. Reasoning is kept in the reply, and taken off before a rule reads it."""
 
-    results: dict[str, float] = field(default_factory=dict)
-    """Figure -> value, over all processes."""
-    values: list[float] = field(default_factory=list)
-    """Score of every question, NaN where it was not answered."""
-    seconds: float = 0.0
+    answers = "generate"
 
+    @cached_property
+    def opened(self) -> str:
+        """The mark of reasoning that the chat template leaves open."""
+        return opened_reasoning(self.processor, self.way.thinking)
 
-class AnswerModule(L.LightningModule):
-    """Validation loop over the questions of one benchmark that have no record yet.
+    def answer_of(self, record: Record) -> str:
+        """All of a reply but its reasoning."""
+        return final_answer(record.reply, self.opened)[0]
 
-    Each process takes every n-th of them, none twice, writes its records as it goes, and updates the metric by
-    position; `on_validation_epoch_end` merges the metrics. A process without a question would skip the loop and leave
-    the others waiting, so it repeats the first, which a table by position does not mind.
-    """
+    def figures(self, records: Mapping[int, Record]) -> dict[str, dict[str, float]]:
+        """The share of replies that end within their reasoning, if any does."""
+        said = [record for record in records.values() if record.bad is None]
+        cut = sum(record.cut for record in said)
+        return {self.name: {"cut_in_reasoning": cut / len(said)}} if cut else {}
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        processor: ProcessorMixin,
-        benchmark: Benchmark,
-        items: Items,
-        store: Store,
-        way: Way,
-    ) -> None:
-        super().__init__()
-        self.model, self.processor = model.eval(), processor
-        self.benchmark, self.items, self.store, self.way = benchmark, items, store, way
-        self.metric = benchmark.metric(items.items)
-        self.likelihood = LikelihoodChoice(len(items)) if way.likelihood else None
-        self.answers = Answers()
-        self.done = store.records()
+    def __len__(self) -> int:
+        return len(self.items)
 
-    def val_dataloader(self) -> DataLoader:
-        """This process's share of the questions without a record."""
-        pending = [n for n in range(len(self.items)) if n not in self.done]
-        mine = pending[self.trainer.global_rank :: self.trainer.world_size] or pending[:1]
-        way = self.way
-        examples = Examples(
-            self.benchmark,
-            self.items,
-            mine,
-            self.processor,
-            frames=way.frames,
-            frames_as_pictures=way.frames_as_pictures,
-            skip_bad=way.skip_bad,
-        )
-        return self.loader(examples)
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[index]
 
-    def loader(self, examples: Examples) -> DataLoader:
-        """Batches for `answer`."""
-        return DataLoader(examples, self.way.batch_size, collate_fn=LeftCollator(self.processor))
+    def positions(self, index: int) -> Sequence[int]:
+        """The question itself."""
+        return [index]
 
-    def on_validation_start(self) -> None:
-        """Take over what an earlier run answered."""
-        self._score(list(self.done.values()))
-        self._started = time.perf_counter()
+    def collate(self, samples: Sequence[Example]) -> dict[str, Any]:
+        """Padded on the left: `positions`, `bad`, and model inputs of those that could be read."""
+        held = LeftCollator(self.processor, self.way.thinking)(samples)
+        return {**(held.pop("inputs") or {}), **held}
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Answer one batch and keep the records."""
-        records = self.answer(batch) if batch["positions"] else []
-        ids = [item.id for item in self.items.items]
-        records += [Record(position, ids[position], bad=reason) for position, reason in batch["bad"].items()]
-        self.store.append(self.global_rank, records)
-        self._score(records)
-
-    def answer(self, batch: dict[str, Any]) -> list[Record]:
-        """Generate replies: greedy, special tokens and outer spaces taken off.
+    def answer(
+        self, model: PreTrainedModel, batch: Mapping[str, Any], dense: LogProbs | None
+    ) -> tuple[list[Record], dict[int, Tensor]]:
+        """Generate replies.
 
         Raises:
             ValueError: a prompt with its media is too long for the model.
         """
+        positions, records = batch["positions"], self.unread(batch)
+        if not positions:
+            return records, {}
         tokenizer = self.processor.tokenizer
-        inputs = {name: self._cast(value) for name, value in batch["inputs"].items()}
+        inputs = {name: _cast(value, model) for name, value in batch.items() if isinstance(value, Tensor)}
         length, limit = inputs["input_ids"].shape[1], self.way.new_tokens or self.benchmark.new_tokens
-        self._check_length(length, limit, batch["positions"])
-        defaults = self.model.generation_config
-        stop = getattr(defaults, "eos_token_id", None)
+        self._check_length(model, length, limit, self.items.places[positions[0]])
+        stop = getattr(model.generation_config, "eos_token_id", None)
         config = GenerationConfig(
             max_new_tokens=limit,
             do_sample=False,
             eos_token_id=tokenizer.eos_token_id if stop is None else stop,
             pad_token_id=tokenizer.pad_token_id,
         )
-        tokens = self.model.generate(**inputs, generation_config=config)[:, length:]
-        replies = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [self._record(n, reply.strip()) for n, reply in zip(batch["positions"], replies, strict=True)]
+        tokens = model.generate(**inputs, generation_config=config)[:, length:]  # type: ignore[operator]
+        replies = [reply.strip() for reply in whole_replies(tokenizer, tokens)]
+        for position, reply in zip(positions, replies, strict=True):
+            records.append(self.record(position, reply, cut=final_answer(reply, self.opened)[1]))
+        return records, {}
 
-    def _cast(self, value: Tensor) -> Tensor:
-        return value.to(self.model.dtype) if value.is_floating_point() else value
-
-    def _check_length(self, length: int, limit: int, positions: Sequence[int]) -> None:
-        longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+    @staticmethod
+    def _check_length(model: PreTrainedModel, length: int, limit: int, place: str) -> None:
+        longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if longest is not None and length + limit > longest:
-            place = self.items.places[positions[0]]
-            raise ValueError(
+            raise InputError(
                 f"{place}: {length} tokens with media and {limit} to generate are more than the model's {longest}: "
                 "use fewer frames or new_tokens"
             )
 
-    def _record(self, position: int, reply: str, **more: Any) -> Record:
-        return Record(position, self.items.items[position].id, reply, **more)
 
-    def _score(self, records: Sequence[Record]) -> None:
-        said = [record for record in records if record.bad is None]
-        if not said:
-            return
-        positions = [record.position for record in said]
-        update(self.metric, positions, [record.reply for record in said], self.items.items)
-        if self.likelihood is not None and self.benchmark.right is not None:
-            width = max(len(record.nll) for record in said)
-            nll = torch.full((len(said), width), torch.inf, dtype=torch.float64)
-            lengths = torch.ones(len(said), width)
-            for row, record in enumerate(said):
-                nll[row, : len(record.nll)] = torch.tensor(record.nll, dtype=torch.float64)
-                lengths[row, : len(record.nll)] = torch.tensor(record.lengths).float()
-            right = [self.benchmark.right(self.items.items[position]) for position in positions]
-            self.likelihood.update(torch.tensor(positions), nll, lengths, torch.tensor(right))
-
-    def on_validation_epoch_end(self) -> None:
-        """Merge the metrics of all processes into plain numbers."""
-        self.answers.results = {name: float(value) for name, value in self.metric.compute().items()}
-        self.answers.values = self.metric.values().tolist()
-        if self.likelihood is not None:
-            margin = self.likelihood.compute()["margin"]
-            self.answers.results["margin"] = float(margin)
-        self.answers.seconds = time.perf_counter() - self._started
+def _cast(value: Tensor, model: PreTrainedModel) -> Tensor:
+    return value.to(model.dtype) if value.is_floating_point() else value

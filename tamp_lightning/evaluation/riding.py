@@ -1,53 +1,69 @@
-"""Scores of the dense and the pruned model from samples that ride along the prune walk."""
+"""Scores of the dense and the pruned model from questions that pass each block together with calibration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import lightning as L
+import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from tamp_lightning.checkpoint.head import head_logits
-from tamp_lightning.evaluation.scoring import EXTRAS, Scores, Tally, answer_rows, score_loader
-from tamp_lightning.evaluation.suite import Suite
+from tamp_lightning.evaluation.packed import EXTRAS, PackedTask, answer_rows
+from tamp_lightning.evaluation.scoring import Scores, score_again
+from tamp_lightning.evaluation.store import AnswersInMemory
 from tamp_lightning.passes.callbacks.riding import Extras, Riders
 from tamp_lightning.passes.contract import BlockPass
 
 
 class ScoreRiders(Riders):
-    """Scores a suite without a whole model in memory, to the figures of `engine.scoring.score`.
+    """Scores tasks without a whole model in memory, to the figures of `evaluation.scoring.score`.
 
     Args:
-        suite: what to score.
+        tasks: what to score.
         batch_size: pictures per batch.
     """
 
-    def __init__(self, suite: Suite, batch_size: int) -> None:
+    def __init__(self, tasks: list[PackedTask], batch_size: int) -> None:
         super().__init__()
-        self.suite, self.batch_size = suite, batch_size
+        self.tasks, self.batch_size = tasks, batch_size
+        self.dense, self.pruned = ([AnswersInMemory() for _ in tasks] for _ in range(2))
 
     def board(self, trainer: L.Trainer) -> Iterator[tuple[dict[str, Tensor], Extras]]:
-        """This process's batches of the suite."""
-        loader, share = score_loader(self.suite, self.batch_size, trainer)
-        device = trainer.strategy.root_device
-        self.dense, self.pruned = Tally(self.suite, share).to(device), Tally(self.suite, share).to(device)
-        for batch in loader:
-            inputs = {k: v for k, v in batch.items() if k not in EXTRAS}
-            yield inputs, {k: v for k, v in batch.items() if k in EXTRAS}
+        """This process's batches of all tasks."""
+        for number, task in enumerate(self.tasks):
+            own = list(task.batches(self.batch_size))[trainer.global_rank :: trainer.world_size]
+            for batch in DataLoader(task, batch_sampler=own, collate_fn=task.collate):
+                unread = task.unread(batch)
+                for answers in (self.dense[number], self.pruned[number]):
+                    answers.append(0, unread, {})
+                if "items" not in batch:
+                    continue
+                extras = {k: v for k, v in batch.items() if k in EXTRAS and isinstance(v, Tensor)}
+                yield {k: v for k, v in batch.items() if k not in EXTRAS}, {**extras, "task": torch.tensor(number)}
 
     def arrive(self, pl_module: BlockPass, extras: Extras, dense: Tensor, pruned: Tensor) -> None:
         """Score one batch of both models."""
         batch = {k: v.to(dense.device) for k, v in extras.items()}
+        number = int(batch.pop("task"))
         wanted, labels, first = answer_rows(batch)
         stream = pl_module.stream
         before, after = (
             head_logits(stream.model, stream.facts.blocks, hidden[wanted]).float().log_softmax(-1)
             for hidden in (dense, pruned)
         )
-        self.dense.add(batch, before, labels, first)
-        self.pruned.add(batch, after, labels, first)
-        self.pruned.compare(batch, before[self.pruned.counted(batch)], after, labels, first)
+        task = self.tasks[number]
+        records, log_probs = task.read(batch, before, labels, first, None)
+        self.dense[number].append(0, records, {})
+        self.pruned[number].append(0, task.read(batch, after, labels, first, log_probs)[0], {})
 
-    def scores(self) -> tuple[Scores, Scores]:
-        """What the dense and the pruned model did, over all processes; to be called once all have arrived."""
-        return self.dense.scores(), self.pruned.scores()
+    def scores(self) -> tuple[list[Scores], list[Scores]]:
+        """What the dense and the pruned model did on each task, over all processes; once all have arrived."""
+        for answers in (*self.dense, *self.pruned):
+            answers.gather()
+        dense, pruned = (
+            [score_again(task, answers) for task, answers in zip(self.tasks, own, strict=True)]
+            for own in (self.dense, self.pruned)
+        )
+        return dense, pruned

@@ -1,198 +1,192 @@
-"""Score a whole model teacher-forced: one forward pass per picture, no generation."""
+"""The one loop that scores: `trainer.validate` over the questions of a task that have no answer yet."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from tamp_lightning.data.packing import IGNORE
-from tamp_lightning.distributed.share import Share
-from tamp_lightning.distributed.together import everyones
-from tamp_lightning.evaluation.suite import Suite
-from tamp_lightning.metrics import DenseFidelity, SampleTable
-from tamp_lightning.metrics.fidelity import kl_divergence
-
-EXTRAS = ("labels", "segments", "answers", "items", "turns")
+from tamp_lightning.evaluation.records import Record
+from tamp_lightning.evaluation.store import Answers, AnswersInMemory
+from tamp_lightning.evaluation.task import LogProbs, Task, on_device
+from tamp_lightning.metrics import SampleTable
+from tamp_lightning.metrics.fidelity import means
 
 
 @dataclass
 class Scores:
-    """What one model did on one slice."""
+    """What one model did on one task."""
 
     results: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Benchmark -> figure -> value; "fidelity" holds the distance to the dense model where one was given."""
-    predictions: dict[int, str] = field(default_factory=dict)
-    """Answer to each question, by its position in the slice."""
-    certainty: dict[int, float] = field(default_factory=dict)
-    """Probability of the right one among the answers that are allowed, by position."""
+    """Benchmark -> figure -> value; "fidelity" holds the distance to the dense model where it was taken."""
+    records: dict[int, Record] = field(default_factory=dict)
+    """What was said to each question, by its position."""
     values: dict[str, list[float]] = field(default_factory=dict)
-    """Benchmark -> score of every position of the slice, NaN where it belongs to another benchmark."""
-    divergence: dict[int, float] = field(default_factory=dict)
-    """KL to the dense model, mean over the tokens of each question's answer, by its position in the slice."""
-    log_probs: list[Tensor] = field(default_factory=list)
-    """Per batch of this process, float32 [answer tokens, vocab]: kept from the dense model for the distance to it."""
+    """Benchmark -> score of every position, NaN where it belongs to another benchmark or was not asked."""
+    log_probs: LogProbs = field(default_factory=dict)
+    """Of the dense model, for the distance to it; empty where nothing is compared token by token."""
 
+    @property
+    def predictions(self) -> dict[int, str]:
+        """Answer to each question, by its position."""
+        return {position: record.reply for position, record in self.records.items()}
 
-def answer_rows(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Where answers stand.
+    @property
+    def certainty(self) -> dict[int, float]:
+        """Probability of the right one among the answers that are allowed, by position."""
+        return {n: record.certainty for n, record in self.records.items() if record.certainty is not None}
 
-    Args:
-        batch: `labels` [B,n] and `answers` [questions,2] from `data.packing.collate`.
-
-    Returns:
-        bool [B,n] where an answer token follows, the labels [tokens] there, and the rows [questions] of these in front
-        of each answer's first token.
-    """
-    wanted = batch["labels"] != IGNORE
-    order = (wanted.flatten().cumsum(0) - 1).view_as(wanted)
-    rows, positions = batch["answers"].unbind(1)
-    return wanted, batch["labels"][wanted], order[rows, positions]
-
-
-def answer_logits(model: PreTrainedModel, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits where an answer token follows, nowhere else.
-
-    Args:
-        model: any transformers model with a body `model` and a head.
-        batch: from `data.packing.collate`.
-
-    Returns:
-        logits [tokens,vocab], labels [tokens], and the rows [questions] of them in front of each answer's first token.
-    """
-    inputs = {k: v for k, v in batch.items() if k not in EXTRAS}
-    hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
-    wanted, labels, first = answer_rows(batch)
-    return model.get_output_embeddings()(hidden[wanted]), labels, first
+    @property
+    def divergence(self) -> dict[int, float]:
+        """KL to the dense model in nats, mean over the tokens of each question's answer, by position."""
+        return {n: record.kl for n, record in self.records.items() if record.kl is not None}
 
 
 class Tally(torch.nn.Module):
-    """What one model has answered so far.
+    """The metrics of a task, over all processes."""
 
-    Args:
-        suite: the questions.
-        share: of this process.
-    """
-
-    def __init__(self, suite: Suite, share: Share) -> None:
+    def __init__(self, task: Task) -> None:
         super().__init__()
-        self.suite, self.share = suite, share
-        self.metrics = torch.nn.ModuleDict(dict(suite.metrics()))
-        self.fidelity = DenseFidelity()
-        self.found = Scores()
+        self.task = task
+        self.metrics = torch.nn.ModuleDict(dict(task.metrics()))
 
-    def add(self, batch: dict[str, Tensor], log_probs: Tensor, labels: Tensor, first: Tensor) -> None:
-        """Take one batch: log-probabilities [tokens,vocab], the labels there, and each answer's first row."""
-        items = batch["items"].tolist()
-        predictions, certainty = self.suite.judge(batch, log_probs, labels, first)
-        self.found.predictions.update(zip(items, predictions, strict=True))
-        self.found.certainty.update(zip(items, certainty, strict=True))
-        benchmarks, right = self.suite.benchmarks, self.suite.right
-        for name, metric in self.metrics.items():
-            rows = [r for r, i in enumerate(items) if benchmarks[i] == name]
-            assert isinstance(metric, SampleTable)
-            metric.update(batch["items"][rows], [predictions[r] for r in rows], [right[items[r]] for r in rows])
+    def add(self, records: Iterable[Record]) -> None:
+        """Score some records; those of questions that could not be asked are passed over."""
+        said = [record for record in records if record.bad is None]
+        if said:
+            self.task.update(self.tables, said)
 
-    def counted(self, batch: dict[str, Tensor]) -> Tensor:
-        """[tokens] bool: those that enter the distance to the dense model."""
-        return self.suite.counted(batch).to(batch["labels"].device)
-
-    def compare(self, batch: dict[str, Tensor], dense: Tensor, own: Tensor, labels: Tensor, first: Tensor) -> None:
-        """Take the distance to the dense model on one batch.
-
-        Args:
-            batch: as in `add`.
-            dense: its log-probabilities [counted tokens,vocab].
-            own: log-probabilities [tokens,vocab].
-            labels: [tokens].
-            first: [questions] row of each answer's first token.
-        """
-        counted = self.counted(batch)
-        dense, own = dense.to(own.device), own[counted]
-        self.fidelity.update(dense, own, labels[counted])
-        places = counted.cumsum(0) - 1  # of the answers that count, among the tokens that count
-        means = answer_means(kl_divergence(dense, own), places[first[counted[first]]]).tolist()
-        self.found.divergence.update(zip(batch["items"].tolist(), means, strict=True))
+    @property
+    def tables(self) -> dict[str, SampleTable]:
+        """The metrics by benchmark."""
+        return {name: metric for name, metric in self.metrics.items() if isinstance(metric, SampleTable)}
 
     def scores(self) -> Scores:
-        """Plain numbers over all processes."""
-        found, kept = Scores(), ("predictions", "certainty", "divergence")
-        for own in everyones(self.share, {name: getattr(self.found, name) for name in kept}):
-            for name in kept:
-                getattr(found, name).update(own[name])
-        for kind, metric in self.metrics.items():
-            assert isinstance(metric, SampleTable)
-            found.results[kind] = {k: float(v) for k, v in metric.compute().items() if k != "coverage"}
-            found.values[kind] = metric.values().tolist()
-        if found.divergence:
-            found.results["fidelity"] = {k: float(v) for k, v in self.fidelity.compute().items()}
+        """Figures and scores of single questions as plain numbers; all processes have to call this."""
+        found, several = Scores(), len(self.tables) > 1  # then coverage is no more than each one's part
+        for name, metric in self.tables.items():
+            figures = metric.compute().items()
+            found.results[name] = {k: float(v) for k, v in figures if not (several and k == "coverage")}
+            found.values[name] = metric.values().tolist()
         return found
 
 
-def answer_means(values: Tensor, first: Tensor) -> Tensor:
-    """Mean of [tokens] over each answer, answers standing one behind another and beginning at `first` [questions]."""
-    starts, order = first.sort()
-    lengths = torch.cat([starts[1:], starts.new_tensor([len(values)])]) - starts
-    means = torch.segment_reduce(values, "mean", lengths=lengths)
-    return torch.empty_like(means).index_copy_(0, order, means)
+def with_records(scores: Scores, task: Task, answers: Answers) -> Scores:
+    """Scores with what was said, and the distance to the dense model where it was taken."""
+    scores.records, scores.log_probs = answers.records(), answers.log_probs()
+    for name, figures in task.figures(scores.records).items():
+        scores.results.setdefault(name, {}).update(figures)
+    sums = [record.fidelity for record in scores.records.values() if record.fidelity]
+    if sums:
+        scores.results["fidelity"] = means([sum(column) for column in zip(*sums, strict=True)])
+    return scores
 
 
-class ScoreModule(L.LightningModule):
-    """Validation loop over one suite; with the dense model's log-probabilities it also measures the distance to it."""
+class EvaluationModule(L.LightningModule):
+    """Asks what `answers` has no record of, a batch at a time, and scores all of it with torchmetrics.
+
+    Batches are the same whatever the number of processes, each of which takes every n-th. A process without a batch
+    would skip the loop and leave the others waiting, so it repeats the first, which a table by position does not mind.
+
+    Args:
+        model: in evaluation mode.
+        task: the questions.
+        answers: where records go.
+        batch_size: examples per batch.
+        dense: log-probabilities of the dense model, where the distance to it is wanted.
+        keep_log_probs: keep those of this model.
+    """
 
     def __init__(
-        self, model: PreTrainedModel, suite: Suite, dense: Scores | None = None, share: Share | None = None
+        self,
+        model: PreTrainedModel,
+        task: Task,
+        answers: Answers,
+        batch_size: int,
+        dense: LogProbs | None = None,
+        keep_log_probs: bool = False,
     ) -> None:
         super().__init__()
-        self.model, self.dense = model.eval(), dense
-        self.tally = Tally(suite, share or Share(1))
-        self.scores = Scores()
+        self.model, self.task, self.answers, self.dense = model.eval(), task, answers, dense
+        self.batch_size, self.keep_log_probs = batch_size, keep_log_probs
+        self.tally, self.scores = Tally(task), Scores()
+        self.done = answers.records()
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Score one batch of pictures."""
-        logits, labels, first = answer_logits(self.model, batch)
-        log_probs = logits.float().log_softmax(-1)
-        if self.dense is None:
-            self.scores.log_probs.append(log_probs[self.tally.counted(batch)].cpu())
-        else:
-            self.tally.compare(batch, self.dense.log_probs[batch_idx], log_probs, labels, first)
-        self.tally.add(batch, log_probs, labels, first)
+    def pending(self) -> list[list[int]]:
+        """Batches with a question that has no record."""
+        held = self.answers.log_probs() if self.keep_log_probs and self.task.answers != "generate" else self.done
+        done = held.keys() & self.done.keys() | {n for n, record in self.done.items() if record.bad}
+        batches = self.task.batches(self.batch_size)
+        return [batch for batch in batches if any(not done.issuperset(self.task.positions(k)) for k in batch)]
+
+    def val_dataloader(self) -> DataLoader:
+        """This process's share."""
+        batches = self.pending()
+        own = batches[self.trainer.global_rank :: self.trainer.world_size] or batches[:1]
+        return DataLoader(self.task, batch_sampler=own, collate_fn=self.task.collate)
+
+    def on_validation_start(self) -> None:
+        """Take over what an earlier run answered."""
+        self.tally.add(self.done.values())
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Answer one batch and keep the records."""
+        records, log_probs = self.task.answer(self.model, on_device(batch, self.device), self.dense)
+        self.answers.append(self.global_rank, records, log_probs if self.keep_log_probs else {})
+        self.tally.add(records)
 
     def on_validation_epoch_end(self) -> None:
-        """Turn metric states into plain numbers."""
-        self.scores = replace(self.tally.scores(), log_probs=self.scores.log_probs)
+        """Merge the metrics of all processes."""
+        self.answers.gather()
+        self.scores = self.tally.scores()
 
 
-def score_loader(suite: Suite, batch_size: int, trainer: L.Trainer) -> tuple[DataLoader, Share]:
-    """The batches that a process scores, each as it is with one process.
+def score_into(
+    answers: Answers,
+    model: PreTrainedModel,
+    task: Task,
+    trainer: L.Trainer,
+    *,
+    batch_size: int = 8,
+    dense: LogProbs | None = None,
+    keep_log_probs: bool = False,
+) -> Scores:
+    """Answer what `answers` has no record of with `trainer.validate`, and score all of it.
 
     Raises:
-        ValueError: there are more processes than can share the batches.
+        BadMedia: a picture, video or sound cannot be read, and the task does not leave such out.
+        ValueError: a prompt is too long for the model.
     """
-    batches = list(BatchSampler(SequentialSampler(suite), batch_size, drop_last=False))
-    share = Share(len(batches), trainer.global_rank, trainer.world_size)
-    if share.processes > share.leaves:
-        raise ValueError(
-            f"trainer asks for {share.processes} processes, and {share.batches} batches of pictures can be shared by "
-            f"{share.leaves}: lower scores.batch_size or devices"
-        )
-    own = [batches[number] for number in share.own]
-    return DataLoader(suite, batch_sampler=own, collate_fn=suite.collate), share  # type: ignore[arg-type]
+    module = EvaluationModule(model, task, answers, batch_size, dense, keep_log_probs)
+    if not module.pending():  # killed between the last answer and the scores
+        return score_again(task, answers)
+    trainer.validate(module, verbose=False)
+    trainer.strategy.barrier()
+    return with_records(module.scores, task, answers)
+
+
+def score_again(task: Task, answers: Answers) -> Scores:
+    """Scores of questions that have all been answered; every process has all records, so nothing is merged."""
+    tally = Tally(task)
+    for metric in tally.tables.values():
+        metric.distributed_available_fn = lambda: False
+    tally.add(answers.records().values())
+    return with_records(tally.scores(), task, answers)
 
 
 def score(
-    model: PreTrainedModel, suite: Suite, trainer: L.Trainer, *, batch_size: int = 8, dense: Scores | None = None
+    model: PreTrainedModel, task: Task, trainer: L.Trainer, *, batch_size: int = 8, dense: Scores | None = None
 ) -> Scores:
-    """Score `model` on `suite` with `trainer.validate`; each process takes some of the batches.
+    """Score `model` on `task`; nothing is kept on disk.
 
-    Raises:
-        ValueError: there are more processes than can share the batches.
+    Args:
+        dense: scores of the dense model, where the distance to it is wanted; without, log-probabilities are kept.
     """
-    loader, share = score_loader(suite, batch_size, trainer)
-    module = ScoreModule(model, suite, dense, share)
-    trainer.validate(module, loader, verbose=False)
-    return module.scores
+    reference = None if dense is None else dense.log_probs or None
+    options: dict[str, Any] = {"batch_size": batch_size, "dense": reference, "keep_log_probs": dense is None}
+    return score_into(AnswersInMemory(), model, task, trainer, **options)

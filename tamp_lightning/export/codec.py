@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tamp_lightning.errors import InputError
+
 Bits = NDArray[Any]
 """Weights as integers of their width."""
 
@@ -63,7 +65,7 @@ def decode(values: Bits, kind: str, code: NDArray[np.uint8], size: int) -> Bits:
     """The matrix [size], in row order, that `encode` was given.
 
     Raises:
-        ValueError: values, code and size do not belong together.
+        InputError: values, code and size do not belong together.
     """
     dense = np.zeros(size, dtype=values.dtype)
     used = 0
@@ -71,11 +73,11 @@ def decode(values: Bits, kind: str, code: NDArray[np.uint8], size: int) -> Bits:
         where = np.flatnonzero(kept)
         part = values[used : used + len(where)]
         if len(part) < len(where):
-            raise ValueError(f"its {kind} marks more weights as kept than the {len(values)} that are stored")
+            raise InputError(f"its {kind} marks more weights as kept than the {len(values)} that are stored")
         dense[start : start + len(kept)][where] = part
         used += len(where)
     if used < len(values):
-        raise ValueError(f"its {kind} marks {used} weights as kept, but {len(values)} are stored")
+        raise InputError(f"its {kind} marks {used} weights as kept, but {len(values)} are stored")
     return dense
 
 
@@ -166,7 +168,7 @@ def _kept_chunks(kind: str, code: NDArray[np.uint8], size: int) -> Iterator[tupl
         return
     n, m = (int(code[0]), int(code[1])) if len(code) >= 2 else (0, 0)
     if m not in GROUPS or not 0 < n < m or size % m:
-        raise ValueError(f"its positions are for {n}:{m} in {size} weights, which is not a pattern of this layout")
+        raise InputError(f"its positions are for {n}:{m} in {size} weights, which is not a pattern of this layout")
     width, table = code_width(n, m), ways(n, m)
     _check_length(kind, code[2:], size // m * width)
     digits = (1 << np.arange(width - 1, -1, -1)).astype(np.uint16)
@@ -176,13 +178,13 @@ def _kept_chunks(kind: str, code: NDArray[np.uint8], size: int) -> Iterator[tupl
         bits = np.unpackbits(code[2 + first // 8 : 2 + (first + groups * width + 7) // 8], count=groups * width)
         ranks = bits.reshape(groups, width) @ digits
         if groups and int(ranks.max()) >= len(table):
-            raise ValueError(f"its positions hold {int(ranks.max())}, but {n}:{m} has {len(table)} ways only")
+            raise InputError(f"its positions hold {int(ranks.max())}, but {n}:{m} has {len(table)} ways only")
         yield start, table[ranks].ravel()
 
 
 def _check_length(kind: str, code: NDArray[np.uint8], bits: int) -> None:
     """Refuse a code of another length, or with something behind its last bit."""
     if len(code) != -(-bits // 8):
-        raise ValueError(f"its {kind} has {len(code)} bytes where {-(-bits // 8)} are needed")
+        raise InputError(f"its {kind} has {len(code)} bytes where {-(-bits // 8)} are needed")
     if bits % 8 and int(code[-1]) & (0xFF >> bits % 8):
-        raise ValueError(f"its {kind} has bits behind the last weight")
+        raise InputError(f"its {kind} has bits behind the last weight")

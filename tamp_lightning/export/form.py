@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.export.codec import BITMASK, POSITIONS
 
 METHOD = "tamp_bitmask"
@@ -25,15 +26,15 @@ def check_section(section: dict[str, Any]) -> dict[str, str]:
     """The file checksums of a `quantization_config` section.
 
     Raises:
-        ValueError: the layout is of another version, or the section is damaged.
+        InputError: the layout is of another version, or the section is damaged.
     """
     version, files = section.get("version"), section.get("files")
     if version != VERSION:
-        raise ValueError(
+        raise InputError(
             f"{METHOD} layout has version {version!r}, this tamp-lightning reads {VERSION}: install one that reads it"
         )
     if not isinstance(files, dict) or not files:
-        raise ValueError(f"{METHOD} section lists no files with their sha256: export the checkpoint again")
+        raise InputError(f"{METHOD} section lists no files with their sha256: export the checkpoint again")
     return {str(name): str(digest) for name, digest in files.items()}
 
 
@@ -41,13 +42,13 @@ def verify(path: Path, digest: str | None) -> None:
     """Compare a weight file with the sha256 in config.json.
 
     Raises:
-        ValueError: it is another one.
+        InputError: it is another one.
     """
     if digest is None:
-        raise ValueError(f"{path} is not among the files that its config.json lists: fetch the checkpoint again")
+        raise InputError(f"{path} is not among the files that its config.json lists: fetch the checkpoint again")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != digest:
-        raise ValueError(
+        raise InputError(
             f"{path} is damaged: its sha256 starts with {found[:12]}, config.json says {digest[:12]}; fetch it again"
         )

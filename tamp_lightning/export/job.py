@@ -13,6 +13,7 @@ from tamp_lightning.checkpoint.reader import CheckpointReader, read_header, read
 from tamp_lightning.checkpoint.skeleton import build_skeleton
 from tamp_lightning.checkpoint.writer import side_files
 from tamp_lightning.compat.loading import SAFE_WEIGHTS_INDEX_NAME
+from tamp_lightning.errors import InputError
 from tamp_lightning.export.form import METHOD, VERSION, verify
 from tamp_lightning.export.layout import listed_files
 from tamp_lightning.export.masks import RunMasks, ZeroMasks, linear_weights
@@ -45,12 +46,12 @@ class Source:
         """A checkpoint folder, or a run folder with `model/` and its masks.
 
         Raises:
-            ValueError: it is neither, or damaged.
+            InputError: it is neither, or damaged.
         """
         run = path if (path / "model").is_dir() and not (path / "config.json").exists() else None
         folder = path / "model" if run else path
         if not folder.is_dir():
-            raise ValueError(f"{path} is neither a run folder nor a checkpoint folder")
+            raise InputError(f"{path} is neither a run folder nor a checkpoint folder")
         return cls(folder, run, CheckpointReader(folder), listed_files(folder))
 
 
@@ -58,11 +59,11 @@ def to_bitmask(source: Source, out: Path, cards: Cards) -> Sizes:
     """Write `source` in the bitmask form to the new folder `out`.
 
     Raises:
-        ValueError: it is in that form already, nothing of it is sparse, or its masks are of another model; nothing
+        InputError: it is in that form already, nothing of it is sparse, or its masks are of another model; nothing
             is left behind.
     """
     if source.files is not None:
-        raise ValueError(f"{source.folder} is in the bitmask form already: --format dense turns it back")
+        raise InputError(f"{source.folder} is in the bitmask form already: --format dense turns it back")
     linears = linear_weights(build_skeleton(source.reader, None), source.reader)
     masks = source.run and source.run / MASKS
     kept_of: KeptOf = ZeroMasks()
@@ -77,7 +78,7 @@ def to_bitmask(source: Source, out: Path, cards: Cards) -> Sizes:
                 target.note(name, **vars(sizes))
             total.add(Sizes(**target.facts[name]))
         if not total.linears:
-            raise ValueError(f"{source.folder} is dense: no linear has enough zeros for a bitmask to be smaller")
+            raise InputError(f"{source.folder} is dense: no linear has enough zeros for a bitmask to be smaller")
         _finish(source, target, cards(source.folder, total), _with_section(source, target.files))
     target.publish()
     return total
@@ -87,10 +88,10 @@ def to_dense(source: Source, out: Path, cards: Cards) -> None:
     """Write the plain checkpoint that `source` was made of to the new folder `out`, its weight files byte for byte.
 
     Raises:
-        ValueError: it is plain already, or a file is damaged; nothing is left behind.
+        InputError: it is plain already, or a file is damaged; nothing is left behind.
     """
     if source.files is None:
-        raise ValueError(f"{source.folder} is a plain checkpoint already: --format bitmask makes it smaller")
+        raise InputError(f"{source.folder} is a plain checkpoint already: --format bitmask makes it smaller")
     target = Target(out, _job(source, "dense", None))
     with target.nothing_left_behind():
         for name in source.reader.shards:

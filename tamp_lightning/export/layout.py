@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from tamp_lightning.checkpoint.reader import Shard, TensorInfo, read_header, read_json
+from tamp_lightning.errors import InputError
 from tamp_lightning.export.form import DENSE_HEADER, LAYOUT_VERSION, METHOD, VERSION, check_section
 
 
@@ -13,15 +14,15 @@ def listed_files(folder: Path) -> dict[str, str] | None:
     """The sha256 of every weight file of a folder in the bitmask form; None if it is a plain checkpoint.
 
     Raises:
-        ValueError: config.json is missing or damaged, or the layout is of another version.
+        InputError: config.json is missing or damaged, or the layout is of another version.
     """
     section = read_json(folder / "config.json").get("quantization_config")
     if not isinstance(section, dict) or section.get("quant_method") != METHOD:
         return None
     try:
         return check_section(section)
-    except ValueError as error:
-        raise ValueError(f"{folder / 'config.json'}: {error}") from None
+    except InputError as error:
+        raise InputError(f"{folder / 'config.json'}: {error}") from None
 
 
 def raw_header(path: Path) -> str:
@@ -34,17 +35,17 @@ def dense_shard(path: Path) -> tuple[str, Shard]:
     """Header and tensors of the dense file that `path` was made of.
 
     Raises:
-        ValueError: the file is damaged, or holds no dense header of this version.
+        InputError: the file is damaged, or holds no dense header of this version.
     """
     read_header(path)
     metadata = json.loads(raw_header(path)).get("__metadata__", {})
     if metadata.get(LAYOUT_VERSION) != str(VERSION):
-        raise ValueError(f"{path} has {LAYOUT_VERSION} {metadata.get(LAYOUT_VERSION)!r}, expected '{VERSION}'")
+        raise InputError(f"{path} has {LAYOUT_VERSION} {metadata.get(LAYOUT_VERSION)!r}, expected '{VERSION}'")
     try:
         text = metadata[DENSE_HEADER]
         return text, _parse(path, text)
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} has no valid {DENSE_HEADER}: export the checkpoint again") from None
+        raise InputError(f"{path} has no valid {DENSE_HEADER}: export the checkpoint again") from None
 
 
 def _parse(path: Path, text: str) -> Shard:
@@ -58,6 +59,6 @@ def _parse(path: Path, text: str) -> Shard:
     end = start
     for info in ordered.values():
         if info.start != end or info.end < info.start:
-            raise ValueError("gap")
+            raise InputError("gap")
         end = info.end
     return Shard(path, end, ordered)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from tamp_lightning.checkpoint.names import stored_as_used
 from tamp_lightning.checkpoint.reader import CheckpointReader, TensorInfo, read_header
+from tamp_lightning.errors import InputError
 from tamp_lightning.export.codec import Bits
 from tamp_lightning.export.form import BIT_TYPES
 from tamp_lightning.export.shards import read_bits
@@ -45,7 +46,7 @@ class RunMasks:
         reader: that checkpoint.
 
     Raises:
-        ValueError: the file is damaged, or holds masks of another model.
+        InputError: the file is damaged, or holds masks of another model.
     """
 
     def __init__(self, path: Path, linears: dict[str, str], reader: CheckpointReader) -> None:
@@ -55,17 +56,17 @@ class RunMasks:
         self.masks: dict[str, tuple[str, TensorInfo]] = {}
         for name, info in header.tensors.items():
             if name not in linears:
-                raise ValueError(f"{path} is of another model: {reader.folder} has no linear {name}")
+                raise InputError(f"{path} is of another model: {reader.folder} has no linear {name}")
             shape, own = reader.info(linears[name]).shape, shapes.get(name)
             if own != shape or info.dtype != "U8" or info.shape != (-(-shape[0] * shape[1] // 8),):
-                raise ValueError(f"{path} is of another model: its mask of {name} is for {own}, the weight has {shape}")
+                raise InputError(f"{path} is of another model: its mask of {name} is for {own}, the weight has {shape}")
             self.masks[linears[name]] = (name, info)
 
     def __call__(self, key: str, weight: Bits) -> NDArray[np.bool_]:
         """Bool [o, c] of the weight's bits [o, c].
 
         Raises:
-            ValueError: a weight that is masked is not zero.
+            InputError: a weight that is masked is not zero.
         """
         if key not in self.masks:
             return weight != 0
@@ -74,7 +75,7 @@ class RunMasks:
         sign = weight.dtype.type(1 << (8 * weight.itemsize - 1))
         outside = ~kept & (weight != 0)
         if left := int(np.count_nonzero(outside & (weight != sign))):
-            raise ValueError(
+            raise InputError(
                 f"{self.path} does not belong to this checkpoint: {left} weights of {name} that it masks are not zero"
             )
         # -0.0 is a zero with bits of its own, which have to come back
@@ -87,4 +88,4 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
     try:
         return {name: tuple(json.loads(text)) for name, text in (header.get("__metadata__") or {}).items()}
     except (TypeError, ValueError):
-        raise ValueError(f"{path} does not say the shapes of its masks: is it of `tamp run`?") from None
+        raise InputError(f"{path} does not say the shapes of its masks: is it of `tamp run`?") from None

@@ -95,7 +95,7 @@ class Expand(ConversionOps):
         """The weight under the first target pattern.
 
         Raises:
-            ValueError: values and code do not fit the model's weight.
+            InputError: values and code do not fit the model's weight.
         """
         given = {key: value[0] if isinstance(value, list) else value for key, value in input_dict.items()}
         own = model.get_parameter_or_buffer(full_layer_name)
@@ -118,7 +118,7 @@ def expand(values: Tensor, kind: str, code: Tensor, shape: torch.Size) -> Tensor
     """The weight [o, c], on the CPU, of its values [kept] and code [bytes].
 
     Raises:
-        ValueError: they do not belong together.
+        InputError: they do not belong together.
     """
     bits: np.ndarray = values.cpu().view(_INTEGERS[values.element_size()]).numpy()
     dense = decode(bits, kind, code.cpu().numpy(), shape.numel())

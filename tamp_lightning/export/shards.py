@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamp_lightning.checkpoint.reader import Shard, TensorInfo, read_header
+from tamp_lightning.errors import InputError
 from tamp_lightning.export.codec import Bits, decode, encode
 from tamp_lightning.export.form import BIT_TYPES, CODES, DENSE_HEADER, LAYOUT_VERSION, VERSION
 from tamp_lightning.export.layout import dense_shard, raw_header
-from tamp_lightning.files import CHUNK, published, read_range
+from tamp_lightning.files import CHUNK, atomic_write, read_range
 
 WIDTHS = {"F64": 8, "I64": 8, "U64": 8, "C64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 """Bytes of an element by its name in safetensors; one for all others."""
@@ -51,10 +52,10 @@ def compress(source: Shard, out: Path, weights: set[str], kept_of: KeptOf) -> Si
         kept_of: which of a weight's elements are kept.
 
     Raises:
-        ValueError: the file changed or is damaged, or `kept_of` refuses a weight.
+        InputError: the file changed or is damaged, or `kept_of` refuses a weight.
     """
     sizes = Sizes()
-    with published(out, out.with_suffix(".tmp")) as scratch, ExitStack() as stack:
+    with atomic_write(out, out.with_suffix(".tmp")) as scratch, ExitStack() as stack:
         spool = _Spool(scratch, stack)
         for key, info in source.tensors.items():
             if key not in weights:
@@ -77,11 +78,11 @@ def expand(source: Path, out: Path) -> None:
     """Write the dense file that `source` was made of, byte for byte.
 
     Raises:
-        ValueError: the file is damaged or of another version.
+        InputError: the file is damaged or of another version.
     """
     header, dense = dense_shard(source)
     stored = read_header(source).tensors
-    with published(out, out.with_suffix(".tmp")) as scratch, scratch.open("wb") as file:
+    with atomic_write(out, out.with_suffix(".tmp")) as scratch, scratch.open("wb") as file:
         file.write(len(header.encode()).to_bytes(8, "little") + header.encode())
         for key, info in dense.tensors.items():
             for chunk in _dense_bytes(source, key, info, stored):
@@ -92,27 +93,27 @@ def _dense_bytes(source: Path, key: str, info: TensorInfo, stored: Mapping[str, 
     kind = next((kind for kind, ending in CODES.items() if key + ending in stored), None)
     here = stored.get(key)
     if here is None or here.dtype != info.dtype or (kind is None and here.shape != info.shape):
-        raise ValueError(f"{source} does not hold {key} as {info.dtype} {list(info.shape)}: export it again")
+        raise InputError(f"{source} does not hold {key} as {info.dtype} {list(info.shape)}: export it again")
     if kind is None:
         yield from read_range(source, here.start, here.end)
         return
     values, code = read_bits(source, here), read_bits(source, stored[key + CODES[kind]])
     try:
         yield decode(values, kind, code, math.prod(info.shape)).tobytes()
-    except ValueError as error:
-        raise ValueError(f"{key} in {source}: {error}") from None
+    except InputError as error:
+        raise InputError(f"{key} in {source}: {error}") from None
 
 
 def read_bits(path: Path, info: TensorInfo) -> Bits:
     """A tensor as integers of its width, in its shape.
 
     Raises:
-        ValueError: the file became shorter.
+        InputError: the file became shorter.
     """
     count = math.prod(info.shape)
     bits: Bits = np.fromfile(path, dtype=BIT_TYPES.get(info.dtype, np.uint8), count=count, offset=info.start)
     if bits.size != count:
-        raise ValueError(f"{path} became shorter while it was read")
+        raise InputError(f"{path} became shorter while it was read")
     return bits.reshape(info.shape)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tamp_lightning.checkpoint.writer import refuse_existing
-from tamp_lightning.files import published, sha256_of, sync
+from tamp_lightning.errors import InputError
+from tamp_lightning.files import sha256_of, sync, write_bytes, write_json
 
 STATE = "export.json"
 
@@ -27,7 +28,7 @@ class Target:
         facts: what was noted about each.
 
     Raises:
-        ValueError: `out` has content, or `OUT.partial` is not of this job.
+        InputError: `out` has content, or `OUT.partial` is not of this job.
     """
 
     def __init__(self, out: Path, job: dict[str, Any]) -> None:
@@ -51,8 +52,7 @@ class Target:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file and note it."""
-        with published(self.path(name), self.path(f"{name}.tmp")) as scratch:
-            scratch.write_bytes(content)
+        write_bytes(self.path(name), content)
         self.files[name] = sha256_of(self.path(name))
 
     def publish(self) -> None:
@@ -70,14 +70,13 @@ class Target:
         self._save()
         try:
             yield
-        except ValueError:
+        except InputError:
             shutil.rmtree(self.partial)
             raise
 
     def _save(self) -> None:
         content = {"job": self.job, "files": self.files, "facts": self.facts}
-        with published(self.path(STATE), self.path(f"{STATE}.tmp")) as scratch:
-            scratch.write_text(json.dumps(content))
+        write_json(self.path(STATE), content)
 
     def _resume(self) -> None:
         remedy = "remove it or name another folder"
@@ -85,10 +84,10 @@ class Target:
             state = json.loads(self.path(STATE).read_text())
             job, files, facts = state["job"], state["files"], state["facts"]
         except (OSError, ValueError, KeyError, TypeError):
-            raise ValueError(f"{self.partial} is in the way and not of an export: {remedy}") from None
+            raise InputError(f"{self.partial} is in the way and not of an export: {remedy}") from None
         for key, value in self.job.items():
             if job.get(key) != value:
-                raise ValueError(f"{self.partial} is of another export ({key} differs): {remedy}")
+                raise InputError(f"{self.partial} is of another export ({key} differs): {remedy}")
         for name, digest in files.items():
             if self.path(name).is_file() and sha256_of(self.path(name)) == digest:
                 self.files[name], self.facts[name] = digest, facts[name]

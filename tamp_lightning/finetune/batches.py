@@ -19,7 +19,7 @@ def make_batches(choice: FinetuneData, processor: ProcessorMixin, lengths: Seque
     """Batches of a recipe; `lengths` is how many each of Lightning's epochs has.
 
     Raises:
-        ValueError: a file is not what it should be, or has too few conversations.
+        InputError: a file is not what it should be, or has too few conversations.
         FileNotFoundError: easy-VQA is not installed.
     """
     if choice.source == "easy_vqa":
@@ -38,6 +38,6 @@ def _pictures(choice: FinetuneData, processor: Any) -> tuple[PictureQuestions, P
 
 def _conversations(choice: FinetuneData, processor: ProcessorMixin) -> tuple[Conversations, Conversations]:
     media = Path(choice.media) if choice.media else None
-    samples = sources.from_llava_json(Path(str(choice.path)), media, None, choice.seed, processor)
+    samples = sources.from_llava_json(Path(str(choice.path)), media, None, choice.seed, processor, choice.bad_rows)
     ours, others = split(len(samples), choice.held_out, choice.seed, str(choice.path))
     return Conversations(samples, ours, choice.seed), Conversations(samples, others, None)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from tamp_lightning.files import atomic_write
+
 
 class DirectCheckpointIO(TorchCheckpointIO):
     """Writes to a temporary file beside the final one and renames it.
@@ -17,8 +19,5 @@ class DirectCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a local file; nothing half-written carries the final name."""
-        final = Path(path)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = final.with_suffix(".tmp")
-        torch.save(checkpoint, temporary)
-        temporary.replace(final)
+        with atomic_write(Path(path)) as scratch:
+            torch.save(checkpoint, scratch)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
 from tamp_lightning.config.finetune import Schedule
 from tamp_lightning.data.packing import IGNORE
+from tamp_lightning.errors import InputError
 from tamp_lightning.finetune.losses import Answers, Distillation
 from tamp_lightning.passes.callbacks.keep_mask import MaskKeeper
 
@@ -109,10 +110,10 @@ class FinetuneModule(L.LightningModule):
         """Check that a checkpoint to resume from belongs to this run.
 
         Raises:
-            ValueError: it does not; names what differs.
+            InputError: it does not; names what differs.
         """
         theirs = checkpoint.get("tamp", {})
         for name, value in self.identity.items():
             if theirs.get(name) != value:
-                raise ValueError(f"resume: the checkpoint has {name} {theirs.get(name)!r}, this run {value!r}")
+                raise InputError(f"resume: the checkpoint has {name} {theirs.get(name)!r}, this run {value!r}")
         self.history = list(theirs["history"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from tamp_lightning.checkpoint import mask_file
 from tamp_lightning.checkpoint.mask_file import MASKS
 from tamp_lightning.checkpoint.reader import read_json
 from tamp_lightning.config.recipe import FinetuneRecipe
+from tamp_lightning.errors import InputError
+from tamp_lightning.files import write_bytes, write_json
 from tamp_lightning.finetune.masks import PLAN, check_masks, masks_from_zeros, read_masks
 from tamp_lightning.finetune.target import Target
 from tamp_lightning.ops.bits import mask_sha256, pack_bits
@@ -65,7 +66,7 @@ def find_start(checkpoint: str, allow_dense: bool) -> Start:
     """Find a checkpoint and its masks, and check that they belong together.
 
     Raises:
-        ValueError: nothing is sparse, a file is damaged, or masks are of another model or disagree with the weights.
+        InputError: nothing is sparse, a file is damaged, or masks are of another model or disagree with the weights.
         FileNotFoundError: there is no such checkpoint.
     """
     run = Path(checkpoint)
@@ -81,7 +82,7 @@ def _from_checkpoint(checkpoint: str, allow_dense: bool) -> Start:
     target = Target.find(resolve(checkpoint))
     masks = masks_from_zeros(target)
     if not masks and not allow_dense:
-        raise ValueError(
+        raise InputError(
             f"{checkpoint} is dense: no linear of its decoder blocks has 1 % zeros; prune it first, "
             "or set allow_dense: true for a control"
         )
@@ -93,18 +94,18 @@ def find_dense(recipe: FinetuneRecipe, start: Start) -> Path | None:
     """The dense model, if it is known; in mode distill it has to be, and to fit.
 
     Raises:
-        ValueError: nobody says which it is, or it is another model.
+        InputError: nobody says which it is, or it is another model.
         FileNotFoundError: the named one is not there.
     """
     named = recipe.distill.teacher or start.source
     if recipe.mode != "distill":
         return Path(named) if named and Path(named).is_dir() else None
     if named is None:
-        raise ValueError("mode distill needs the dense model: give --distill.teacher=DIR")
+        raise InputError("mode distill needs the dense model: give --distill.teacher=DIR")
     teacher, student = Target.find(resolve(named)), start.target
     heads = [target.model.get_output_embeddings().weight.shape for target in (teacher, student)]
     if teacher.facts.linears != student.facts.linears or heads[0] != heads[1]:
-        raise ValueError(f"distill.teacher {named} is another model than {student.folder}: blocks or vocabulary differ")
+        raise InputError(f"distill.teacher {named} is another model than {student.folder}: blocks or vocabulary differ")
     return teacher.folder
 
 
@@ -112,11 +113,11 @@ def write_masks(out: Path, start: Start) -> None:
     """masks.safetensors and plan.json of a run folder: the start's own, byte for byte, or made from its masks."""
     if start.run is not None:
         for name in (MASKS, PLAN):
-            (out / name).write_bytes((start.run / name).read_bytes())
+            write_bytes(out / name, (start.run / name).read_bytes())
     elif start.masks:
         shapes = {name: mask.shape for name, mask in start.masks.items()}
         mask_file.write_masks(out, {name: pack_bits(mask) for name, mask in start.masks.items()}, shapes)
-        (out / PLAN).write_text(json.dumps(plan_of(start.masks), indent=1))
+        write_json(out / PLAN, plan_of(start.masks))
 
 
 def plan_of(masks: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from pathlib import Path
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tamp_lightning.checkpoint.facts import ModelFacts, find_facts
-from tamp_lightning.checkpoint.names import KeyMap, check_dtypes, map_keys
+from tamp_lightning.checkpoint.facts import ModelFacts
+from tamp_lightning.checkpoint.names import KeyMap
+from tamp_lightning.checkpoint.opened import Checkpoint
 from tamp_lightning.checkpoint.reader import FLOATS, CheckpointReader
-from tamp_lightning.checkpoint.skeleton import build_skeleton
 from tamp_lightning.checkpoint.writer import ShardWriter
+from tamp_lightning.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -32,21 +33,15 @@ class Target:
         """Read the headers of a checkpoint.
 
         Raises:
-            ValueError: it is no checkpoint, damaged, or of a kind that cannot be pruned.
+            InputError: it is no checkpoint, damaged, or of a kind that cannot be pruned.
         """
-        reader = CheckpointReader(folder)
-        model = build_skeleton(reader, None)
-        facts = find_facts(model)
-        keys = map_keys(model, reader, facts.blocks)
-        check_dtypes(keys, facts.linears, reader)
-        return cls(folder, reader, model, facts, keys)
+        opened = Checkpoint.open(folder)
+        return cls(folder, opened.reader, opened.model, opened.facts, opened.keys)
 
     @property
     def linears(self) -> dict[str, str]:
         """Full name of every linear of the decoder blocks -> key on disk of its weight."""
-        blocks = enumerate(self.facts.linears)
-        names = [(k, name) for k, linears in blocks for name in linears]
-        return {self.facts.linear_name(k, name): self.keys.blocks[k][f"{name}.weight"] for k, name in names}
+        return {linear.full: linear.key for linear in self.facts.all_linears if linear.key is not None}
 
     def weight_key(self, linear: str) -> str | None:
         """Key on disk of a linear's weight, in the blocks or outside; None if it is not stored as it is used."""
@@ -56,20 +51,20 @@ class Target:
         """Key on disk of a parameter.
 
         Raises:
-            ValueError: it is not stored as one tensor of its own.
+            InputError: it is not stored as one tensor of its own.
         """
         head, _, rest = parameter.removeprefix(f"{self.facts.blocks}.").partition(".")
         if parameter.startswith(f"{self.facts.blocks}."):
             return self.keys.blocks[int(head)][rest]
         if parameter not in self.keys.outside:
-            raise ValueError(f"{parameter} is not stored as it is used, so it cannot be trained: use train: blocks")
+            raise InputError(f"{parameter} is not stored as it is used, so it cannot be trained: use train: blocks")
         return self.keys.outside[parameter]
 
     def keys_of(self, model: PreTrainedModel, names: Iterable[str]) -> dict[str, list[str]]:
         """Keys on disk of each named parameter of `model`; a tied one may be stored under several.
 
         Raises:
-            ValueError: one is not stored as one tensor of its own.
+            InputError: one is not stored as one tensor of its own.
         """
         aliases: dict[int, list[str]] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):

@@ -9,12 +9,14 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from tamp_lightning.config.finetune import Schedule
 from tamp_lightning.config.recipe import FinetuneRecipe
+from tamp_lightning.errors import InputError
 from tamp_lightning.finetune.checkpoint_io import DirectCheckpointIO
+from tamp_lightning.passes.callbacks.plain_progress import PlainStepProgress, is_live
 from tamp_lightning.passes.trainer import QUIET
 from tamp_lightning.runs.environment import compute_dtype
 from tamp_lightning.runs.resume import run_path
@@ -34,22 +36,22 @@ def finetune_path(recipe: FinetuneRecipe, name: str) -> Path:
     """The run folder: new, or one with a checkpoint to go on from.
 
     Raises:
-        ValueError: it exists and is not to be resumed, or cannot be.
+        InputError: it exists and is not to be resumed, or cannot be.
     """
     if not recipe.resume:
         return run_path(recipe, name)
     if recipe.out is None:
-        raise ValueError("resume: name the run folder to go on with by --out=RUN")
+        raise InputError("resume: name the run folder to go on with by --out=RUN")
     out = Path(recipe.out)
     last = out / CHECKPOINTS / LAST
     if not last.is_file():
-        raise ValueError(f"resume: {last} is missing, so there is nothing to go on from")
+        raise InputError(f"resume: {last} is missing, so there is nothing to go on from")
     if (out / "model").exists():
-        raise ValueError(f"resume: {out / 'model'} is there, so training is over; remove it to write it again")
+        raise InputError(f"resume: {out / 'model'} is there, so training is over; remove it to write it again")
     try:
         torch.load(last, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, UnpicklingError, EOFError) as error:
-        raise ValueError(f"resume: {last} is damaged ({str(error).splitlines()[0]}): start anew") from None
+        raise InputError(f"resume: {last} is damaged ({str(error).splitlines()[0]}): start anew") from None
     return out
 
 
@@ -60,7 +62,7 @@ def finetune_trainer(recipe: FinetuneRecipe, out: Path) -> L.Trainer:
     so most steps of these learning rates would be rounded away.
 
     Raises:
-        ValueError: an argument that the recipe's own keys decide was given, TensorBoard is wanted and missing, or
+        InputError: an argument that the recipe's own keys decide was given, TensorBoard is wanted and missing, or
             several processes would each choose a run folder.
     """
     given = recipe.trainer
@@ -78,13 +80,13 @@ def finetune_trainer(recipe: FinetuneRecipe, out: Path) -> L.Trainer:
         "callbacks": make_callbacks(recipe, out),
     }
     if taken := sorted(fixed.keys() & given):
-        raise ValueError(f"trainer.{taken[0]} follows from the recipe's own keys: leave it out")
+        raise InputError(f"trainer.{taken[0]} follows from the recipe's own keys: leave it out")
     device = L.Trainer(**QUIET, accelerator=given.get("accelerator", "auto")).strategy.root_device
     precision = "32-true" if compute_dtype("auto", device) else "bf16-mixed"
     defaults = {**QUIET, "precision": precision, "log_every_n_steps": 1, "plugins": [DirectCheckpointIO()]}
     trainer = L.Trainer(**{**defaults, **given, **fixed})
     if trainer.world_size > 1 and recipe.out is None:
-        raise ValueError(f"trainer asks for {trainer.world_size} processes: name one run folder for all with --out")
+        raise InputError(f"trainer asks for {trainer.world_size} processes: name one run folder for all with --out")
     return trainer
 
 
@@ -96,7 +98,8 @@ def make_callbacks(recipe: FinetuneRecipe, out: Path) -> list[L.Callback]:
     last = ModelCheckpoint(filename=Path(LAST).stem, **at_end)
     patience = recipe.schedule.patience
     stop = [EarlyStopping(MONITOR, patience=patience, check_on_train_epoch_end=True)] if patience else []
-    bars = [RichProgressBar()] if recipe.trainer.get("enable_progress_bar", True) else []
+    shown = recipe.trainer.get("enable_progress_bar", True)
+    bars: list[ProgressBar] = [RichProgressBar() if is_live() else PlainStepProgress()] if shown else []
     return [*bars, *stop, best, last]
 
 
@@ -104,7 +107,7 @@ def make_logger(kind: str, out: Path) -> Logger | bool:
     """Where losses are written; a resumed run goes on in a folder of its own beside the first.
 
     Raises:
-        ValueError: TensorBoard is not installed.
+        InputError: TensorBoard is not installed.
     """
     if kind == "none":
         return False
@@ -113,7 +116,7 @@ def make_logger(kind: str, out: Path) -> Logger | bool:
     if kind == "csv":
         return CSVLogger(out, name="", version=version)
     if find_spec("tensorboard") is None and find_spec("tensorboardX") is None:
-        raise ValueError("log is 'tensorboard', which is not installed: `pip install tensorboard`, or use csv")
+        raise InputError("log is 'tensorboard', which is not installed: `pip install tensorboard`, or use csv")
     return TensorBoardLogger(out, name="", version=version)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
+
 WORD = 64
 """Columns of a row of the mask are filled up with zeros to a multiple of this."""
 BLOCK = 1024
@@ -50,7 +52,7 @@ class Bitmask:
             kept: bool [o, c].
 
         Raises:
-            ValueError: the mask keeps another number of weights than there are values, or more than 2^31.
+            InputError: the mask keeps another number of weights than there are values, or more than 2^31.
         """
         return cls._checked(values, _pack(kept), kept.shape[1])
 
@@ -59,11 +61,11 @@ class Bitmask:
         """From the kept values [kept] and `numpy.packbits` of the mask, uint8 [ceil(o * c / 8)].
 
         Raises:
-            ValueError: mask and values do not belong together.
+            InputError: mask and values do not belong together.
         """
         rows, columns = shape
         if packed.shape != (-(-rows * columns // 8),):
-            raise ValueError(f"the mask has {_show(packed)} where {-(-rows * columns // 8)} bytes are needed")
+            raise InputError(f"the mask has {_show(packed)} where {-(-rows * columns // 8)} bytes are needed")
         if columns % 8:
             return cls.of_mask(values, _bits(_reverse(packed).unsqueeze(0))[0, : rows * columns].view(rows, columns))
         mask = torch.nn.functional.pad(_reverse(packed).view(rows, columns // 8), (0, -(columns // 8) % 8))
@@ -79,26 +81,26 @@ class Bitmask:
     def _checked(cls, values: Tensor, mask: Tensor, columns: int) -> Bitmask:
         starts, total = _starts(mask, columns)
         if total != values.numel():
-            raise ValueError(f"the mask keeps {total} weights, but {values.numel()} are stored")
+            raise InputError(f"the mask keeps {total} weights, but {values.numel()} are stored")
         return cls(values.contiguous(), mask, starts, columns)
 
     def check(self) -> None:
         """Make sure that a kernel reads nothing beyond the values and the inputs.
 
         Raises:
-            ValueError: shapes, counts or bits do not belong together.
+            InputError: shapes, counts or bits do not belong together.
         """
         words, blocks = -(-self.columns // WORD), -(-self.columns // BLOCK)
         whole = self.mask.dtype == torch.uint8 and self.starts.dtype == torch.int32 and self.values.dim() == 1
         shapes = self.mask.shape == (self.rows, 8 * words) and self.starts.shape == (self.rows, blocks)
         if not (whole and shapes and all(part.is_contiguous() for part in (self.values, self.mask, self.starts))):
             parts = f"mask {_show(self.mask)} and starts {_show(self.starts)}"
-            raise ValueError(f"{parts} are not those of {self.columns} columns")
+            raise InputError(f"{parts} are not those of {self.columns} columns")
         if (rest := self.columns % WORD) and bool(_bits(self.mask[:, -8:])[:, rest:].any()):
-            raise ValueError("the mask keeps weights beyond the last column")
+            raise InputError("the mask keeps weights beyond the last column")
         starts, total = _starts(self.mask, self.columns)
         if total != self.values.numel() or not torch.equal(starts, self.starts):
-            raise ValueError(f"the mask keeps {total} weights where {self.values.numel()} are stored, or starts differ")
+            raise InputError(f"the mask keeps {total} weights where {self.values.numel()} are stored, or starts differ")
 
     def expand(self, first: int = 0, last: int | None = None) -> Tensor:
         """Rows `first` to `last` [last - first, c], zeros filled in."""
@@ -152,7 +154,7 @@ def _starts(mask: Tensor, columns: int) -> tuple[Tensor, int]:
     ends = counts.flatten().cumsum(0)
     total = int(ends[-1]) if len(ends) else 0
     if total >= 1 << 31:
-        raise ValueError(f"the mask keeps {total} weights, at most {(1 << 31) - 1} fit into one linear")
+        raise InputError(f"the mask keeps {total} weights, at most {(1 << 31) - 1} fit into one linear")
     return (ends - counts.flatten()).to(torch.int32).view(counts.shape), total
 
 

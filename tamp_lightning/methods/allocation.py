@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.ops.allocation import allocate, to_counts
 from tamp_lightning.ops.diversity import diversity_score, modality_cosine
 
@@ -32,7 +33,7 @@ class Allocation(Protocol):
             scores: score of each linear; None is allowed if the basis is nothing.
 
         Raises:
-            ValueError: a score is missing or impossible, or the budget cannot be met.
+            InputError: a score is missing or impossible, or the budget cannot be met.
         """
 
 
@@ -98,18 +99,18 @@ class Das:
             Mean of 1 - cosine over the pairs, 0 to 2.
 
         Raises:
-            ValueError: no sample has any pair.
+            InputError: no sample has any pair.
         """
         score = diversity_score(cosines.double().nanmean(0))
         if math.isnan(score):
-            raise ValueError(f"das has nothing to compare in {len(cosines)} samples; samples need at least two tokens.")
+            raise InputError(f"das has nothing to compare in {len(cosines)} samples; samples need at least two tokens.")
         return max(score, 0.0)
 
     def kept(self, sizes: dict[str, int], sparsity: float, scores: dict[str, float] | None = None) -> dict[str, int]:
         """Kept weights of each linear, by score above what the cap guarantees (`ops.allocation.allocate`).
 
         Raises:
-            ValueError: scores are missing or impossible, or floor is above sparsity.
+            InputError: scores are missing or impossible, or floor is above sparsity.
         """
         return allocate(
             measured("das", scores),
@@ -142,16 +143,16 @@ class Ecoflap:
 
     def __post_init__(self) -> None:
         if self.samples < 1:
-            raise ValueError(f"ecoflap.samples is {self.samples}; it has to be at least 1, such as 32.")
+            raise InputError(f"ecoflap.samples is {self.samples}; it has to be at least 1, such as 32.")
         if not 0 < self.eps < math.inf:
-            raise ValueError(f"ecoflap.eps is {self.eps}; it has to be above 0, such as 1e-3.")
+            raise InputError(f"ecoflap.eps is {self.eps}; it has to be above 0, such as 1e-3.")
         check_bounds("ecoflap", self.cap_margin, self.floor)
 
     def kept(self, sizes: dict[str, int], sparsity: float, scores: dict[str, float] | None = None) -> dict[str, int]:
         """Kept weights of each linear, by sensitivity above what the cap guarantees (`ops.allocation.allocate`).
 
         Raises:
-            ValueError: scores are missing or impossible, or floor is above sparsity.
+            InputError: scores are missing or impossible, or floor is above sparsity.
         """
         return allocate(
             measured("ecoflap", scores),
@@ -167,16 +168,16 @@ def measured(section: str, scores: dict[str, float] | None) -> dict[str, float]:
     """The scores, if there are any.
 
     Raises:
-        ValueError: there are none.
+        InputError: there are none.
     """
     if scores is None:
-        raise ValueError(f"the allocation {section} got no scores; measure first or use allocation: constant.")
+        raise InputError(f"the allocation {section} got no scores; measure first or use allocation: constant.")
     return scores
 
 
 def check_bounds(section: str, margin: float, floor: float = 0.0) -> None:
-    """Raise ValueError unless margin >= 0 and 0 <= floor < 1."""
+    """Raise InputError unless margin >= 0 and 0 <= floor < 1."""
     if not margin >= 0:
-        raise ValueError(f"{section}.cap_margin is {margin}; it has to be at least 0, such as 0.1.")
+        raise InputError(f"{section}.cap_margin is {margin}; it has to be at least 0, such as 0.1.")
     if not 0 <= floor < 1:
-        raise ValueError(f"{section}.floor is {floor}; it has to be at least 0 and below 1.")
+        raise InputError(f"{section}.floor is {floor}; it has to be at least 0 and below 1.")

@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.allocation import WALKS, Allocation, Constant, Das, Ecoflap, Uniform
 from tamp_lightning.methods.options import Correction, Polish
 from tamp_lightning.methods.patterns import Pattern, parse_pattern
@@ -70,30 +71,30 @@ class Method:
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
-            raise ValueError(f"sparsity is {self.sparsity}; it has to be at least 0 and below 1.")
+            raise InputError(f"sparsity is {self.sparsity}; it has to be at least 0 and below 1.")
         if self.mode not in ("sequential", "one_shot"):
-            raise ValueError(f"mode is {self.mode!r}; it has to be sequential or one_shot.")
+            raise InputError(f"mode is {self.mode!r}; it has to be sequential or one_shot.")
         # resolving the names refuses unknown ones
         _ = self.token_rule, self.allocation_rule, self.solver_rule, self.pattern_rule
         floor = getattr(self.allocation_rule, "floor", 0.0)
         if floor > self.sparsity:
-            raise ValueError(f"{self.allocation}.floor is {floor}; it has to be at most sparsity, {self.sparsity}.")
+            raise InputError(f"{self.allocation}.floor is {floor}; it has to be at most sparsity, {self.sparsity}.")
         self._refuse_senseless()
 
     def _refuse_senseless(self) -> None:
         if self.pattern_rule.fixes_ratio and self.allocation != "uniform":
-            raise ValueError(
+            raise InputError(
                 f"allocation is {self.allocation}; pattern '{self.pattern}' fixes every linear's sparsity: "
                 "set allocation: uniform."
             )
         self.pattern_rule.check(self.sparsity, {})
         if self.statistics == "nothing" and self.tokens != "all":
-            raise ValueError(
+            raise InputError(
                 f"tokens is {self.tokens}; solver: {self.solver} reads no activations, so no token counts: "
                 "set tokens: all."
             )
         if self.correction.on and "mix" in self.token_rule.stages:
-            raise ValueError(
+            raise InputError(
                 f"tokens is {self.tokens}; correction needs one set of token weights, not one per modality: "
                 "set correction.tau: 0 or other tokens."
             )
@@ -103,24 +104,24 @@ class Method:
 
     def _refuse_one_shot(self) -> None:
         if len(self.token_rule.stages) > 1:
-            raise ValueError(
+            raise InputError(
                 f"tokens is {self.tokens}; mode: one_shot passes every block once, and it needs two passes: "
                 "set mode: sequential."
             )
         if self.correction.on or self.polish.on:
             which = "correction.tau" if self.correction.on else "polish.steps"
-            raise ValueError(f"{which} is above 0; it needs pruned blocks before: set mode: sequential or {which}: 0.")
+            raise InputError(f"{which} is above 0; it needs pruned blocks before: set mode: sequential or {which}: 0.")
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         """Refuse a model that the method does not fit, by the shapes of its linears; no weight is needed.
 
         Raises:
-            ValueError: the pattern does not fit a width, or one_shot would have to hold the Hessians of all linears.
+            InputError: the pattern does not fit a width, or one_shot would have to hold the Hessians of all linears.
         """
         self.pattern_rule.check(self.sparsity, shapes)
         if self.mode == "one_shot" and self.statistics == "hessian":
             memory = sum(4 * width**2 for _, width in shapes.values()) / 2**30
-            raise ValueError(
+            raise InputError(
                 f"solver is {self.solver}; with mode: one_shot the Hessians of all {len(shapes)} linears would take up "
                 f"to {memory:.1f} GiB at once: set mode: sequential, or solver: wanda or ria."
             )
@@ -147,7 +148,7 @@ class Method:
             Weight like `weight`, zero outside the mask, and the bool mask [o, c], True = keep.
 
         Raises:
-            ValueError: statistics are missing, not finite, or do not determine the weights.
+            InputError: statistics are missing, not finite, or do not determine the weights.
         """
         if self.correction.on and statistics.cross is not None and statistics.hessian is not None:
             moments = statistics.cross, statistics.hessian
@@ -224,4 +225,4 @@ def _resolve(choice: str, name: str, members: Mapping[str, Member]) -> Member:
         return members[name]
     near = get_close_matches(str(name), members, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    raise ValueError(f"{choice} is {name!r}; it has to be one of {', '.join(members)}.{hint}")
+    raise InputError(f"{choice} is {name!r}; it has to be one of {', '.join(members)}.{hint}")

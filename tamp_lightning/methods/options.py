@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tamp_lightning.errors import InputError
+
 
 @dataclass(frozen=True)
 class Correction:
@@ -16,9 +18,9 @@ class Correction:
 
     def __post_init__(self) -> None:
         if not 0 <= self.tau <= 1:
-            raise ValueError(f"correction.tau is {self.tau}; it has to be from 0 (off) to 1.")
+            raise InputError(f"correction.tau is {self.tau}; it has to be from 0 (off) to 1.")
         if not 0 < self.damp < float("inf"):
-            raise ValueError(f"correction.damp is {self.damp}; it has to be above 0, such as 0.01.")
+            raise InputError(f"correction.damp is {self.damp}; it has to be above 0, such as 0.01.")
 
     @property
     def on(self) -> bool:
@@ -37,9 +39,9 @@ class Polish:
 
     def __post_init__(self) -> None:
         if self.steps < 0:
-            raise ValueError(f"polish.steps is {self.steps}; it has to be at least 0 (off).")
+            raise InputError(f"polish.steps is {self.steps}; it has to be at least 0 (off).")
         if not 0 < self.lr < float("inf"):
-            raise ValueError(f"polish.lr is {self.lr}; it has to be above 0, such as 1e-4.")
+            raise InputError(f"polish.lr is {self.lr}; it has to be above 0, such as 1e-4.")
 
     @property
     def on(self) -> bool:

@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol, TypedDict
 
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.ops.masks import matrix_mask, nm_mask, row_mask
 
 N_OF_M = re.compile(r"(\d+):(\d+)")
@@ -36,7 +37,7 @@ class Pattern(Protocol):
         """The same for a solver that chooses while it moves weights."""
 
     def check(self, sparsity: float, shapes: Mapping[str, tuple[int, int]]) -> None:
-        """Raise ValueError where linears of these shapes cannot have this sparsity; no weight is needed."""
+        """Raise InputError where linears of these shapes cannot have this sparsity; no weight is needed."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class NofM:
 
     def __post_init__(self) -> None:
         if not 0 < self.n < self.m:
-            raise ValueError(f"pattern is '{self}'; n:m keeps n of every m weights, 0 < n < m, such as '2:4'.")
+            raise InputError(f"pattern is '{self}'; n:m keeps n of every m weights, 0 < n < m, such as '2:4'.")
 
     def __str__(self) -> str:
         return f"{self.n}:{self.m}"
@@ -97,7 +98,7 @@ class NofM:
         """Bool mask [o, c], True = keep; see `ops.masks.nm_mask`.
 
         Raises:
-            ValueError: `kept` is not what the pattern keeps.
+            InputError: `kept` is not what the pattern keeps.
         """
         self._check_kept(kept, scores.numel())
         return nm_mask(scores, self.n, self.m)
@@ -110,30 +111,30 @@ class NofM:
         """Compare the share kept with the sparsity and the group length with every linear's width.
 
         Raises:
-            ValueError: n / m is not 1 - sparsity, or m does not divide a width.
+            InputError: n / m is not 1 - sparsity, or m does not divide a width.
         """
         # a difference in the last digits only is how 1 - 1/3 is written
         if not math.isclose(self.n / self.m, 1 - sparsity, rel_tol=1e-12):
             wanted = 1 - self.n / self.m
-            raise ValueError(f"sparsity is {sparsity}; pattern '{self}' removes {wanted:g} of the weights: set that.")
+            raise InputError(f"sparsity is {sparsity}; pattern '{self}' removes {wanted:g} of the weights: set that.")
         for name, (_, width) in shapes.items():
             if width % self.m:
-                raise ValueError(f"pattern '{self}' does not fit {name}: {self.m} does not divide its width, {width}.")
+                raise InputError(f"pattern '{self}' does not fit {name}: {self.m} does not divide its width, {width}.")
 
     def _check_kept(self, kept: int, size: int) -> None:
         if kept * self.m != size * self.n:
-            raise ValueError(f"pattern '{self}' keeps {size * self.n // self.m} of {size} weights, not {kept}.")
+            raise InputError(f"pattern '{self}' keeps {size * self.n // self.m} of {size} weights, not {kept}.")
 
 
 def parse_pattern(name: str) -> Pattern:
     """The pattern of a name: row, matrix, or n:m for any numbers.
 
     Raises:
-        ValueError: it is none of these, or n:m keeps nothing or everything.
+        InputError: it is none of these, or n:m keeps nothing or everything.
     """
     members: dict[str, Pattern] = {"row": Row(), "matrix": Matrix()}
     if name in members:
         return members[name]
     if found := N_OF_M.fullmatch(str(name)):
         return NofM(int(found[1]), int(found[2]))
-    raise ValueError(f"pattern is {name!r}; it has to be one of {', '.join(members)}, or n:m in quotes, such as '2:4'.")
+    raise InputError(f"pattern is {name!r}; it has to be one of {', '.join(members)}, or n:m in quotes, such as '2:4'.")

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.allocation import Basis, check_bounds, measured
 from tamp_lightning.ops.allocation import to_counts
 from tamp_lightning.ops.layer_scores import alpha_sparsity, dlp_sparsity, outlier_ratio, owl_sparsity, ramp_sparsity
@@ -34,7 +35,7 @@ class Owl:
 
     def __post_init__(self) -> None:
         if not self.m > 0:
-            raise ValueError(f"owl.m is {self.m}; it has to be above 0, such as 5.")
+            raise InputError(f"owl.m is {self.m}; it has to be above 0, such as 5.")
         _check_width("owl", "lam", self.lam)
         check_bounds("owl", self.cap_margin, self.floor)
 
@@ -46,7 +47,7 @@ class Owl:
         """Kept weights of each linear; see `ops.layer_scores.owl_sparsity`.
 
         Raises:
-            ValueError: scores are missing or not finite, or floor is above sparsity.
+            InputError: scores are missing or not finite, or floor is above sparsity.
         """
         found = measured("owl", scores)
         ratios = owl_sparsity(list(found.values()), sparsity, self.lam)
@@ -79,7 +80,7 @@ class Dlp:
         """Kept weights of each linear; see `ops.layer_scores.dlp_sparsity`.
 
         Raises:
-            ValueError: scores are missing or not finite, or floor is above sparsity.
+            InputError: scores are missing or not finite, or floor is above sparsity.
         """
         found = measured("dlp", scores)
         return _counts(self, found, dlp_sparsity(list(found.values()), sparsity, self.alpha), sizes, sparsity)
@@ -102,7 +103,7 @@ class Alpha:
 
     def __post_init__(self) -> None:
         if not 0 <= self.epsilon <= 1:
-            raise ValueError(f"alpha.epsilon is {self.epsilon}; it has to be from 0 to 1, such as 0.3.")
+            raise InputError(f"alpha.epsilon is {self.epsilon}; it has to be from 0 to 1, such as 0.3.")
         check_bounds("alpha", self.cap_margin, self.floor)
 
     def block_score(self, weights: Sequence[Tensor]) -> float:
@@ -113,7 +114,7 @@ class Alpha:
         """Kept weights of each linear; see `ops.layer_scores.alpha_sparsity`.
 
         Raises:
-            ValueError: scores are missing or not finite, or floor is above sparsity.
+            InputError: scores are missing or not finite, or floor is above sparsity.
         """
         found = measured("alpha", scores)
         ratios = alpha_sparsity(list(found.values()), [sizes[name] for name in found], sparsity, self.epsilon)
@@ -141,7 +142,7 @@ class DepthRamp:
         """Kept weights of each linear; scores are block numbers (`ops.layer_scores.ramp_sparsity`).
 
         Raises:
-            ValueError: scores are missing, or floor is above sparsity.
+            InputError: scores are missing, or floor is above sparsity.
         """
         found = measured("depth_ramp", scores)
         ramp = ramp_sparsity(1 + int(max(found.values())), sparsity, self.width)
@@ -162,4 +163,4 @@ def _counts(
 
 def _check_width(section: str, name: str, width: float) -> None:
     if not 0 <= width < float("inf"):
-        raise ValueError(f"{section}.{name} is {width}; it has to be a finite number, at least 0, such as 0.1.")
+        raise InputError(f"{section}.{name} is {width}; it has to be a finite number, at least 0, such as 0.1.")

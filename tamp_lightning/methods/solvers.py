@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.patterns import Pattern
 from tamp_lightning.methods.statistics import Statistics
 from tamp_lightning.ops import scores
@@ -37,7 +38,7 @@ class Solver(Protocol):
             Weight like `weight`, zero outside the mask, and the bool mask [o, c], True = keep.
 
         Raises:
-            ValueError: statistics are missing, not finite, or do not determine the weights.
+            InputError: statistics are missing, not finite, or do not determine the weights.
         """
 
 
@@ -103,7 +104,7 @@ class SparseGpt:
 
     def __post_init__(self) -> None:
         if self.block < 1:
-            raise ValueError(f"sparsegpt.block is {self.block}; it has to be at least 1, such as 128.")
+            raise InputError(f"sparsegpt.block is {self.block}; it has to be at least 1, such as 128.")
         _at_least_zero("sparsegpt", self, "damp")
         _check_share("sparsegpt", self.share)
 
@@ -136,7 +137,7 @@ class Admm:
         for name in ("iterations", "mask_iterations", "damp"):
             _at_least_zero("admm", self, name)
         if not self.rho > 0:
-            raise ValueError(f"admm.rho is {self.rho}; it has to be above 0, such as 1.0.")
+            raise InputError(f"admm.rho is {self.rho}; it has to be above 0, such as 1.0.")
         _check_share("admm", self.share)
 
     def solve(self, weight: Tensor, statistics: Statistics, kept: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
@@ -161,9 +162,9 @@ def _best(weight: Tensor, importance: Tensor, kept: int, pattern: Pattern) -> tu
 def _at_least_zero(section: str, rule: object, name: str) -> None:
     value = getattr(rule, name)
     if not 0 <= value < float("inf"):
-        raise ValueError(f"{section}.{name} is {value}; it has to be a finite number, at least 0.")
+        raise InputError(f"{section}.{name} is {value}; it has to be a finite number, at least 0.")
 
 
 def _check_share(section: str, share: float) -> None:
     if not 0 <= share <= 1:
-        raise ValueError(f"{section}.share is {share}; it has to be from 0 to 1, such as 0.2.")
+        raise InputError(f"{section}.share is {share}; it has to be from 0 to 1, such as 0.2.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.ops.hessian import blend
 from tamp_lightning.ops.mix import mix_statistics
 
@@ -33,10 +34,10 @@ class Statistics:
         """Sum of w x^2, [c].
 
         Raises:
-            ValueError: it was not collected.
+            InputError: it was not collected.
         """
         if self.sq_norm is None:
-            raise ValueError("the solver got no statistics of its inputs; collect them.")
+            raise InputError("the solver got no statistics of its inputs; collect them.")
         return self.sq_norm
 
     def blended(self, share: float) -> Tensor:
@@ -48,10 +49,10 @@ class Statistics:
             share: of the all-token Hessian, 0 to 1.
 
         Raises:
-            ValueError: no Hessian was collected.
+            InputError: no Hessian was collected.
         """
         if self.hessian is None:
-            raise ValueError("the solver got no Hessian; collect it.")
+            raise InputError("the solver got no Hessian; collect it.")
         if self.everything is None or share == 0 or self.mass == self.count:
             return self.hessian
         return blend(self.hessian, self.everything, share, (self.mass, self.count))
@@ -68,7 +69,7 @@ def mixed(parts: Mapping[int, Statistics], lambdas: Mapping[int, float]) -> Stat
         sum over modalities of lambda_m S_m / n_m; a modality that stands alone comes back as it is.
 
     Raises:
-        ValueError: nothing is left.
+        InputError: nothing is left.
     """
     counted = {m: part for m, part in parts.items() if part.mass > 0}
     present = list(counted.values())

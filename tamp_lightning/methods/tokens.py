@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.ops.drift import TEXT, select_drifted
 from tamp_lightning.ops.gram import Precision
 from tamp_lightning.ops.tokens import select_representative
@@ -53,7 +54,7 @@ class TokenRule(Protocol):
             [B, n], bool or float32, >= 0 and zero on padding.
 
         Raises:
-            ValueError: something the rule needs is missing.
+            InputError: something the rule needs is missing.
         """
 
 
@@ -113,20 +114,20 @@ class Amia:
     def __post_init__(self) -> None:
         for name in ("neighbors", "forward_decay", "reverse_decay", "threshold"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"amia.{name} is {getattr(self, name)}; it has to be at least 0.")
+                raise InputError(f"amia.{name} is {getattr(self, name)}; it has to be at least 0.")
         if not self.bandwidth > 0:
-            raise ValueError(f"amia.bandwidth is {self.bandwidth}; it has to be above 0, such as 1.0.")
+            raise InputError(f"amia.bandwidth is {self.bandwidth}; it has to be above 0, such as 1.0.")
         if self.max_tokens is not None and self.max_tokens < 1:
-            raise ValueError(f"amia.max_tokens is {self.max_tokens}; it has to be at least 1, such as 512.")
+            raise InputError(f"amia.max_tokens is {self.max_tokens}; it has to be at least 1, such as 512.")
 
     def weights(self, seen: Seen) -> Tensor:
         """True on the picked tokens, bool [B, n]; see `ops.tokens.select_representative`.
 
         Raises:
-            ValueError: outputs or attention are missing, or the shapes do not agree.
+            InputError: outputs or attention are missing, or the shapes do not agree.
         """
         if seen.outputs is None:
-            raise ValueError("the token rule amia got no outputs; collect them or use tokens: all.")
+            raise InputError("the token rule amia got no outputs; collect them or use tokens: all.")
         return self._select(seen, [seen.outputs])[0]
 
     def by_linear(self, seen: Seen, groups: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -144,7 +145,7 @@ class Amia:
             Bool [B, n] by linear.
 
         Raises:
-            ValueError: attention is missing, or the shapes do not agree.
+            InputError: attention is missing, or the shapes do not agree.
         """
         if self.per == "linear":
             choices = [([name], outputs) for group in groups for name, outputs in group.items()]
@@ -157,7 +158,7 @@ class Amia:
 
     def _select(self, seen: Seen, outputs: Sequence[Tensor]) -> Tensor:
         if seen.attention is None:
-            raise ValueError("the token rule amia got no attention; collect it or use tokens: all.")
+            raise InputError("the token rule amia got no attention; collect it or use tokens: all.")
         return select_representative(
             outputs,
             seen.attention,
@@ -187,16 +188,16 @@ class Atv:
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha < math.inf:
-            raise ValueError(f"atv.alpha is {self.alpha}; it has to be a finite number, at least 0, such as 1.0.")
+            raise InputError(f"atv.alpha is {self.alpha}; it has to be a finite number, at least 0, such as 1.0.")
 
     def weights(self, seen: Seen) -> Tensor:
         """True on text and on the most drifted others, bool [B, n]; see `ops.drift.select_drifted`.
 
         Raises:
-            ValueError: the drift was not measured.
+            InputError: the drift was not measured.
         """
         if seen.drift is None or seen.mean_drift is None:
-            raise ValueError("the token rule atv got no drift; measure it or use tokens: text_only.")
+            raise InputError("the token rule atv got no drift; measure it or use tokens: text_only.")
         return select_drifted(seen.drift, seen.modality, seen.valid, seen.mean_drift, self.alpha)
 
 
@@ -215,9 +216,9 @@ class ModalityMix:
 
     def __post_init__(self) -> None:
         if not self.lambdas or not all(0 <= value < math.inf for value in self.lambdas):
-            raise ValueError(f"modality_mix.lambdas is {self.lambdas}; each has to be a finite number, at least 0.")
+            raise InputError(f"modality_mix.lambdas is {self.lambdas}; each has to be a finite number, at least 0.")
         if not 0 < self.held_out <= 0.5:
-            raise ValueError(f"modality_mix.held_out is {self.held_out}; it has to be above 0 and at most 0.5.")
+            raise InputError(f"modality_mix.held_out is {self.held_out}; it has to be above 0 and at most 0.5.")
 
     def judges(self, sample: int) -> bool:
         """Whether a sample is held out, by its number alone: neither order nor batches matter."""

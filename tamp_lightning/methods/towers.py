@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.options import Correction, Polish
 
@@ -21,10 +22,10 @@ class Towers:
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
-            raise ValueError(f"towers.sparsity is {self.sparsity}; it has to be at least 0 (dense) and below 1.")
+            raise InputError(f"towers.sparsity is {self.sparsity}; it has to be at least 0 (dense) and below 1.")
         if not self.on and (self.include or self.exclude):
             name = "include" if self.include else "exclude"
-            raise ValueError(f"towers.{name} is given, but towers.sparsity is 0, so that all stay dense: set it.")
+            raise InputError(f"towers.{name} is given, but towers.sparsity is 0, so that all stay dense: set it.")
 
     @property
     def on(self) -> bool:
@@ -35,10 +36,10 @@ class Towers:
         """How the towers are pruned: the decoder's solver and pattern, all tokens, the same sparsity everywhere.
 
         Raises:
-            ValueError: the pattern does not allow this sparsity.
+            InputError: the pattern does not allow this sparsity.
         """
         plain = replace(decoder, correction=Correction(), polish=Polish())
         try:
             return replace(plain, sparsity=self.sparsity, tokens="all", allocation="uniform")
-        except ValueError as error:
-            raise ValueError(f"towers.{error}") from None
+        except InputError as error:
+            raise InputError(f"towers.{error}") from None

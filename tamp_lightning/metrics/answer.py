@@ -21,9 +21,10 @@ class AnswerScore(SampleTable):
         scorer: ``(reply, target or targets) -> score in [0, 1]``, see `tamp_lightning.metrics.scorer`.
         groups: one label per row, or several such lists by name; a row labelled ``None`` is in no group.
         average: ``"micro"`` is the mean over rows, ``"macro"`` the plain mean over the groups seen.
-        empty: what an empty reply is: ``"wrong"``, or ``"skip"``, which takes it out of every mean as
-            lmms-eval does for MVBench (then a model that says nothing loses nothing: report it beside
-            ``coverage``).
+        empty: what a reply of nothing but white space is: ``"wrong"`` whatever the scorer would say (VQA's
+            normaliser makes nothing of "the" and ".", which then equal an empty reply), or ``"skip"``, which takes
+            it out of every mean as lmms-eval does for MVBench (then a model that says nothing loses nothing: report
+            it beside ``coverage``).
         kwargs: options of ``torchmetrics.Metric``.
 
     Raises:
@@ -65,12 +66,12 @@ class AnswerScore(SampleTable):
             ValueError: if lengths differ or an index is outside the dataset.
         """
         check_lengths(index=index, preds=preds, targets=targets)
-        skipped = [self.empty == "skip" and reply == "" for reply in preds]
+        blank = [not reply.strip() for reply in preds]
         scores = [
-            0.0 if skip else self.scorer(reply, target)
-            for reply, target, skip in zip(preds, targets, skipped, strict=True)
+            0.0 if nothing else self.scorer(reply, target)
+            for reply, target, nothing in zip(preds, targets, blank, strict=True)
         ]
-        self.record(index, scores, [SKIPPED * skip for skip in skipped])
+        self.record(index, scores, [SKIPPED * (nothing and self.empty == "skip") for nothing in blank])
 
     def compute(self) -> dict[str, Tensor]:
         """Return ``score``, ``score/<group>`` and ``coverage`` as scalar tensors."""

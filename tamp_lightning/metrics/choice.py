@@ -9,10 +9,14 @@ from tamp_lightning.metrics.groups import Groups, group_means, prefixed, rows_by
 from tamp_lightning.metrics.letters import Extractor
 from tamp_lightning.metrics.table import SKIPPED, UNPARSED, SampleTable, check_lengths
 
+# stands for an option that is not there, whose text no reply can hold
+_NO_OPTION = "\uffff"
+
 
 class ChoiceAccuracy(SampleTable):
     """Share of replies that name the right option.
 
+    An option of empty text is a letter without an option (a question whose options begin at B): it cannot be named.
     A reply from which no option of the question can be extracted is *unparsed*: wrong, never a random guess
     as in lmms-eval, and counted. ``compute`` returns ``accuracy``, ``accuracy/<group>``, ``unparsed`` (a
     share of the rows seen) and ``coverage``.
@@ -64,8 +68,8 @@ class ChoiceAccuracy(SampleTable):
         check_lengths(index=index, preds=preds, targets=targets, options=options)
         scores, marks = [], []
         for reply, target, texts in zip(preds, targets.tolist(), options, strict=True):
-            choice = self.extract(reply, texts)
-            parsed = 0 <= choice < len(texts)
+            choice = self.extract(reply, [text or _NO_OPTION for text in texts])
+            parsed = 0 <= choice < len(texts) and texts[choice] != ""
             scores.append(float((choice if parsed else self.fallback) == target))
             marks.append(0 if parsed else self.unparsed_mark)
         self.record(index, scores, marks)

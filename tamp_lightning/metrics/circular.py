@@ -15,20 +15,21 @@ class CircularAccuracy(ChoiceAccuracy):
     """MMBench's CircularEval beside the accuracy of the unrotated questions.
 
     Rows with the same circle id are one question with its options rotated (MMBench: ``index % 10**6``); the
-    first of them in dataset order is the unrotated one. ``compute`` returns ``circular`` (a question counts
-    only if all its rows are right), ``vanilla`` (first rows only), ``circular/<category>``, ``complete``
-    (share of questions with all rows seen; the others are left out of ``circular``), and ``accuracy``,
+    unrotated one is the one that `base` names, else the first in dataset order. ``compute`` returns ``circular``
+    (a question counts only if all its rows are right), ``vanilla`` (unrotated rows only), ``circular/<category>``,
+    ``complete`` (share of questions with all rows seen; the others are left out of ``circular``), and ``accuracy``,
     ``unparsed``, ``coverage`` over rows.
 
     Args:
         circle_ids: one id per row.
         extract: ``(reply, options) -> option number or -1``.
-        categories: one label per row; a question has the label of its first row.
+        categories: one label per row; a question has the label of its unrotated row.
+        base: per row, whether it is the unrotated one.
         fallback: as in `ChoiceAccuracy`.
         kwargs: options of ``torchmetrics.Metric``.
 
     Raises:
-        ValueError: if there is not one category per row.
+        ValueError: if there is not one category, or one entry of `base`, per row.
 
     Source: lmms-eval mmbench/mmbench_evals.py.
     """
@@ -39,13 +40,12 @@ class CircularAccuracy(ChoiceAccuracy):
         extract: Extractor,
         categories: Sequence[str | None] | None = None,
         fallback: int = -1,
+        base: Sequence[bool] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(len(circle_ids), extract, fallback=fallback, **kwargs)
         rows_by_group(categories, self.num_samples)
-        first: dict[Hashable, int] = {}
-        for row, circle in enumerate(circle_ids):
-            first.setdefault(circle, row)
+        first = _base_rows(circle_ids, base or [False] * self.num_samples)
         number = {circle: position for position, circle in enumerate(first)}
         self.circle = torch.tensor([number[circle] for circle in circle_ids])
         self.base_rows = torch.tensor(list(first.values()))
@@ -56,7 +56,7 @@ class CircularAccuracy(ChoiceAccuracy):
         """1.0 for questions with all rotations right, 0.0 for others, NaN where a rotation was not seen.
 
         Returns:
-            float64[questions] on the CPU, in the order of the first rows; merged over processes as in
+            float64[questions] on the CPU, in the order in which they first appear; merged over processes as in
             `values`.
         """
         return self._circles(self.values())
@@ -80,3 +80,11 @@ class CircularAccuracy(ChoiceAccuracy):
                 **self._accuracies(),
             }
         )
+
+
+def _base_rows(circle_ids: Sequence[Hashable], base: Sequence[bool]) -> dict[Hashable, int]:
+    """Circle -> its row that `base` names, else its first."""
+    found: dict[Hashable, int] = {}
+    for row, circle in enumerate(circle_ids):
+        found.setdefault(circle, row)
+    return found | {circle: row for row, (circle, own) in enumerate(zip(circle_ids, base, strict=True)) if own}

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.metrics.student import critical_value, two_sided_p
 
 Scores = Sequence[float] | Tensor
@@ -37,7 +38,7 @@ def corrected_retention(dense: Mapping[str, float], pruned: Mapping[str, float],
         raise ValueError(f"Expected scores of the same benchmarks, but got {got}.")
     low = {name: (dense[name], floor[name]) for name in dense if not dense[name] > floor[name]}
     if low:
-        raise ValueError(f"Expected dense scores above their floor, but got (score, floor) {low}.")
+        raise InputError(f"Expected dense scores above their floor, but got (score, floor) {low}.")
     ratios = [(pruned[name] - floor[name]) / (dense[name] - floor[name]) for name in dense]
     return 100 * sum(ratios) / len(ratios)
 
@@ -88,7 +89,7 @@ def paired_difference(a: Scores, b: Scores, clusters: Sequence[Hashable] | None 
     stderr = standard_error(difference, labels)
     df = (len(difference) if labels is None else len(set(labels))) - 1
     if df < 1:
-        raise ValueError("Expected at least two clusters, but got one.")
+        raise InputError("Expected at least two clusters, but got one.")
     mean = difference.mean().item()
     t = mean / stderr if stderr > 0 else (float("inf") * mean if mean else 0.0)
     reach = critical_value(df) * stderr
@@ -109,7 +110,7 @@ def standard_error(values: Scores, clusters: Sequence[Hashable] | None = None) -
     scores = torch.as_tensor(values, dtype=torch.float64)
     n = len(scores)
     if n < 2:
-        raise ValueError(f"Expected at least two samples, but got {n}.")
+        raise InputError(f"Expected at least two samples, but got {n}.")
     deviation = scores - scores.mean()
     squares = deviation.square().sum()
     variance = squares / (n - 1) / n
@@ -130,5 +131,5 @@ def _both_seen(a: Scores, b: Scores) -> tuple[Tensor, Tensor, Tensor]:
         raise ValueError(f"Expected two equally long lists, but got {shapes}.")
     kept = ~(first.isnan() | second.isnan())
     if not kept.any():
-        raise ValueError("Expected samples seen by both, but there are none.")
+        raise InputError("Expected samples seen by both, but there are none.")
     return first[kept], second[kept], kept

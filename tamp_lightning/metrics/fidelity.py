@@ -1,11 +1,13 @@
 """How far a pruned model has moved from the dense one, on the tokens of the answers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.metrics.table import ratio, to_scalars
 
 IGNORE = -100
@@ -73,25 +75,53 @@ class DenseFidelity(Metric):
             self._add(_log_probs(dense_rows), _log_probs(pruned_rows), label_rows)
 
     def _add(self, dense: Tensor, pruned: Tensor, labels: Tensor) -> None:
-        column = labels.long().unsqueeze(1)
-        self.nll_dense = self.nll_dense + _units(-dense.gather(1, column))
-        self.nll_pruned = self.nll_pruned + _units(-pruned.gather(1, column))
-        self.kl = self.kl + _units(kl_divergence(dense, pruned))
-        self.agreed = self.agreed + (dense.argmax(1) == pruned.argmax(1)).sum()
+        nll_dense, nll_pruned, kl, agreed = _rows(dense, pruned, labels).sum(0)
+        self.nll_dense = self.nll_dense + nll_dense
+        self.nll_pruned = self.nll_pruned + nll_pruned
+        self.kl = self.kl + kl
+        self.agreed = self.agreed + agreed
         self.tokens = self.tokens + len(labels)
 
     def compute(self) -> dict[str, Tensor]:
         """Return ``nll_dense``, ``nll_pruned``, ``kl`` and ``top1_agreement`` as scalar tensors."""
-        tokens, nan = self.tokens.item(), float("nan")
-        return to_scalars(
-            {
-                "nll_dense": ratio(self.nll_dense.item() / _UNIT, tokens, nan),
-                "nll_pruned": ratio(self.nll_pruned.item() / _UNIT, tokens, nan),
-                "kl": ratio(self.kl.item() / _UNIT, tokens, nan),
-                "top1_agreement": ratio(self.agreed.item(), tokens, nan),
-            },
-            self.tokens.device,
-        )
+        sums = (self.tokens, self.nll_dense, self.nll_pruned, self.kl, self.agreed)
+        return to_scalars(means([int(value.item()) for value in sums]), self.tokens.device)
+
+
+def means(sums: Sequence[int]) -> dict[str, float]:
+    """The figures of `DenseFidelity` from the number of tokens and the sums of `token_sums` over them."""
+    tokens, nll_dense, nll_pruned, kl, agreed = sums
+    nan = float("nan")
+    return {
+        "nll_dense": ratio(nll_dense / _UNIT, tokens, nan),
+        "nll_pruned": ratio(nll_pruned / _UNIT, tokens, nan),
+        "kl": ratio(kl / _UNIT, tokens, nan),
+        "top1_agreement": ratio(agreed, tokens, nan),
+    }
+
+
+def token_sums(dense: Tensor, pruned: Tensor, labels: Tensor) -> Tensor:
+    """Per token what `DenseFidelity` adds up: both negative log-likelihoods and KL in 1e-8 nats, and agreement.
+
+    Args:
+        dense: [tokens,vocab], logits or log-probabilities of the dense model.
+        pruned: the same of the pruned model.
+        labels: [tokens].
+
+    Returns:
+        int64 [tokens,4].
+
+    Raises:
+        ValueError: a log-likelihood or divergence is not finite.
+    """
+    parts = zip(dense.split(_ROWS), pruned.split(_ROWS), labels.split(_ROWS), strict=True)
+    return torch.cat([_rows(_log_probs(d), _log_probs(p), own) for d, p, own in parts])
+
+
+def _rows(dense: Tensor, pruned: Tensor, labels: Tensor) -> Tensor:
+    column = labels.long().unsqueeze(1)
+    nats = [-dense.gather(1, column)[:, 0], -pruned.gather(1, column)[:, 0], kl_divergence(dense, pruned)]
+    return torch.stack([*map(_units, nats), (dense.argmax(1) == pruned.argmax(1)).long()], dim=1)
 
 
 def kl_divergence(dense: Tensor, pruned: Tensor) -> Tensor:
@@ -108,5 +138,5 @@ def _log_probs(logits: Tensor) -> Tensor:
 
 def _units(values: Tensor) -> Tensor:
     if not bool(values.isfinite().all()):
-        raise ValueError("Expected finite log-likelihoods and divergences: a model's logits are not finite.")
-    return (values * _UNIT).round().long().sum()
+        raise InputError("Expected finite log-likelihoods and divergences: a model's logits are not finite.")
+    return (values * _UNIT).round().long()

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tamp_lightning.metrics.compare import Scores, standard_error
-from tamp_lightning.metrics.student import critical_value
+from tamp_lightning.errors import InputError
+from tamp_lightning.metrics.compare import PairedDifference, Scores, standard_error
+from tamp_lightning.metrics.student import critical_value, two_sided_p
 
 
 class Interval(NamedTuple):
@@ -69,6 +70,30 @@ def retention_difference(
     return _around(value - other, influence - other_influence, clusters)
 
 
+def pooled_difference(
+    dense: Scores, pruned: Scores, benchmarks: Sequence[str], clusters: Sequence[Hashable]
+) -> PairedDifference:
+    """Pruned less dense, the mean over benchmarks of the mean over their samples, each benchmark counting alike.
+
+    Deviations of one cluster are summed whatever benchmark they belong to, as in `retention_interval`.
+
+    Raises:
+        ValueError: lengths differ, or fewer than two clusters.
+    """
+    before, after = (torch.as_tensor(scores, dtype=torch.float64) for scores in (dense, pruned))
+    names, own = list(dict.fromkeys(benchmarks)), after - before
+    influence, means = torch.zeros_like(own), []
+    for name in names:
+        rows = torch.tensor([other == name for other in benchmarks])
+        means.append(own[rows].mean().item())
+        influence[rows] = len(own) / (len(names) * int(rows.sum())) * (own[rows] - means[-1])
+    mean, error = sum(means) / len(means), standard_error(influence, clusters)
+    found = _around(mean, influence, clusters)
+    t = mean / error if error > 0 else (float("inf") * mean if mean else 0.0)
+    p = two_sided_p(t, len(set(clusters)) - 1)
+    return PairedDifference(mean, error, found.low, found.high, t, p, len(own))
+
+
 def _linearised(
     dense: Scores, pruned: Scores, benchmarks: Sequence[str], floor: Mapping[str, float] | None
 ) -> tuple[float, Tensor]:
@@ -85,7 +110,7 @@ def _linearised(
         low = 0.0 if floor is None else floor[name]
         d, p = before[rows] - low, after[rows] - low
         if not d.mean() > 0:
-            raise ValueError(f"Expected a dense score of {name} above its floor, but got {d.mean() + low} and {low}.")
+            raise InputError(f"Expected a dense score of {name} above its floor, but got {d.mean() + low} and {low}.")
         ratio = p.mean() / d.mean()
         ratios.append(ratio.item())
         influence[rows] = 100 / len(names) * len(before) / len(d) * (p - ratio * d) / d.mean()
@@ -95,6 +120,6 @@ def _linearised(
 def _around(value: float, deviations: Scores, clusters: Sequence[Hashable]) -> Interval:
     count = len(set(clusters))
     if count < 2:
-        raise ValueError(f"Expected at least two clusters, but got {count}.")
+        raise InputError(f"Expected at least two clusters, but got {count}.")
     reach = critical_value(count - 1) * standard_error(deviations, clusters)
     return Interval(value, value - reach, value + reach)

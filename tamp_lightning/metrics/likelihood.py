@@ -1,22 +1,25 @@
 """Multiple choice by likelihood: no generation, no parsing."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.metrics.table import SCALE, SampleTable, check_lengths
 
 # Margins are clamped to this many nats so that an impossible option (infinite NLL) fits the integer state.
 _MARGIN_LIMIT = 1e6
 _NO_MARGIN = torch.iinfo(torch.int64).min
+Gold = int | str | Sequence[int] | Sequence[str]
 
 
 class LikelihoodChoice(SampleTable):
     """Accuracy of the option with the lowest negative log-likelihood (NLL); on a tie the first option wins.
 
     ``compute`` returns ``accuracy``, ``margin`` and ``coverage``. The margin of a sample is the normalised
-    NLL, in nats, of the best wrong option minus that of the right one: positive when the answer is right.
+    NLL, in nats, of the best wrong option minus that of the best right one: positive when the answer is right.
 
     Args:
         num_samples: rows of the dataset.
@@ -42,40 +45,45 @@ class LikelihoodChoice(SampleTable):
         unseen = torch.full((num_samples,), _NO_MARGIN, dtype=torch.int64)
         self.add_state("margin", unseen, dist_reduce_fx="max")
 
-    def update(self, index: Tensor, nll: Tensor, lengths: Tensor, targets: Tensor) -> None:
+    def update(
+        self,
+        index: Tensor,
+        nll: Tensor,
+        lengths: Tensor,
+        targets: Tensor | Sequence[Gold],
+        options: Sequence[Sequence[str]] | None = None,
+    ) -> None:
         """Score one batch of questions.
 
         Args:
             index: int64[B], dataset positions.
             nll: [B, C], NLL in nats summed over each option's tokens; padded with inf.
             lengths: [B, C], tokens or characters of each option, as `normalize` says; unused with ``"sum"``.
-            targets: int64[B], right option numbers.
+            targets: int64[B], right option numbers; or B entries, each a number, the text of an option, or several
+                of these, any of which is right.
+            options: B lists of option texts, needed where a target is a text.
 
         Raises:
             ValueError: if shapes differ, an index is outside the dataset, a NLL is NaN, a target is not an
                 option of its question, or a question has fewer than two options of finite NLL.
         """
         check_lengths(index=index, nll=nll, lengths=lengths, targets=targets)
-        nll, targets = nll.double().cpu(), targets.long().cpu()
-        self._check(nll, targets)
+        nll = nll.double().cpu()
+        gold = _gold(targets, options, nll.shape[1])
+        self._check(nll)
         costs = nll if self.normalize == "sum" else nll / lengths.double().cpu().clamp(min=1)
-        rows = torch.arange(len(costs))
-        right = costs[rows, targets]
-        wrong = costs.clone()
-        wrong[rows, targets] = torch.inf
-        margin = (wrong.amin(1) - right).clamp(-_MARGIN_LIMIT, _MARGIN_LIMIT)
-        self.record(index, (costs.argmin(1) == targets).double().tolist())
+        right, wrong = (costs.masked_fill(mask, torch.inf).amin(1) for mask in (~gold, gold))
+        margin = (wrong - right).nan_to_num(nan=0.0).clamp(-_MARGIN_LIMIT, _MARGIN_LIMIT)
+        self.record(index, gold.gather(1, costs.argmin(1, keepdim=True))[:, 0].double().tolist())
         where, device = index.long(), self.margin.device
         fixed = (margin * SCALE).round().long()
         self.margin = self.margin.index_copy(0, where.to(device), fixed.to(device))
 
-    def _check(self, nll: Tensor, targets: Tensor) -> None:
+    def _check(self, nll: Tensor) -> None:
         if nll.isnan().any():
             raise ValueError("Expected NLLs that are numbers, but got NaN: the model's logits are not finite.")
-        if len(targets) and not (int(targets.min()) >= 0 and int(targets.max()) < nll.shape[1]):
-            raise ValueError(f"Expected targets in [0, {nll.shape[1]}), but got {targets.tolist()}.")
         if bool((nll.isfinite().sum(1) < 2).any()):
-            raise ValueError("Expected at least two options of finite NLL in every question.")
+            raise InputError("Expected at least two options of finite NLL in every question.")
 
     def margins(self) -> Tensor:
         """Margin of every sample in nats: float64[num_samples] on the CPU, NaN for rows not seen."""
@@ -95,3 +103,22 @@ class LikelihoodChoice(SampleTable):
                 "coverage": self._coverage(),
             }
         )
+
+
+def _gold(targets: Tensor | Sequence[Gold], options: Sequence[Sequence[str]] | None, width: int) -> Tensor:
+    """bool[B, C]: the right options.
+
+    Raises:
+        ValueError: a target is not an option of its question.
+    """
+    given: Sequence[Any] = targets.tolist() if isinstance(targets, Tensor) else targets
+    gold = torch.zeros(len(given), width, dtype=torch.bool)
+    for row, target in enumerate(given):
+        several = [target] if isinstance(target, int | str) else list(target)
+        texts = list(options[row]) if options is not None else []
+        numbers = [texts.index(one) if one in texts else -1 if isinstance(one, str) else one for one in several]
+        if not numbers or not all(0 <= number < width for number in numbers):
+            known = f"the options {texts}" if any(isinstance(one, str) for one in several) else f"[0, {width})"
+            raise ValueError(f"Expected targets in {known}, but got {target!r}.")
+        gold[row, numbers] = True
+    return gold

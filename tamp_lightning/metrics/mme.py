@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.metrics.groups import group_means, prefixed, rows_by_group
 from tamp_lightning.metrics.table import UNPARSED, SampleTable, check_lengths
 from tamp_lightning.metrics.yes_no import yes_no_labels
@@ -64,13 +65,13 @@ class MMEScore(SampleTable):
         check_lengths(pair_ids=pair_ids, categories=categories)
         unknown = sorted(set(categories) - {*PERCEPTION, *COGNITION})
         if unknown:
-            raise ValueError(f"Expected categories of MME {PERCEPTION + COGNITION}, but got {unknown}.")
+            raise InputError(f"Expected categories of MME {PERCEPTION + COGNITION}, but got {unknown}.")
         pairs: dict[tuple[str, Hashable], list[int]] = {}
         for row, key in enumerate(zip(categories, pair_ids, strict=True)):
             pairs.setdefault(key, []).append(row)
         broken = [key for key, rows in pairs.items() if len(rows) != 2]
         if broken:
-            raise ValueError(f"Expected two rows for every pair, but {len(broken)} differ, first {broken[0]}.")
+            raise InputError(f"Expected two rows for every pair, but {len(broken)} differ, first {broken[0]}.")
         self.pairs = torch.tensor(list(pairs.values()))
         self.pairs_of = rows_by_group([category for category, _ in pairs], len(pairs))
 

@@ -11,6 +11,7 @@ from torchmetrics import Metric
 SCALE = 1_000_000
 UNPARSED = 1
 SKIPPED = 2
+CUT = 32  # the bits between belong to `YesNo`
 
 # A code is ``round(score * SCALE) + mark * MARK``: a plain score (mark 0) is stored as it is.
 MARK = 2 * SCALE
@@ -80,6 +81,19 @@ class SampleTable(Metric):
         # Out of place: `reset` under inference mode leaves a tensor that may not be changed outside of it.
         code = self.code.index_fill(0, index, UNSEEN)
         self.code = code.scatter_reduce(0, index, codes.to(code.device), "amax")
+
+    def cut(self, index: Tensor) -> None:
+        """Write replies that were cut off before they came to an answer: wrong, and not unparsed.
+
+        Args:
+            index: int64[B], dataset positions.
+
+        Raises:
+            ValueError: an index is outside the dataset.
+        """
+        self.record(index, [0.0] * len(index), [CUT] * len(index))
+        # what torchmetrics does around `update`
+        self._computed, self._update_count = None, self._update_count + 1
 
     def values(self) -> Tensor:
         """Score of every sample, merged over processes (then all of them must call this).

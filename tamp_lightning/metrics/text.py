@@ -14,13 +14,14 @@ def references(target: References) -> list[str]:
 
 
 def exact(reply: str, target: References) -> float:
-    """1.0 if the reply equals a reference apart from case, ASCII punctuation and outer spaces, else 0.0.
+    """1.0 if the reply equals a reference apart from case and ASCII punctuation, else 0.0.
 
-    Articles stay. Source: lmms-eval api/metrics.py, exact_match with ignore_case and ignore_punctuation.
+    Spaces and articles stay: "yes " and "yes ." are not "yes". Source: lmms-eval api/metrics.py, exact_match with
+    ignore_case and ignore_punctuation.
     """
 
     def fold(text: str) -> str:
-        return text.lower().translate(_DELETE_PUNCTUATION).strip()
+        return text.lower().translate(_DELETE_PUNCTUATION)
 
     return float(fold(reply) in map(fold, references(target)))
 

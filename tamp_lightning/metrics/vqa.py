@@ -97,8 +97,8 @@ def vqa_soft(protocol: str) -> Callable[[str, str | Sequence[str]], float]:
             normalises nothing when all people agree.
 
     Returns:
-        ``(reply, answers) -> score in [0, 1]``; it raises ValueError for fewer than two answers, whose score
-        would be 0 whatever the reply.
+        ``(reply, answers) -> score in [0, 1]``; as in the reference it is 0 whatever the reply for fewer than
+        two answers, which readers refuse.
 
     Raises:
         ValueError: for an unknown protocol.
@@ -111,8 +111,8 @@ def vqa_soft(protocol: str) -> Callable[[str, str | Sequence[str]], float]:
 
     def score(reply: str, target: str | Sequence[str]) -> float:
         answers = [target] if isinstance(target, str) else target
-        if len(answers) < 2:
-            raise ValueError(f"Expected at least two people's answers, but got {list(answers)}.")
+        if not answers:
+            return 0.0
         said, agreed = normalize(reply, answers)
         matches = [answer == said for answer in agreed]
         total = sum(matches)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.metrics.table import UNPARSED, SampleTable, check_lengths, ratio
 
 _PRED_YES = 4
@@ -119,5 +120,5 @@ def yes_no_labels(targets: Sequence[str]) -> list[str]:
     """
     labels = [target.lower().strip().replace(".", "") for target in targets]
     if not set(labels) <= {"yes", "no"}:
-        raise ValueError(f"Expected every target to be yes or no, but got {sorted(set(targets))}.")
+        raise InputError(f"Expected every target to be yes or no, but got {sorted(set(targets))}.")
     return labels

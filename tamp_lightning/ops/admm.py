@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.ops.hessian import check_hessian, damped
 from tamp_lightning.ops.masks import check_choice, matrix_mask, nm_mask, row_mask
 
@@ -87,12 +88,12 @@ def _power(schedule: str) -> int:
 def _inverse(gram: Tensor, rho: float) -> Tensor:
     """(gram + rho I)^-1."""
     if not rho > 0:
-        raise ValueError(f"rho is {rho}; it has to be above 0, such as 1.0.")
+        raise InputError(f"rho is {rho}; it has to be above 0, such as 1.0.")
     shifted = gram.clone()
     shifted.diagonal().add_(rho)
     lower, failed = torch.linalg.cholesky_ex(shifted)
     if failed:
-        raise ValueError("the Hessian is not positive definite; raise damp or use more tokens.")
+        raise InputError("the Hessian is not positive definite; raise damp or use more tokens.")
     return torch.cholesky_inverse(lower)
 
 

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping
 
+from tamp_lightning.errors import InputError
+
 SLACK = 1e-6
 """Weights: absorbs float error in products such as size * (1 - 0.7) before rounding up or down."""
 
@@ -85,7 +87,7 @@ def to_counts(
     _check(sparsity, sizes, total_sparsity, cap, floor)
     for name, ratio in sparsity.items():
         if not math.isfinite(ratio):
-            raise ValueError(f"the sparsity of {name} is {ratio}; it has to be a finite number.")
+            raise InputError(f"the sparsity of {name} is {ratio}; it has to be a finite number.")
     lower, upper = _limits(sizes, cap, floor)
     budget = _budget(sizes, total_sparsity)
     start = {k: n * (1 - sparsity[k]) for k, n in sizes.items()}
@@ -142,22 +144,22 @@ def _check(
     per_linear: Mapping[str, float], sizes: Mapping[str, int], sparsity: float, cap: float, floor: float
 ) -> None:
     if not sizes:
-        raise ValueError("there is no linear to prune; check the filter that selects them.")
+        raise InputError("there is no linear to prune; check the filter that selects them.")
     if different := sorted(per_linear.keys() ^ sizes.keys()):
         raise ValueError(f"scores and sizes name different linears, such as {different[0]}.")
     if small := [k for k, n in sizes.items() if n < 1]:
         raise ValueError(f"{small[0]} has {sizes[small[0]]} weights; every linear needs one.")
     if not 0 <= sparsity < 1:
-        raise ValueError(f"sparsity is {sparsity}; it has to be at least 0 and below 1, such as 0.5.")
+        raise InputError(f"sparsity is {sparsity}; it has to be at least 0 and below 1, such as 0.5.")
     if not sparsity <= cap <= 1:
-        raise ValueError(f"cap is {cap}; it has to be from the sparsity, {sparsity}, to 1: raise it.")
+        raise InputError(f"cap is {cap}; it has to be from the sparsity, {sparsity}, to 1: raise it.")
     if not 0 <= floor <= sparsity:
-        raise ValueError(f"floor is {floor}; it has to be from 0 to the sparsity, {sparsity}: lower it.")
+        raise InputError(f"floor is {floor}; it has to be from 0 to the sparsity, {sparsity}: lower it.")
 
 
 def _check_scores(scores: Mapping[str, float]) -> None:
     for name, score in scores.items():
         if not (math.isfinite(score) and score >= 0):
-            raise ValueError(f"the score of {name} is {score}; scores have to be finite and at least 0.")
+            raise InputError(f"the score of {name} is {score}; scores have to be finite and at least 0.")
     if not any(scores.values()):
-        raise ValueError("all scores are 0; one has to be positive, or use allocation: uniform.")
+        raise InputError("all scores are 0; one has to be positive, or use allocation: uniform.")

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.ops.hessian import check_hessian, damped
 
 
@@ -34,10 +35,10 @@ def corrected_target(
     check_hessian(weight, hessian)
     check_hessian(weight, cross)
     if not 0 <= tau <= 1:
-        raise ValueError(f"tau is {tau}; it has to be from 0 to 1.")
+        raise InputError(f"tau is {tau}; it has to be from 0 to 1.")
     lower, failed = torch.linalg.cholesky_ex(damped(hessian.double(), damp))
     if failed:
-        raise ValueError(f"the Hessian is not positive definite with damp {damp}; raise damp or use more tokens.")
+        raise InputError(f"the Hessian is not positive definite with damp {damp}; raise damp or use more tokens.")
     dense = weight.double()
     if anchored:
         change = torch.cholesky_solve((dense @ (cross - hessian).double()).T, lower).T

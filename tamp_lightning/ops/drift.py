@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.ops.gram import SMALLEST_NORM
 from tamp_lightning.ops.masks import keep_where
 
@@ -79,11 +80,11 @@ def select_drifted(drift: Tensor, modality: Tensor, valid: Tensor, mean_drift: f
     """
     for name, value in (("mean_drift", mean_drift), ("alpha", alpha)):
         if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} is {value}; it has to be a finite number, at least 0.")
+            raise InputError(f"{name} is {value}; it has to be a finite number, at least 0.")
     other = _non_text(drift, modality, valid)
     ranked = torch.where(other, drift, -1)
     if not bool((ranked.isfinite() & ((ranked >= 0) | ~other)).all()):
-        raise ValueError("a drift is negative, NaN or infinite; check the hidden states of this block.")
+        raise InputError("a drift is negative, NaN or infinite; check the hidden states of this block.")
     text = valid & (modality == TEXT)
     share = min(1.0, alpha * mean_drift)
     count = torch.minimum(other.sum(-1), (text.sum(-1).double() * share).round().long())

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.ops.gram import products
 from tamp_lightning.ops.mix import mix_statistics
 
@@ -71,7 +72,7 @@ def blend(selected: Tensor, everything: Tensor, share: float, masses: tuple[floa
         ValueError: share or a mass is out of range, or nothing is left.
     """
     if not 0 <= share <= 1:
-        raise ValueError(f"share is {share}; it has to be from 0 to 1, such as 0.2.")
+        raise InputError(f"share is {share}; it has to be from 0 to 1, such as 0.2.")
     return mix_statistics((selected, everything), masses, (1 - share, share))
 
 
@@ -103,7 +104,7 @@ def check_hessian(weight: Tensor, hessian: Tensor) -> None:
     if list(hessian.shape) != expected:
         raise ValueError(f"hessian has shape {list(hessian.shape)}; expected {expected}.")
     if not bool(weight.isfinite().all() and hessian.isfinite().all()):
-        raise ValueError("the weight or the Hessian holds NaN or infinity; check the calibration activations.")
+        raise InputError("the weight or the Hessian holds NaN or infinity; check the calibration activations.")
 
 
 def _tokens(inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,7 +115,7 @@ def _tokens(inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     counted = weights != 0
     kept = weights[counted]
     if not bool(((kept > 0) & kept.isfinite()).all()):
-        raise ValueError("a token weight is negative, NaN or infinite; weights have to be finite and at least 0.")
+        raise InputError("a token weight is negative, NaN or infinite; weights have to be finite and at least 0.")
     return inputs.detach()[counted], kept
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
+
 Numbers = Sequence[float] | Tensor
 
 HIGHEST = 0.99
@@ -34,12 +36,12 @@ def outlier_ratio(scores: Tensor | Sequence[Tensor], m: float = 5.0) -> float:
     parts = [scores] if isinstance(scores, Tensor) else list(scores)
     total = sum(part.numel() for part in parts)
     if total == 0:
-        raise ValueError("there is no score to compare; a block needs at least one linear.")
+        raise InputError("there is no score to compare; a block needs at least one linear.")
     if not m > 0:
-        raise ValueError(f"m is {m}; it has to be above 0, such as 5.")
+        raise InputError(f"m is {m}; it has to be above 0, such as 5.")
     mean = sum(float(part.sum(dtype=torch.float64)) for part in parts) / total
     if not math.isfinite(mean):
-        raise ValueError("scores hold NaN or infinity; check the weights and activations of this block.")
+        raise InputError("scores hold NaN or infinity; check the weights and activations of this block.")
     return 100 * sum(int((part > m * mean).sum()) for part in parts) / total
 
 
@@ -104,10 +106,10 @@ def alpha_sparsity(alphas: Numbers, sizes: Sequence[int] | Tensor, sparsity: flo
     """
     check_sparsity(sparsity)
     if not 0 <= epsilon <= 1:
-        raise ValueError(f"epsilon is {epsilon}; it has to be from 0 to 1, such as 0.3.")
+        raise InputError(f"epsilon is {epsilon}; it has to be from 0 to 1, such as 0.3.")
     values, weights = _finite("alphas", alphas), _finite("sizes", sizes)
     if values.shape != weights.shape or not bool((weights > 0).all()):
-        raise ValueError(f"sizes are {weights.tolist()}; expected {len(values)} numbers above 0, one per block.")
+        raise InputError(f"sizes are {weights.tolist()}; expected {len(values)} numbers above 0, one per block.")
     spread = values.max() - values.min()
     if not spread > 0:
         return torch.full_like(values, sparsity)
@@ -139,7 +141,7 @@ def _centred(values: Tensor, sparsity: float, name: str, half_width: float) -> T
     """Values scaled to a range of 2 half_width around a mean of `sparsity`, clamped to 0..1."""
     check_sparsity(sparsity)
     if not (math.isfinite(half_width) and half_width >= 0):
-        raise ValueError(f"{name} is {half_width}; it has to be at least 0, such as 0.1.")
+        raise InputError(f"{name} is {half_width}; it has to be at least 0, such as 0.1.")
     spread = values.max() - values.min()
     if not spread > 0:
         return torch.full_like(values, sparsity)
@@ -152,11 +154,11 @@ def _finite(name: str, values: Numbers) -> Tensor:
     if numbers.dim() != 1 or not len(numbers):
         raise ValueError(f"{name} have shape {list(numbers.shape)}; expected one number per block.")
     if not bool(numbers.isfinite().all()):
-        raise ValueError(f"{name} are {numbers.tolist()}; all have to be finite.")
+        raise InputError(f"{name} are {numbers.tolist()}; all have to be finite.")
     return numbers
 
 
 def check_sparsity(sparsity: float) -> None:
     """Raise ValueError unless 0 <= sparsity <= 1."""
     if not 0 <= sparsity <= 1:
-        raise ValueError(f"sparsity is {sparsity}; it has to be from 0 to 1, such as 0.5.")
+        raise InputError(f"sparsity is {sparsity}; it has to be from 0 to 1, such as 0.5.")

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
+
 LONG_ROW, SAMPLE = 2**16, 2**13
 """A row of so many scores is ranked with the help of a sample of about so many."""
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -181,7 +183,7 @@ def _check(scores: Tensor, kept: int) -> None:
         raise ValueError(f"scores have shape {list(scores.shape)}; expected [out, in], not empty.")
     _check_kept(scores.shape, kept)
     if bool(scores.amax().isnan()):  # a maximum is NaN if any value is
-        raise ValueError("scores hold NaN; check the weights and activations of this linear.")
+        raise InputError("scores hold NaN; check the weights and activations of this linear.")
 
 
 def _check_kept(shape: torch.Size, kept: int) -> None:
@@ -191,6 +193,6 @@ def _check_kept(shape: torch.Size, kept: int) -> None:
 
 def _check_pattern(shape: torch.Size, n: int, m: int) -> None:
     if not (0 <= n <= m and m >= 1):
-        raise ValueError(f"pattern {n}:{m} is impossible; n of every m inputs are kept, 0 <= n <= m.")
+        raise InputError(f"pattern {n}:{m} is impossible; n of every m inputs are kept, 0 <= n <= m.")
     if shape[1] % m:
-        raise ValueError(f"pattern {n}:{m} does not fit a width of {shape[1]}; m has to divide it.")
+        raise InputError(f"pattern {n}:{m} does not fit a width of {shape[1]}; m has to divide it.")

@@ -5,6 +5,8 @@ from collections.abc import Hashable, Mapping, Sequence
 
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
+
 Statistics = Mapping[Hashable, Tensor] | Tensor | Sequence[Tensor]
 Numbers = Mapping[Hashable, float] | Tensor | Sequence[float]
 
@@ -30,12 +32,12 @@ def mix_statistics(per_modality: Statistics, masses: Numbers, lambdas: Numbers) 
     for name, statistic, mass, share in _aligned(per_modality, masses, lambdas):
         for kind, value in (("mass", mass), ("lambda", share)):
             if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"the {kind} of {name} is {value}; it has to be a finite number, at least 0.")
+                raise InputError(f"the {kind} of {name} is {value}; it has to be a finite number, at least 0.")
         if mass > 0 and share > 0:
             part = statistic * (share / mass)
             total = part if total is None else total.add_(part)
     if total is None:
-        raise ValueError("no modality has both tokens and a weight; raise a lambda of one that occurs.")
+        raise InputError("no modality has both tokens and a weight; raise a lambda of one that occurs.")
     return total
 
 

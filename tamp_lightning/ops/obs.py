@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.ops.hessian import check_hessian, damped
 from tamp_lightning.ops.masks import check_choice, matrix_mask, nm_mask, quota_mask, row_mask
 
@@ -52,7 +53,7 @@ def sparsegpt(
     """
     check_choice("sparsegpt", weight.shape, sparsity=sparsity, kept=kept, pattern=pattern, mask=mask)
     if sparsity is not None and not 0 <= sparsity < 1:
-        raise ValueError(f"sparsity is {sparsity}; it has to be at least 0 and below 1.")
+        raise InputError(f"sparsity is {sparsity}; it has to be at least 0 and below 1.")
     check_hessian(weight, hessian)
     dead = hessian.diagonal() == 0
     work = weight.to(torch.float32, copy=True)
@@ -125,6 +126,6 @@ def _inverse_factor(hessian: Tensor, damp: float) -> Tensor:
     """
     lower, failed = torch.linalg.cholesky_ex(damped(hessian, damp).float().flip(0, 1))
     if failed:
-        raise ValueError(f"the Hessian is not positive definite with damp {damp}; raise damp or use more tokens.")
+        raise InputError(f"the Hessian is not positive definite with damp {damp}; raise damp or use more tokens.")
     identity = torch.eye(len(lower), device=lower.device)
     return torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)

@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
+
 BINS = 100
 """Bins of the histogram of log10 eigenvalues whose peak gives xmin_peak."""
 
@@ -45,8 +47,10 @@ def hill_alpha(weight: Tensor, xmin: Literal["mid", "peak"] = "mid") -> float:
 def _eigenvalues(weight: Tensor) -> Tensor:
     """Non-zero eigenvalues of W^T W, ascending, in float64 on the CPU."""
     if weight.dim() != 2 or not bool(weight.isfinite().all()) or not bool(weight.any()):
-        raise ValueError(f"the weight {list(weight.shape)} has to be a finite matrix that is not all zero.")
+        raise InputError(f"the weight {list(weight.shape)} has to be a finite matrix that is not all zero.")
     values = torch.linalg.svdvals(weight.float()).double().cpu().flip(0)
+    if not bool(values.isfinite().all()):  # too large for float32; a factor changes no exponent
+        values = torch.linalg.svdvals(weight.float() / weight.float().abs().max()).double().cpu().flip(0)
     rounding = max(weight.shape) * torch.finfo(torch.float32).eps
     return values[values > rounding * values[-1]].square()
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
+
 
 def perturbation(shape: torch.Size | Sequence[int], seed: int, *, device: torch.device | str = "cpu") -> Tensor:
     """Standard normal noise that only shape and seed decide, so it is made again instead of stored.
@@ -55,7 +57,7 @@ def gradient_estimate(loss_plus: Tensor | float, loss_minus: Tensor | float, eps
         ValueError: eps is not above 0 or the shapes differ.
     """
     if not (eps > 0 and math.isfinite(eps)):
-        raise ValueError(f"eps is {eps}; it has to be above 0, such as 1e-3.")
+        raise InputError(f"eps is {eps}; it has to be above 0, such as 1e-3.")
     plus = torch.as_tensor(loss_plus, dtype=torch.float64)
     minus = torch.as_tensor(loss_minus, dtype=torch.float64)
     if plus.shape != minus.shape:
@@ -77,5 +79,5 @@ def sensitivity(estimates: Tensor) -> float:
     """
     total = float(estimates.abs().sum(dtype=torch.float64))
     if not math.isfinite(total):
-        raise ValueError("a slope of the loss is NaN or infinite; check the losses, or use a smaller eps.")
+        raise InputError("a slope of the loss is NaN or infinite; check the losses, or use a smaller eps.")
     return total

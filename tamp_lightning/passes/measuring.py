@@ -8,7 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.distributed.together import merged
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.allocation import Das
 from tamp_lightning.ops.diversity import pairs_present
 from tamp_lightning.ops.scores import wanda
@@ -44,21 +46,21 @@ class SampleRows:
     """Whatever is known of a linear per sample, in the order of sample ids."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, dict[int, Tensor]] = {}
+        self._rows: dict[Linear, dict[int, Tensor]] = {}
 
-    def add(self, name: str, ids: Tensor, rows: Tensor) -> None:
+    def add(self, linear: Linear, ids: Tensor, rows: Tensor) -> None:
         """Keep one row per sample."""
-        self._rows.setdefault(name, {}).update(zip(ids.tolist(), rows.cpu(), strict=True))
+        self._rows.setdefault(linear, {}).update(zip(ids.tolist(), rows.cpu(), strict=True))
 
-    def take(self, pl_module: BlockPass, name: str) -> Tensor:
+    def take(self, pl_module: BlockPass, linear: Linear) -> Tensor:
         """Rows of all processes' samples [samples, ...], which are then forgotten.
 
         Raises:
-            ValueError: no token reached the linear.
+            InputError: no token reached the linear.
         """
-        rows = merged(pl_module.share, self._rows.pop(name, {}))
+        rows = merged(pl_module.share, self._rows.pop(linear, {}))
         if not rows:
-            raise unreached(pl_module.stream.facts.linear_name(pl_module.index, name))
+            raise unreached(linear)
         return torch.stack([rows[i] for i in sorted(rows)])
 
 
@@ -74,17 +76,18 @@ class OutputMeter:
         """Keep the cosines of each sample, by sample id, so that neither order nor padding matters.
 
         Raises:
-            ValueError: a linear's output is NaN or infinite on a token that counts.
+            InputError: a linear's output is NaN, infinite or too large to square on a token that counts.
         """
         current = pl_module.current
         present = pairs_present(current.modality, current.valid)
-        for name, tokens in self.collector.tokens.items():
+        for linear, tokens in self.collector.tokens.items():
             rows = self.rule.score(tokens.outputs, current.modality, current.valid)
             if bool((rows.isnan() & present).any()):  # then look at every value, which costs more than the score
                 finite = (tokens.outputs.isfinite().all(-1) | ~current.valid).all(-1)
-                full = pl_module.stream.facts.linear_name(pl_module.index, name)
-                check_finite(full, "outputs", finite, current.ids)
-            self._rows.add(name, current.ids, rows)
+                check_finite(linear.full, "outputs", finite, current.ids)
+                squares = tokens.outputs.float().square().sum(-1).isfinite() | ~current.valid
+                check_finite(linear.full, "squared outputs", squares.all(-1), current.ids)
+            self._rows.add(linear, current.ids, rows)
 
     def skip(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Do nothing: blocks are scored by themselves."""
@@ -93,13 +96,16 @@ class OutputMeter:
         """Diversity of each linear.
 
         Raises:
-            ValueError: a linear was not reached by any token, or no sample has two tokens to compare.
+            InputError: a linear was not reached by any token, or no sample has two tokens to compare.
         """
-        facts, found = pl_module.stream.facts, {}
-        for name in facts.linears[pl_module.index]:
-            full, cosines = facts.linear_name(pl_module.index, name), self._rows.take(pl_module, name)
-            found[full] = self.rule.combine(cosines)
-            self.cosines[full] = cosines.double().nanmean(0)
+        found = {}
+        for linear in pl_module.stream.facts.linears[pl_module.index]:
+            cosines = self._rows.take(pl_module, linear)
+            try:
+                found[linear.full] = self.rule.combine(cosines)
+            except InputError as error:
+                raise InputError(f"{linear.full}: {error}") from None
+            self.cosines[linear.full] = cosines.double().nanmean(0)
         return found
 
 
@@ -115,17 +121,16 @@ class InputMeter:
         """Keep the squared norms of each sample.
 
         Raises:
-            ValueError: a token that counts has a NaN or infinite activation.
+            InputError: a token that counts has a NaN or infinite activation.
         """
         current = pl_module.current
         found: dict[int, Tensor] = {}
-        for name, tokens in self.collector.tokens.items():
+        for linear, tokens in self.collector.tokens.items():
             if id(tokens.inputs) not in found:
                 found[id(tokens.inputs)] = weighted_square_sum(tokens.inputs, current.valid)
             rows = found[id(tokens.inputs)]
-            full = pl_module.stream.facts.linear_name(pl_module.index, name)
-            check_finite(full, "inputs", rows.isfinite().all(1), current.ids)
-            self._rows.add(name, current.ids, rows)
+            check_finite(linear.full, "inputs", rows.isfinite().all(1), current.ids)
+            self._rows.add(linear, current.ids, rows)
 
     def skip(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Do nothing: blocks are scored by themselves."""
@@ -134,12 +139,12 @@ class InputMeter:
         """The block's score, for each of its linears.
 
         Raises:
-            ValueError: a linear was not reached by any token, or a score is NaN or infinite.
+            InputError: a linear was not reached by any token, or a score is NaN or infinite.
         """
-        names = pl_module.stream.facts.linears[pl_module.index]
-        if not names:
+        linears, block = pl_module.stream.facts.linears[pl_module.index], pl_module.block
+        if not linears:
             return {}
-        weights = [pl_module.block.get_parameter(f"{name}.weight") for name in names]
-        norms = [self._rows.take(pl_module, name).sum(0) for name in names]
+        weights = [linear.weight(block) for linear in linears]
+        norms = [self._rows.take(pl_module, linear).sum(0) for linear in linears]
         score = self.rule.block_score([wanda(w.detach(), n) for w, n in zip(weights, norms, strict=True)])
-        return dict.fromkeys((pl_module.stream.facts.linear_name(pl_module.index, name) for name in names), score)
+        return dict.fromkeys((linear.full for linear in linears), score)

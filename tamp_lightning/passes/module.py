@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from tamp_lightning.distributed.share import Share
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.contract import BlockPass, Task, Walk
+from tamp_lightning.passes.inputs import Lengths, check_vocabulary
 from tamp_lightning.stream.base import Stream
 from tamp_lightning.stream.cache import ActivationCache, CachedBatch, CacheSpace
 from tamp_lightning.stream.calls import record_calls
@@ -40,7 +42,7 @@ class TampModule(BlockPass):
         space: where hidden states wait between two blocks.
 
     Raises:
-        ValueError: the method chooses tokens by attention, which not every block of the model has.
+        InputError: the method chooses tokens by attention, which not every block of the model has.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class TampModule(BlockPass):
         super().__init__()
         if method.token_rule.needs_attention and not stream.facts.self_attention:
             name, rule = type(stream.model).__name__, method.tokens
-            raise ValueError(f"tokens {rule} needs self-attention in every block, which {name} lacks: use tokens all")
+            raise InputError(f"tokens {rule} needs self-attention in every block, which {name} lacks: use tokens all")
         self.automatic_optimization = False
         self.strict_loading = False
         self.clock = nn.Parameter(torch.zeros(()))
@@ -57,6 +59,7 @@ class TampModule(BlockPass):
         self.plan = None
         self.cache = ActivationCache(space)
         self._checked: set[frozenset[str]] = set()
+        self._lengths = Lengths()
         self.passes = _passes(method, len(stream.facts.linears), measured, pruned)
 
     @property
@@ -138,12 +141,15 @@ class TampModule(BlockPass):
             optimizer.step()
 
     def _pass(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        if self.needs_inputs:
+            check_vocabulary(self.stream.model, batch["input_ids"], f"calibration batch {self.share.own[batch_idx]}")
+        if self.current_epoch == 0:
+            self._lengths.look(self.stream.model, batch)
         self.current = cached = self.embed(batch) if self.needs_inputs else self.cache[batch_idx].to(self.device)
         if not self.is_dense and self.index > 0 and self.is_first_stage:
             self.current = cached = cached.advanced(self.run(self.index - 1, cached))
         if self.is_dense or self.stage != "advance":
-            prefix, linears = f"{self.stream.facts.blocks}.{self.index}", self.stream.facts.linears[self.index]
-            with token_guard(self.block, prefix, linears, cached.hidden.shape):
+            with token_guard(self.block, self.stream.facts.linears[self.index], cached.hidden.shape):
                 self.output = self.run(self.index, cached)
         self.cache[batch_idx] = cached.advanced(self.output) if self.is_dense else cached
 
@@ -174,6 +180,8 @@ class TampModule(BlockPass):
 
     def on_train_epoch_end(self) -> None:
         """Let go of a block that was only looked at; stop after the last pass."""
+        if self.current_epoch == 0:
+            self._lengths.tell(self.stream.model)
         if self.is_dense:
             self.stream.release(self.index)
         if self.current_epoch + 1 == len(self.passes):

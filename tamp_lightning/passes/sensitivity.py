@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from tamp_lightning.checkpoint.head import head_logits
+from tamp_lightning.checkpoint.linear import Linear
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.allocation import Ecoflap
 from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.ops.zeroth_order import gradient_estimate, perturbed, sensitivity
@@ -36,20 +38,20 @@ class LossMeter:
         """Slope of each sample's loss along the noise, for every linear of the block.
 
         Raises:
-            ValueError: the model's inputs are not token ids, one for each hidden state.
+            InputError: the model's inputs are not token ids, one for each hidden state.
         """
         self.skip(pl_module, batch, batch_idx)
         if batch_idx not in self._tokens:
             return
         current, block = pl_module.current, pl_module.block
-        for name in pl_module.stream.facts.linears[pl_module.index]:
-            clean = block.get_parameter(f"{name}.weight").detach()
-            seed = self._seed(pl_module, name, int(current.ids[0]))
+        for linear in pl_module.stream.facts.linears[pl_module.index]:
+            clean = linear.weight(block).detach()
+            seed = self._seed(pl_module, linear, int(current.ids[0]))
             losses = []
             for step in (self.rule.eps, -self.rule.eps):
-                with swapped(block, {name: perturbed(clean, seed, step)}):
+                with swapped(block, {linear: perturbed(clean, seed, step)}):
                     losses.append(self._losses(pl_module, self._tokens[batch_idx]))
-            self._rows.add(name, current.ids, gradient_estimate(losses[0], losses[1], self.rule.eps))
+            self._rows.add(linear, current.ids, gradient_estimate(losses[0], losses[1], self.rule.eps))
 
     def skip(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Keep the token ids of the samples that count; in front of the first block only, where the batch has them."""
@@ -61,13 +63,12 @@ class LossMeter:
             return
         ids, shape = batch.get("input_ids"), pl_module.current.valid.shape
         if ids is None or ids.shape != shape:
-            raise ValueError("ecoflap needs input_ids with one id per token of the decoder: choose another allocation.")
+            raise InputError("ecoflap needs input_ids with one id per token of the decoder: choose another allocation.")
         self._tokens[batch_idx] = ids
         self._used.update(pl_module.current.ids.tolist())
 
-    def _seed(self, pl_module: BlockPass, name: str, sample: int) -> int:
-        facts = pl_module.stream.facts
-        number = sum(map(len, facts.linears[: pl_module.index])) + facts.linears[pl_module.index].index(name)
+    def _seed(self, pl_module: BlockPass, linear: Linear, sample: int) -> int:
+        number = pl_module.stream.facts.all_linears.index(linear)
         return ((self.rule.seed * SPREAD + number) * SPREAD + sample) % 2**63
 
     def _losses(self, pl_module: BlockPass, ids: Tensor) -> Tensor:
@@ -87,10 +88,7 @@ class LossMeter:
         """Sum over samples of the absolute slope, for each linear.
 
         Raises:
-            ValueError: a slope is NaN or infinite.
+            InputError: a slope is NaN or infinite.
         """
-        facts = pl_module.stream.facts
-        return {
-            facts.linear_name(pl_module.index, name): sensitivity(self._rows.take(pl_module, name))
-            for name in facts.linears[pl_module.index]
-        }
+        linears = pl_module.stream.facts.linears[pl_module.index]
+        return {linear.full: sensitivity(self._rows.take(pl_module, linear)) for linear in linears}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.distributed.processes import EndTogether, check_processes, check_strategy
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.callbacks.allocation import AllocationCallback
 from tamp_lightning.passes.callbacks.attention import AttentionCollector
@@ -20,7 +20,7 @@ from tamp_lightning.passes.callbacks.chosen import Chosen, ChosenTokens
 from tamp_lightning.passes.callbacks.dense import DenseTwin
 from tamp_lightning.passes.callbacks.drift import DriftCollector
 from tamp_lightning.passes.callbacks.keeping import StateKeeper
-from tamp_lightning.passes.callbacks.progress import BlockProgressBar, PhaseTimer, ScoreProgressBar
+from tamp_lightning.passes.callbacks.progress import PhaseTimer, block_progress, score_progress
 from tamp_lightning.passes.callbacks.pruning import PruningCallback
 from tamp_lightning.passes.callbacks.riding import Riders
 from tamp_lightning.passes.callbacks.statistics import StatisticsCollector
@@ -48,7 +48,7 @@ def walking_trainer(ours: list[L.Callback], **kwargs: Any) -> L.Trainer:
     """Trainer whose epochs are passes over blocks; the module says when to stop.
 
     Raises:
-        ValueError: an argument that the walk fixes was given, or a strategy that cannot be used.
+        InputError: an argument that the walk fixes was given, or a strategy that cannot be used.
     """
     fixed = {
         "max_epochs": -1,
@@ -58,7 +58,7 @@ def walking_trainer(ours: list[L.Callback], **kwargs: Any) -> L.Trainer:
         **OWN_SHARES,
     }
     if taken := sorted(fixed.keys() & kwargs):
-        raise ValueError(f"trainer.{taken[0]} is fixed to {fixed[taken[0]]} by the walk over the blocks: leave it out")
+        raise InputError(f"trainer.{taken[0]} is fixed to {fixed[taken[0]]} by the walk over the blocks: leave it out")
     given = kwargs.pop("callbacks", None) or []
     theirs = [given] if isinstance(given, L.Callback) else list(given)
     trainer = L.Trainer(**{**QUIET, **kwargs, **fixed, "callbacks": [EndTogether(), *ours, *theirs]})
@@ -72,9 +72,9 @@ def scoring_trainer(name: str = "score", **kwargs: Any) -> L.Trainer:
     It has no logger: what is logged of scores goes where the walks are logged to.
 
     Raises:
-        ValueError: a strategy that cannot be used.
+        InputError: a strategy that cannot be used.
     """
-    bars = [ScoreProgressBar(name)] if kwargs.get("enable_progress_bar", True) else []
+    bars = [score_progress(name)] if kwargs.get("enable_progress_bar", True) else []
     given = kwargs.pop("callbacks", bars) or []
     chosen = [given] if isinstance(given, L.Callback) else list(given)
     trainer = L.Trainer(**{**QUIET, **kwargs, **OWN_SHARES, "callbacks": [EndTogether(), *chosen], "logger": False})
@@ -147,7 +147,7 @@ def prune_stream(
         **trainer: further arguments of `lightning.Trainer`.
 
     Raises:
-        ValueError: bad weights, activations or budget; the message names the place.
+        InputError: bad weights, activations or budget; the message names the place.
         RuntimeError: what was pruned is not what was planned.
     """
     progress = trainer.pop("enable_progress_bar", progress)
@@ -166,14 +166,14 @@ def prune_stream(
         callbacks.append(keeper := StateKeeper(state, allocation, pruning, timer, watcher, *towers))
         pruned = keeper.restore(stream)
     if progress:
-        callbacks.append(BlockProgressBar())
+        callbacks.append(block_progress())
     module = TampModule(stream, method, allocation.measured, pruned, space)
     fit = walking_trainer(callbacks, enable_progress_bar=progress, **trainer)
     check_processes(fit, method, data.batches, stream.towers)
     if module.passes:
         with torch.random.fork_rng():
             fit.fit(module, datamodule=data)
-    if fit.interrupted or len(pruning.report) != sum(map(len, stream.facts.linears)):
+    if fit.interrupted or len(pruning.report) != len(stream.facts.all_linears):
         raise RuntimeError("pruning was interrupted: the output is incomplete")
     _check_plan(module.plan or {}, pruning.report)
     for name in allocation.scores.keys() - allocation.cosines.keys():
@@ -212,25 +212,19 @@ def _callbacks(
 
 def linear_shapes(stream: Stream) -> dict[str, tuple[int, int]]:
     """Shape of every prunable weight, by the linear's full name; known before a weight is read."""
-    facts = stream.facts
-    names = [facts.linear_name(k, name) for k, linears in enumerate(facts.linears) for name in linears]
-    return _shapes(stream, names)
+    return {linear.full: linear.shape for linear in stream.facts.all_linears}
 
 
 def check_pattern(stream: Stream, method: Method) -> None:
     """Refuse a pattern or mode that does not fit the sparsity or a linear's shape, of towers too if they are pruned.
 
     Raises:
-        ValueError: naming the linear.
+        InputError: naming the linear.
     """
     method.check(linear_shapes(stream))
     if stream.facts.towers:
         towers = stream.towers.method(method)
-        towers.pattern_rule.check(towers.sparsity, _shapes(stream, stream.facts.towers))
-
-
-def _shapes(stream: Stream, names: Sequence[str]) -> dict[str, tuple[int, int]]:
-    return {name: tuple(stream.model.get_parameter(f"{name}.weight").shape) for name in names}  # type: ignore[misc]
+        towers.pattern_rule.check(towers.sparsity, {linear.full: linear.shape for linear in stream.facts.towers})
 
 
 def _check_plan(plan: dict[str, int], report: dict[str, dict[str, Any]]) -> None:

@@ -63,11 +63,11 @@ def _near_floor(run: Run) -> Advice | None:
         return None
     target = run.recipe["method"]["sparsity"]
     why = (
-        f"Of what the dense model knows beyond a blind guesser, {max(above.value, 0):.0f} % is left. So near the floor "
+        f"Of what the dense model knows beyond a blind guesser, {max(above.value, 0):.0f} % is left. So near chance "
         "accuracies hardly tell methods apart: compare them by KL, or where more is left."
     )
     if ":" in run.recipe["method"]["pattern"] or target <= 0.2:
-        return Advice("Mind the floor", why)
+        return Advice("Mind how near chance is", why)
     lower = round(target - 0.2, 2)
     return Advice(
         f"Prune less: {100 * lower:.0f} %", why, again(run, f"{100 * lower:.0f}", f"--method.sparsity={lower}")
@@ -113,10 +113,14 @@ def _uneven(run: Run) -> Advice | None:
 
 def _more_questions(run: Run) -> Advice | None:
     retention, scores = run.scored and run.scored.retention, run.recipe["scores"]
-    if not retention or retention.high - retention.low <= BLURRED or scores["slice"] != "quick":
+    if not retention or not retention.high - retention.low > BLURRED:
         return None
     width = retention.high - retention.low
     why = f"The interval of retention is {width:.0f} points wide: differences below that mean little."
+    if limit := scores.get("limit"):
+        return Advice("Ask more questions", why, again(run, "more", f"--scores.limit={4 * limit}"))
+    if scores["benchmarks"] not in ("easy_vqa", "clips") or scores["slice"] not in ("demo", "quick"):
+        return None
     return Advice("Ask more questions", why, again(run, "standard", "--scores.slice=standard"))
 
 
@@ -129,7 +133,8 @@ def _more_samples(run: Run) -> Advice | None:
 
 
 def _selection(run: Run) -> Advice | None:
-    if not run.scored or run.recipe["scores"]["split"] != "test":
+    scores = run.recipe["scores"]
+    if not run.scored or scores["benchmarks"] not in ("easy_vqa", "clips") or scores["split"] != "test":
         return None
     why = "These are the test questions. Choosing between variants on them makes the chosen one look better than it is."
     return Advice("Choose variants on the selection split", why, again(run, "selection", "--scores.split=selection"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from tamp_lightning.evaluation.predictions import write_json
+from tamp_lightning.files import atomic_write, write_json
 
 RAW = ("perception", "cognition", "margin")
 COLUMNS = ("checkpoint", "benchmark", "answers", "figure", "value", "questions", "skipped")
@@ -64,12 +64,10 @@ def write_results(folder: Path) -> None:
     """results.json and results.csv of everything that was scored below a folder; the csv has a line per figure."""
     scores = collect(folder)
     write_json(folder / "results.json", scores)
-    scratch = folder / ".results.csv.tmp"
-    with scratch.open("w", newline="") as file:
+    with atomic_write(folder / "results.csv") as scratch, scratch.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for row in scores:
             for figure, value in row["results"].items():
                 start = (row["checkpoint"], row["benchmark"], row["answers"])
                 writer.writerow([*start, figure, value, row["questions"], len(row["skipped"])])
-    scratch.replace(folder / "results.csv")

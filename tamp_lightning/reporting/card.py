@@ -15,6 +15,8 @@ from huggingface_hub import ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from yaml import YAMLError
 
+from tamp_lightning.files import write_text
+
 CARD, BASE_CARD = "README.md", "README.base.md"
 START, END = "<!-- tamp-lightning: files -->", "<!-- tamp-lightning: end of files -->"
 TAGS = ["pruning", "sparsity", "tamp-lightning"]
@@ -120,9 +122,7 @@ def write_cards(folder: Path, card: str, base: Base) -> dict[str, str]:
     """Write the card into a checkpoint folder, the base model's own beside it; return the sha256 of both by name."""
     cards = {CARD: card, **({BASE_CARD: base.card} if base.card is not None else {})}
     for name, text in cards.items():
-        scratch = folder / f".{name}.tmp"
-        scratch.write_bytes(text.encode())
-        scratch.replace(folder / name)
+        write_text(folder / name, text)
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in cards.items()}
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.metrics.intervals import Interval
 from tamp_lightning.reporting.curves import Curve, against_sparsity, ranking
 from tamp_lightning.reporting.gallery import Picture
-from tamp_lightning.reporting.html import embedded, write_page
+from tamp_lightning.reporting.page import embedded, write_page
 from tamp_lightning.reporting.run import Run
 from tamp_lightning.reporting.scores import Scored, paired, paired_kl, same_questions
 from tamp_lightning.reporting.wording import method_name
@@ -34,18 +35,19 @@ def rank(runs: Sequence[Run]) -> list[Ranked]:
     """Runs by retention, the largest first.
 
     Raises:
-        ValueError: a run scored nothing, or its dense model scores nothing on some benchmark.
+        InputError: a run scored nothing, or its dense model scores nothing on some benchmark.
     """
     held = []
     for name, run in zip(names(runs), runs, strict=True):
         if run.scored is None or run.scored.retention is None:
-            raise ValueError(f"{run.folder} has no scores to compare: prune it with --scores.benchmarks=easy_vqa")
+            raise InputError(f"{run.folder} has no scores to compare: prune it with --scores.benchmarks=easy_vqa")
         held.append((run.scored.retention.value, name, run, run.scored))
     held.sort(key=lambda item: -item[0])
     best = held[0][3]
     found = []
     for _, name, run, scored in held:
-        pair = scored is not best and same_questions(scored, best)
+        several = len({row["picture"] for row in scored.rows}) > 1
+        pair = scored is not best and several and same_questions(scored, best)
         behind = (paired(scored, best), paired_kl(scored, best)) if pair else (None, None)
         found.append(Ranked(name, run, scored, *behind))
     return found
@@ -78,7 +80,7 @@ def write_comparison(folders: Sequence[Path], path: Path) -> Path:
         path: the page.
 
     Raises:
-        ValueError: a folder is no run folder, or its run scored nothing.
+        InputError: a folder is no run folder, or its run scored nothing.
     """
     ranked = rank([Run.read(folder) for folder in folders])
     context = {
@@ -97,10 +99,10 @@ def comparison_pictures(ranked: Sequence[Ranked]) -> list[Picture]:
     lines = methods([own.run for own in ranked])
     kept = [Curve(name, [(r.run["sparsity"], _scored(r).retention) for r in own]) for name, own in lines.items()]
     kl = [Curve(name, [(r.run["sparsity"], _scored(r).kl_interval) for r in own]) for name, own in lines.items()]
-    found = [
-        Picture("retention", "Retention against sparsity", lambda s: against_sparsity(kept, "retention, %", s)),
-        Picture("kl", "KL to the dense model against sparsity", lambda s: against_sparsity(kl, "KL, nats", s)),
-    ]
+    draw = lambda s: against_sparsity(kl, "KL, nats", s)  # noqa: E731
+    found = [Picture("retention", "Retention against sparsity", lambda s: against_sparsity(kept, "retention, %", s))]
+    if any(value is not None for curve in kl for _, value in curve.points):
+        found.append(Picture("kl", "KL to the dense model against sparsity", draw))
     behind = {own.name: own.behind for own in ranked if own.behind}
     if behind:
         label = f"points of retention behind {ranked[0].name}"

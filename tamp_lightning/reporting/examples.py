@@ -129,14 +129,14 @@ def examples_content(
 def worst_flips(rows: Sequence[Mapping[str, Any]], limit: int = 6) -> list[Mapping[str, Any]]:
     """Questions that were right before pruning and are wrong after it: benchmarks in turn, largest loss first.
 
-    The loss is that of the right answer's probability. Of one picture only one question is taken.
+    The loss is that of the right answer's probability, where it is known. Of one picture only one question is taken.
 
     Args:
         rows: of predictions.parquet.
         limit: at most so many.
     """
     lost = [row for row in rows if row["dense_score"] >= 0.5 > row["pruned_score"]]
-    lost.sort(key=lambda row: row["pruned_certainty"] - row["dense_certainty"])
+    lost.sort(key=lambda row: (row["pruned_certainty"] or 0.0) - (row["dense_certainty"] or 0.0))
     queues = {
         name: [row for row in lost if row["benchmark"] == name] for name in sorted({r["benchmark"] for r in lost})
     }

@@ -26,18 +26,22 @@ def shades() -> Colormap:
     return LinearSegmentedColormap.from_list("shades", ends)
 
 
-def benchmark_bars(scores: Sequence[BenchmarkScores], style: Style) -> Figure:
-    """Dense beside pruned with 95 % intervals, the blind floor as a line across both."""
+def benchmark_bars(
+    scores: Sequence[BenchmarkScores], style: Style, sides: Sequence[str] = ("dense", "pruned")
+) -> Figure:
+    """Dense beside pruned with 95 % intervals, chance as a line across both."""
     height = 0.9 + 0.74 * len(scores)
     figure, axes = style.figure(height)
     for row, own in enumerate(scores):
         for side, (offset, interval, colour) in enumerate(((-0.19, own.dense, MUTED), (0.19, own.pruned, ACCENT))):
             value, low, high = (100 * part for part in interval)
-            label = ("dense", "pruned")[side] if row == 0 else None
+            label = sides[side] if row == 0 else None
             axes.barh(row + offset, value, 0.34, color=colour, alpha=0.45 if side == 0 else 1.0, label=label)
             reach = [[max(value - low, 0)], [max(high - value, 0)]]
+            if low != low:  # all questions are about one picture
+                continue
             axes.errorbar(value, row + offset, xerr=reach, color=INK, capsize=2.5, linewidth=1.1, fmt="none")
-        floor = "blind floor" if row == 0 else None
+        floor = "chance" if row == 0 else None
         axes.plot([100 * own.floor] * 2, [row - 0.43, row + 0.43], color=INK, linestyle=(0, (2, 1.5)), label=floor)
     axes.set_yticks(range(len(scores)), [style.label(benchmark_label(own.name)) for own in scores])
     axes.set_ylim(len(scores) - 0.45, -0.55)
@@ -47,9 +51,7 @@ def benchmark_bars(scores: Sequence[BenchmarkScores], style: Style) -> Figure:
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     handles, labels = axes.get_legend_handles_labels()
-    ordered = sorted(
-        zip(labels, handles, strict=True), key=lambda pair: ("dense", "pruned", "blind floor").index(pair[0])
-    )
+    ordered = sorted(zip(labels, handles, strict=True), key=lambda pair: (*sides, "chance").index(pair[0]))
     names, drawn = zip(*ordered, strict=True)
     figure.legend(drawn, names, loc="outside upper left", ncols=3, handlelength=1.4, columnspacing=1.4)
     return figure

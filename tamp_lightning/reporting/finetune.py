@@ -8,19 +8,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tamp_lightning.reporting.table import percent
-from tamp_lightning.reporting.wording import LABELS
+from tamp_lightning.reporting.table import change_cell, percent
+from tamp_lightning.reporting.wording import LABELS, p_value
 
 
 def scores_table(metrics: Mapping[str, Any]) -> Table:
-    """One row per benchmark: the blind floor, the dense model where it is known, before and after.
+    """One row per benchmark: chance, the dense model where it is known, before and after.
 
     Args:
         metrics: content of metrics.json.
     """
-    table = Table(title=f"{metrics['questions']} questions, {metrics['split']} split")
+    split = f", {metrics['split']} split" if metrics["split"] else ""
+    table = Table(title=f"{metrics['questions']} questions{split}")
     table.add_column("benchmark")
-    for column in ("blind floor", *metrics["scores"]):
+    for column in ("chance", *metrics["scores"]):
         table.add_column(column, justify="right")
     for kind, floor in metrics["floor"].items():
         row = [percent(scores[kind]) for scores in metrics["scores"].values()]
@@ -33,6 +34,12 @@ def show_finetuned(console: Console, metrics: Mapping[str, Any] | None, run: Map
     console.print()
     if metrics is not None:
         console.print(scores_table(metrics))
+        gained = metrics["gained"]
+        console.print(
+            f"after beside before: {change_cell(gained['change'])} points, {gained['verdict']}; McNemar's exact test "
+            f"over all answers p {p_value(gained['mcnemar'])}",
+            markup=False,
+        )
     losses = " ".join(f"{value:.3f}" for value in run["held_out_loss"])
     console.print(f"held-out loss {losses}; kept step {run['best']} of {run['steps']}")
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in run["seconds"].items())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tamp_lightning.evaluation.comparison import Scored
 from tamp_lightning.reporting import figures
 from tamp_lightning.reporting.run import Run
 from tamp_lightning.reporting.style import Style, drawing, save
@@ -26,6 +27,12 @@ class Picture:
     draw: Callable[[Style], Figure]
 
 
+def score_picture(scored: Scored, sides: Sequence[str] = ("dense", "pruned")) -> Picture:
+    """The figure of two models' scores."""
+    label = f"Scores of the {sides[0]} and the {sides[1]} model"
+    return Picture("benchmarks", label, lambda s: figures.benchmark_bars(scored.benchmarks, s, sides))
+
+
 def run_pictures(run: Run) -> list[Picture]:
     """The figures of a run, those left out for which it has no data."""
     plan, scored = run.plan, run.scored
@@ -34,8 +41,7 @@ def run_pictures(run: Run) -> list[Picture]:
         Picture("budget", "Share of the weights by kind of linear", lambda s: figures.budget_bars(plan, s)),
     ]
     if scored:
-        draw = lambda s: figures.benchmark_bars(scored.benchmarks, s)  # noqa: E731
-        found.insert(0, Picture("benchmarks", "Scores of the dense and the pruned model", draw))
+        found.insert(0, score_picture(scored))
     if diversity := plan.diversity():
         lines = lambda s: figures.depth_lines(diversity, plan.blocks, "1 − mean cosine", s)  # noqa: E731
         found.append(Picture("diversity", "Diversity of tokens within and across modalities by block", lines))

@@ -16,6 +16,11 @@ Row = Mapping[str, Any]
 FIGURES = {"retention": "retention, %", "kl": "KL, nats"}
 
 
+def drawn(rows: Sequence[Row]) -> dict[str, str]:
+    """The figures that the rows have: KL is lacking where replies were generated."""
+    return {key: label for key, label in FIGURES.items() if all(row[key] for row in rows)}
+
+
 def by_sparsity(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Methods that were run at several sparsities, with their rows, the sparsest last."""
     found: dict[str, list[Row]] = {}
@@ -30,8 +35,10 @@ def bands(rows: Sequence[Row], style: Style) -> Figure:
     columns = 2 if style.narrow else 4
     depth = 0.2 * -(-len(lines) // columns)
     height = (5.2 if style.narrow else 3.2) + depth
-    figure, panels = style.figure(height, *((2, 1) if style.narrow else (1, 2)))
-    for axes, (key, label) in zip(panels, FIGURES.items(), strict=True):
+    shown = drawn(rows)
+    figure, panels = style.figure(height, *((len(shown), 1) if style.narrow else (1, len(shown))), squeeze=False)
+    panels = panels.flatten()
+    for axes, (key, label) in zip(panels, shown.items(), strict=True):
         for number, (name, own) in enumerate(lines.items()):
             colour, marker = SERIES[number % len(SERIES)], MARKERS[number // len(SERIES) % len(MARKERS)]
             at = [100 * row["sparsity"] for row in own]
@@ -57,8 +64,10 @@ def bands(rows: Sequence[Row], style: Style) -> Figure:
 
 def dots(rows: Sequence[Row], reference: str, style: Style) -> Figure:
     """Retention and KL of every method at one sparsity with 95 % intervals; the reference's own as a dashed line."""
-    figure, panels = style.figure(0.7 + 0.25 * len(rows), 1, 2, sharey=True)
-    for axes, (key, label) in zip(panels, FIGURES.items(), strict=True):
+    shown = drawn(rows)
+    figure, panels = style.figure(0.7 + 0.25 * len(rows), 1, len(shown), sharey=True, squeeze=False)
+    panels = panels.flatten()
+    for axes, (key, label) in zip(panels, shown.items(), strict=True):
         for place, row in enumerate(rows):
             _dot(axes, row[key], place, MUTED if row["method"] == reference else ACCENT)
         own = next((row[key]["value"] for row in rows if row["method"] == reference), None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tamp_lightning.reporting.gallery import Picture, save_pictures
 from tamp_lightning.reporting.grid_figures import bands, by_sparsity, dots
-from tamp_lightning.reporting.html import NAME, embedded, write_page
+from tamp_lightning.reporting.page import NAME, embedded, write_page
 
 FIGURE = "compare"
 
@@ -47,7 +47,7 @@ def write_grid(
 
 
 def _kl(row: Mapping[str, Any]) -> float:
-    return float(row["kl"]["value"])
+    return float(row["kl"]["value"]) if row["kl"] else -float(row["retention"]["value"])
 
 
 def _dots(name: str, rows: Sequence[Mapping[str, Any]], reference: str) -> Picture:

@@ -13,7 +13,7 @@ from tamp_lightning.reporting.wording import LABELS
 def columns(rows: Sequence[Mapping[str, Any]], reference: str) -> list[str]:
     """Heads of the columns."""
     benchmarks = [LABELS.get(name, name) for name in rows[0]["benchmarks"]]
-    figures = ["mean", "retention", "above floor", "KL", f"KL - {reference}'s", "seconds"]
+    figures = ["mean", "retention", "above chance", "KL", f"KL - {reference}'s", "seconds"]
     return ["method", "sparsity", "seeds", *benchmarks, *figures]
 
 
@@ -30,17 +30,21 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         with_interval(row["retention"], 1),
         "–" if above is None else f"{above:.1f}",
         with_interval(row["kl"], 2),
-        with_interval(paired["kl"], 2) if paired else "–",
+        with_interval(paired and paired["kl"], 2),
         f"{row['seconds']:.0f}",
     ]
 
 
-def with_interval(figure: Mapping[str, float | None], digits: int) -> str:
-    """`value [low, high]`, with `± standard deviation` over the seeds where there are several."""
+def with_interval(figure: Mapping[str, float | None] | None, digits: int) -> str:
+    """`value [low, high]`, with `± standard deviation` over the seeds where there are several; a dash for none."""
+    if figure is None:
+        return "–"
     return f"{_with_spread(figure, digits)} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
 
 
-def _with_spread(figure: Mapping[str, float | None], digits: int) -> str:
+def _with_spread(figure: Mapping[str, float | None] | None, digits: int) -> str:
+    if figure is None:
+        return "–"
     spread = figure.get("sd_over_seeds")
     return f"{figure['value']:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
@@ -65,7 +69,7 @@ def table(rows: Sequence[Mapping[str, Any]], reference: str) -> Table:
             f"{100 * row['sparsity']:g} %",
             _with_spread(row["retention"], 1),
             _with_spread(row["kl"], 2),
-            f"{paired['kl']['value']:+.2f}" if paired else "–",
+            f"{paired['kl']['value']:+.2f}" if paired and paired["kl"] else "–",
             f"{row['seconds']:.0f}",
         )
     return view

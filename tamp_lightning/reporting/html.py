@@ -2,63 +2,33 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from tamp_lightning.reporting import story
 from tamp_lightning.reporting.advice import advice, again
-from tamp_lightning.reporting.examples import worst_flips
-from tamp_lightning.reporting.gallery import Picture, chosen_samples, media_pictures, run_pictures
+from tamp_lightning.reporting.gallery import chosen_samples, media_pictures, run_pictures
+from tamp_lightning.reporting.page import NAME, embedded, write_page
+from tamp_lightning.reporting.quality import is_picture, quality_context
 from tamp_lightning.reporting.run import Run
-from tamp_lightning.reporting.style import NARROW, WIDE, drawing, inline_svg
-from tamp_lightning.reporting.wording import benchmark_label, figure, method_sentence, short
-
-TEMPLATES = Path(__file__).parent / "templates"
-NAME = "report.html"
+from tamp_lightning.reporting.wording import method_sentence, short
 
 
 def write_report(folder: Path, path: Path | None = None) -> Path:
     """Write the page of a finished run, and return its path; default: report.html in the run's folder.
 
     Raises:
-        ValueError: the folder is no run folder, or a file of it is damaged.
+        InputError: the folder is no run folder, or a file of it is damaged.
     """
     return write_page(path or folder / NAME, "report.html", report_context(Run.read(folder)))
 
 
-def write_page(path: Path, template: str, context: dict[str, Any]) -> Path:
-    """A template filled in, under its name only when complete; every text in the context is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters |= {"benchmark": benchmark_label, "figure": figure}
-    page = environment.get_template(template).render(**context, version=version("tamp-lightning"))
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    scratch.write_text(page, encoding="utf-8")
-    scratch.replace(path)
-    return path
-
-
-def embedded(pictures: Sequence[Picture]) -> dict[str, dict[str, Any]]:
-    """Name -> the figure as SVG for a wide and for a narrow page, and `stills` to stand above it, none at first."""
-    found: dict[str, dict[str, Any]] = {picture.name: {"stills": []} for picture in pictures}
-    for kind, width in (("wide", WIDE), ("narrow", NARROW)):
-        with drawing(width) as style:
-            for picture in pictures:
-                svg = inline_svg(picture.draw(style), f"{picture.name}-{kind}", picture.label)
-                found[picture.name][kind] = Markup(svg)
-    return found
-
-
 def report_context(run: Run) -> dict[str, Any]:
     """What the template of a run's report is filled in with."""
+    scored = run.scored
     pictures = embedded(run_pictures(run))
+    quality = quality_context(scored, run.examples["pictures"]) if scored else {"scored": None}
     kinds = run.plan.kinds
     return {
         "title": story.title(run),
@@ -67,10 +37,7 @@ def report_context(run: Run) -> dict[str, Any]:
         "tiles": story.tiles(run),
         "command": again(run, "again"),
         "details": story.details(run),
-        "scored": run.scored,
-        "fidelity": story.fidelity(run),
-        "flips": [_flip(run, row) for row in worst_flips(run.rows)],
-        "flip_sentence": story.flips(run),
+        **quality,
         "zeros_sentence": story.zeros(run),
         "budget": [(short(kind, kinds), *rest) for kind, *rest in run.plan.budget()],
         "allocation_sentence": story.allocation(run),
@@ -82,25 +49,12 @@ def report_context(run: Run) -> dict[str, Any]:
     }
 
 
-def _flip(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A flipped question with its picture, if the run kept it, and how sure both models were of the right answer."""
-    before, after = row.get("dense_certainty"), row.get("pruned_certainty")
-    certainty = None if before is None or after is None else f"{100 * before:.0f} % → {100 * after:.0f} %"
-    held = run.examples["pictures"].get(str(row["picture"]))
-    return {**row, "uri": held if _is_picture(held) else None, "certainty": certainty}
-
-
-def _is_picture(uri: object) -> bool:
-    """Whether a page may show it: pictures are part of the page, nothing is fetched."""
-    return isinstance(uri, str) and uri.startswith("data:image/")
-
-
 def _sample(sample: Mapping[str, Any], pictures: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """A calibration sample with the figures of its media; frames of a video stand above their timeline."""
     shown = []
     for medium, picture in media_pictures(sample):
         stills = [*medium.get("frames", []), *([] if "grids" in medium else [medium.get("picture")])]
         shown.append(
-            ({**pictures[picture.name], "stills": [uri for uri in stills if _is_picture(uri)]}, story.medium(medium))
+            ({**pictures[picture.name], "stills": [uri for uri in stills if is_picture(uri)]}, story.medium(medium))
         )
     return {"id": sample["id"], "text": sample["text"], "pictures": shown}

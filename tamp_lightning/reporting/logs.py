@@ -35,7 +35,8 @@ def log_run(loggers: Sequence[Logger], plan: Plan, metrics: Mapping[str, Any] | 
 def _scores(metrics: Mapping[str, Any]) -> dict[str, float]:
     scores = {f"score/{name}_{side}": row[side] for name, row in metrics["benchmarks"].items() for side in SIDES}
     over_all = {name: metrics[name] for name in ("retention", "corrected_retention", "flips")}
-    return scores | {k: v for k, v in over_all.items() if v is not None} | {"kl": metrics["fidelity"]["kl"]}
+    near = metrics["fidelity"]
+    return scores | {k: v for k, v in over_all.items() if v is not None} | ({"kl": near["kl"]} if near else {})
 
 
 SIDES = ("dense", "pruned")

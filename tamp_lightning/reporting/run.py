@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.reporting.plan import Plan
 from tamp_lightning.reporting.scores import Scored
 from tamp_lightning.reporting.wording import method_name
@@ -44,11 +45,11 @@ class Run:
         """Read a run folder.
 
         Raises:
-            ValueError: it is none, or a file of it is damaged.
+            InputError: it is none, or a file of it is damaged.
         """
         missing = [name for name in FILES if not (folder / name).is_file()]
         if missing:
-            raise ValueError(f"{folder} is no folder of a finished prune run: it has no {missing[0]}")
+            raise InputError(f"{folder} is no folder of a finished prune run: it has no {missing[0]}")
         try:
             run, plan = (json.loads((folder / name).read_text()) for name in FILES[:2])
             recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
@@ -57,7 +58,7 @@ class Run:
             examples = held["examples"] or {"calibration_tokens": {}, "samples": [], "pictures": {}}
             return cls(folder, run, recipe, Plan(plan["linears"]), held["metrics"], rows, examples)
         except DAMAGE as error:
-            raise ValueError(f"{folder} cannot be read as a run folder: {' '.join(str(error).split())}") from None
+            raise InputError(f"{folder} cannot be read as a run folder: {' '.join(str(error).split())}") from None
 
     @cached_property
     def scored(self) -> Scored | None:
@@ -79,15 +80,15 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     """Run folders: those given, and those below a given folder that is none itself, in order.
 
     Raises:
-        ValueError: a path is no folder, or there is no run in it.
+        InputError: a path is no folder, or there is no run in it.
     """
     found: dict[Path, None] = {}
     for path in paths:
         if not path.is_dir():
-            raise ValueError(f"{path} is no folder: name folders that `tamp run` left")
+            raise InputError(f"{path} is no folder: name folders that `tamp run` left")
         own = [path] if (path / "run.json").is_file() else sorted(p.parent for p in path.rglob("run.json"))
         if not own:
-            raise ValueError(f"{path} holds no finished prune run: there is no run.json in it or below it")
+            raise InputError(f"{path} holds no finished prune run: there is no run.json in it or below it")
         found |= dict.fromkeys(own)
     return list(found)
 

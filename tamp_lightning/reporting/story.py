@@ -21,7 +21,11 @@ class Tile(NamedTuple):
 
 def interval(value: Interval | None, unit: str = " %") -> str:
     """The 95 % interval in words, empty where there is no figure."""
-    return "" if value is None else f"95 % interval {figure(value.low)} to {figure(value.high)}{unit}"
+    return (
+        ""
+        if value is None or value.low != value.low
+        else f"95 % interval {figure(value.low)} to {figure(value.high)}{unit}"
+    )
 
 
 def title(run: Run) -> str:
@@ -35,13 +39,13 @@ def verdict(run: Run) -> str:
     text = f"{count(gone)} of {count(prunable)} prunable weights are zero now."
     if not run.scored:
         return f"{text} What that cost is not known: no benchmark was scored."
-    retention, above = run.scored.retention, run.scored.above
+    retention, above, asked = run.scored.retention, run.scored.above, len(run.scored.rows)
     if retention is None:
-        return f"{text} On {len(run.rows):,} questions the dense model scores nothing on some benchmark: no retention."
-    text += f" On {len(run.rows):,} questions the model keeps {retention.value:.0f} % of its scores"
+        return f"{text} On {asked:,} questions the dense model scores nothing on some benchmark: no retention."
+    text += f" On {asked:,} questions the model keeps {retention.value:.0f} % of its scores"
     if above is None:
-        return f"{text}; some dense score is no better than a blind guess, so this says little."
-    if above.low > 0:
+        return f"{text}; some dense score is no better than chance, so this says little."
+    if above.low > 0 or (above.low != above.low and above.value > 0):
         return f"{text}, and {above.value:.0f} % of what it knew beyond a blind guess."
     return f"{text}; of what it knew beyond a blind guess nothing measurable is left."
 
@@ -58,9 +62,10 @@ def tiles(run: Run) -> list[Tile]:
         )
     ]
     if run.scored:
-        for label, value in (("retention", run.scored.retention), ("above the blind floor", run.scored.above)):
+        for label, value in (("retention", run.scored.retention), ("above chance", run.scored.above)):
             found.append(Tile(label, f"{figure(value.value)} %" if value else "–", interval(value)))
-        found.append(Tile("KL to dense", f"{run.scored.kl:.3g} nats", "mean over answer tokens, 0 = unchanged"))
+        if run.scored.kl is not None:
+            found.append(Tile("KL to dense", f"{run.scored.kl:.3g} nats", "mean over answer tokens, 0 = unchanged"))
         flipped = 100 * run.scored.metrics["flips"]
         found.append(Tile("answers flipped", f"{flipped:.1f} %", "right to wrong or wrong to right"))
     if "parameters" in data:
@@ -86,7 +91,7 @@ def _zeroed_in_towers(data: Mapping[str, Any]) -> int:
 def details(run: Run) -> list[tuple[str, str]]:
     """What somebody who repeats the run may want to know."""
     data, calibration, scores = run.run, run.recipe["calibration"], run.recipe["scores"]
-    scored = "none" if not run.scored else f"{scores['benchmarks']}, {scores['split']} split, {scores['slice']} slice"
+    scored = "none" if not run.scored else _benchmarks(scores)
     return [
         ("checkpoint", str(data["checkpoint"])),
         ("pruned from", str(data["source"])),
@@ -100,25 +105,13 @@ def details(run: Run) -> list[tuple[str, str]]:
     ]
 
 
-def fidelity(run: Run) -> str:
-    """How the pruned model's answer tokens differ from the dense one's."""
-    if not run.metrics:
-        return ""
-    found = run.metrics["fidelity"]
-    return (
-        f"Both models rank the same token first on {100 * found['top1_agreement']:.1f} % of the answer tokens; the "
-        f"negative log-likelihood of the right ones went from {found['nll_dense']:.3f} to {found['nll_pruned']:.3f}."
-    )
-
-
-def flips(run: Run) -> str:
-    """How many answers went from right to wrong and back."""
-    lost = sum(row["dense_score"] >= 0.5 > row["pruned_score"] for row in run.rows)
-    won = sum(row["pruned_score"] >= 0.5 > row["dense_score"] for row in run.rows)
-    return (
-        f"{lost} of {len(run.rows):,} questions went from right to wrong, {won} the other way. "
-        "Below, from the benchmarks in turn, those whose right answer lost most of its probability."
-    )
+def _benchmarks(scores: Mapping[str, Any]) -> str:
+    names = scores["benchmarks"]
+    if names in ("easy_vqa", "clips"):
+        return f"{names}, {scores['split']} split, {scores['slice']} slice"
+    listed = names if isinstance(names, str) else ", ".join(names)
+    limit = f", {scores['limit']} questions of each" if scores.get("limit") else ""
+    return f"{listed}{limit}"
 
 
 def zeros(run: Run) -> str:

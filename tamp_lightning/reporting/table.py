@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tamp_lightning.reporting.plan import Plan
-from tamp_lightning.reporting.wording import benchmark_label, short
+from tamp_lightning.reporting.wording import benchmark_label, p_value, short
 
 BARS = "·▁▂▃▄▅▆▇█"
 FIGURES = {"yes_no": ("accuracy", "precision", "recall", "f1", "pred_yes_ratio")}
@@ -22,24 +22,58 @@ def percent(value: float | None) -> str:
 
 
 def benchmark_table(metrics: Mapping[str, Any]) -> Table:
-    """Dense, pruned and retention per benchmark, beside the blind floor.
+    """Chance, dense, pruned, the change with its interval and retention per benchmark; retention over all.
 
     Args:
         metrics: content of a run's metrics.json.
     """
-    table = Table(title=f"{metrics['questions']} questions, {metrics['split']} split")
-    for column in ("benchmark", "blind floor", "dense", "pruned", "retention", "above floor"):
+    split = f", {metrics['split']} split" if metrics["split"] else ""
+    table = Table(title=f"{metrics['questions']} questions{split}")
+    for column in ("benchmark", "chance", "dense", "pruned", "change, points", "retention", "above chance"):
         table.add_column(column, justify="left" if column == "benchmark" else "right")
     for name, row in metrics["benchmarks"].items():
         dense, pruned, floor = row["dense"], row["pruned"], row["floor"]
         above = f"{100 * (pruned - floor) / (dense - floor):.1f} %" if dense > floor else "–"
         ratio = f"{100 * pruned / dense:.1f} %" if dense else "–"
-        table.add_row(benchmark_label(name), percent(floor), percent(dense), percent(pruned), ratio, above)
+        cells = percent(floor), percent(dense), percent(pruned), change_cell(row["change"]), ratio, above
+        table.add_row(benchmark_label(name), *cells)
     table.add_section()
-    mean, corrected = metrics["retention"], metrics["corrected_retention"]
-    above = "–" if corrected is None else f"{corrected:.1f} %"
-    table.add_row("mean", "", "", "", f"{mean:.1f} %", above, style="bold")
+    mean, corrected = (None if metrics[k] is None else metrics[k] / 100 for k in ("retention", "corrected_retention"))
+    table.add_row("mean", "", "", "", change_cell(metrics["change"]), percent(mean), percent(corrected), style="bold")
     return table
+
+
+def change_cell(change: Mapping[str, float | None]) -> str:
+    """A difference of shares in points with its 95 % interval."""
+    value, low, high = (change[k] for k in ("value", "low", "high"))
+    if value is None:
+        return "–"
+    ends = f" [{100 * low:+.1f}, {100 * high:+.1f}]" if low is not None and high is not None else ""
+    return f"{100 * value:+.1f}{ends}"
+
+
+def verdict_line(metrics: Mapping[str, Any]) -> str:
+    """The pooled verdict, and those benchmarks that say something else."""
+    whole = metrics["verdict"]
+    others = [
+        f"{benchmark_label(k)}: {r['verdict']}" for k, r in metrics["benchmarks"].items() if r["verdict"] != whole
+    ]
+    apart = f" ({'; '.join(others)})" if others else ""
+    return f"pruned beside dense: {whole}{apart}; McNemar's exact test over all answers p {p_value(metrics['mcnemar'])}"
+
+
+def show_scores(console: Console, metrics: Mapping[str, Any]) -> None:
+    """Print the scores, the verdict, and how near the pruned model stays to the dense one."""
+    console.print(benchmark_table(metrics))
+    console.print(verdict_line(metrics))
+    flipped, fidelity = f"answers flipped {percent(metrics['flips'])}", metrics["fidelity"]
+    if fidelity is None:
+        console.print(flipped)
+        return
+    console.print(
+        f"KL to dense on answer tokens {fidelity['kl']:.4f} nats, same first choice on "
+        f"{percent(fidelity['top1_agreement'])} of them, {flipped}"
+    )
 
 
 def plan_table(plan: Plan) -> Table:
@@ -59,12 +93,7 @@ def show_outcome(
     """Print scores, sparsity, seconds, memory and where the checkpoint lies; of an uneven plan also where zeros are."""
     console.print()
     if metrics is not None:
-        console.print(benchmark_table(metrics))
-        fidelity = metrics["fidelity"]
-        console.print(
-            f"KL to dense on answer tokens {fidelity['kl']:.4f} nats, same first choice on "
-            f"{percent(fidelity['top1_agreement'])} of them, answers flipped {percent(metrics['flips'])}"
-        )
+        show_scores(console, metrics)
     if plan is not None and not plan.even:
         console.print(plan_table(plan))
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in run["seconds"].items())

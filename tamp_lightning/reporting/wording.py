@@ -113,3 +113,16 @@ def figure(value: float, sign: bool = False, decimals: int = 1) -> str:
     """A number with so many decimals and a real minus; with a plus where `sign` is wanted."""
     text = f"{value:+.{decimals}f}" if sign else f"{value:.{decimals}f}"
     return text.replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    """A p as it is written."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def points(change: Any) -> str:
+    """A difference of shares in points, with its 95 % interval where it has one; `mean`, `low` and `high`."""
+    text = f"{figure(100 * change.mean, True)} points"
+    if not change.low < change.high:
+        return text
+    return f"{text} (95 % interval {figure(100 * change.low, True)} to {figure(100 * change.high, True)})"

@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 
 from tamp_lightning.config.recipe import FinetuneRecipe, PruneRecipe
+from tamp_lightning.errors import InputError
 from tamp_lightning.runs.state import is_unfinished, refuse_finished
 
 NO_MATTER = ("task", "out", "cache")
@@ -22,7 +23,7 @@ def run_path(recipe: PruneRecipe | FinetuneRecipe, name: str, is_first: bool = T
     """The run folder, which must be new or hold an unfinished run when the first process looks.
 
     Raises:
-        ValueError: it holds something else.
+        InputError: it holds something else.
     """
     path = Path(recipe.out or f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}")
     if is_first:
@@ -41,14 +42,14 @@ def may_continue(recipe: PruneRecipe, trainer: L.Trainer, out: Path) -> bool:
     """Whether such a run keeps what it needs to be continued once it has been killed.
 
     Raises:
-        ValueError: it does not, and the folder holds a killed run or the cache is to lie in a folder.
+        InputError: it does not, and the folder holds a killed run or the cache is to lie in a folder.
     """
     several = trainer.world_size > 1
     if not several and not recipe.scores.rides:
         return True
     what = f"{trainer.world_size} processes" if several else "scores.mode ride_along"
     if trainer.is_global_zero and is_unfinished(out):
-        raise ValueError(f"{out} holds an unfinished run, which {what} cannot continue: choose another with --out")
+        raise InputError(f"{out} holds an unfinished run, which {what} cannot continue: choose another with --out")
     if (limit := recipe.cache.limit_gb) is not None:
-        raise ValueError(f"cache.limit_gb is {limit}; with {what} all hidden states wait in RAM: leave it out")
+        raise InputError(f"cache.limit_gb is {limit}; with {what} all hidden states wait in RAM: leave it out")
     return False

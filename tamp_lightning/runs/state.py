@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tamp_lightning.checkpoint.writer import is_taken
-from tamp_lightning.files import published
+from tamp_lightning.errors import InputError
+from tamp_lightning.files import atomic_write, write_json
 
 FOLDER = ".state"
 _FINGERPRINT = "fingerprint.json"
@@ -31,10 +32,10 @@ def refuse_finished(out: Path, remedy: str) -> None:
     """Refuse a folder that holds anything but an unfinished run.
 
     Raises:
-        ValueError: naming it and the remedy.
+        InputError: naming it and the remedy.
     """
     if is_taken(out) and not is_unfinished(out):
-        raise ValueError(f"{out} exists: nothing is overwritten, {remedy}")
+        raise InputError(f"{out} exists: nothing is overwritten, {remedy}")
 
 
 class RunState:
@@ -48,7 +49,7 @@ class RunState:
         fingerprint: nested JSON values; everything that decides the run's bits.
 
     Raises:
-        ValueError: the folder's run was started with another fingerprint; every difference is named.
+        InputError: the folder's run was started with another fingerprint; every difference is named.
     """
 
     def __init__(self, out: Path, fingerprint: Mapping[str, Any]) -> None:
@@ -63,8 +64,7 @@ class RunState:
         """Mark the folder as that of an unfinished run, from the first file in it on."""
         path = self.folder / _FINGERPRINT
         if not path.is_file():
-            with published(path, path.with_suffix(".tmp")) as scratch:
-                scratch.write_text(json.dumps(self.fingerprint, indent=1) + "\n")
+            write_json(path, self.fingerprint)
 
     def save(self, name: str, content: Any, tensors: Mapping[str, Tensor] | None = None) -> None:
         """Keep a record; one of the same name is replaced.
@@ -76,7 +76,7 @@ class RunState:
         """
         self.begin()
         final = self._path(name)
-        with published(final, final.with_suffix(".tmp")) as scratch:
+        with atomic_write(final, final.with_suffix(".tmp")) as scratch:
             save_file(dict(tensors or {}), scratch, metadata={_CONTENT: json.dumps(content)})
 
     def has(self, name: str) -> bool:
@@ -87,7 +87,7 @@ class RunState:
         """Content and tensors of a record; None if there is none.
 
         Raises:
-            ValueError: the file is damaged.
+            InputError: the file is damaged.
         """
         path = self._path(name)
         if not path.is_file():
@@ -98,7 +98,7 @@ class RunState:
                 return json.loads(file.metadata()[_CONTENT]), {name: file.get_tensor(name) for name in names}
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             why = " ".join(str(error).split())
-            raise ValueError(f"{path} is damaged ({why}): delete it, then it is made anew") from None
+            raise InputError(f"{path} is damaged ({why}): delete it, then it is made anew") from None
 
     def numbered(self, name: str) -> Iterator[tuple[Any, dict[str, Tensor]]]:
         """The records `name-00000`, `name-00001`, ... up to the first that is missing."""
@@ -126,7 +126,7 @@ def _refuse_others(out: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -
     ]
     if different:
         more = f" and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
-        raise ValueError(
+        raise InputError(
             f"{out} holds an unfinished run that this one cannot continue ({', '.join(different[:_SHOWN])}{more}): "
             "run it as it was started, choose another out, or delete the folder"
         )

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tamp_lightning.checkpoint.facts import ModelFacts
+from tamp_lightning.checkpoint.linear import Linear
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.ops.masks import all_finite, keep_where
 
@@ -45,7 +47,7 @@ class Stream(Protocol):
             masks: linear name relative to the block -> BoolTensor shaped like its weight, True = kept.
 
         Raises:
-            ValueError: a mask fits no linear, or a weight is not zero where its mask is False or not finite.
+            InputError: a mask fits no linear, or a weight is not zero where its mask is False or not finite.
         """
 
     def commit_towers(self, masks: Mapping[str, Tensor]) -> None:
@@ -55,31 +57,31 @@ class Stream(Protocol):
             masks: full linear name -> BoolTensor shaped like its weight, True = kept; linears without one are dense.
 
         Raises:
-            ValueError: a mask fits no linear, or a weight is not zero where its mask is False or not finite.
+            InputError: a mask fits no linear, or a weight is not zero where its mask is False or not finite.
         """
 
     def finish(self) -> dict[str, str]:
         """Complete the output after the last commit; return the sha256 of every written file by name."""
 
 
-def check_pruned(block: nn.Module, prefix: str, linears: Sequence[str], masks: Mapping[str, Tensor]) -> None:
-    """Check that ``block`` really is pruned as ``masks`` say.
+def check_pruned(module: nn.Module, place: str, linears: Sequence[Linear], masks: Mapping[str, Tensor]) -> None:
+    """Check that ``module`` really is pruned as ``masks`` say.
 
     Args:
-        block: the decoder block, or the model.
-        prefix: its full module name, for messages; empty for the model.
-        linears: names of its prunable linears, relative to it.
-        masks: linear name -> BoolTensor[out, in], True = kept.
+        module: the decoder block, or the model.
+        place: what it is called in messages.
+        linears: its prunable linears.
+        masks: linear name, relative to the module -> BoolTensor[out, in], True = kept.
 
     Raises:
-        ValueError: unknown linear, wrong dtype or shape, non-zero masked weight, or non-finite weight.
+        InputError: unknown linear, wrong dtype or shape, non-zero masked weight, or non-finite weight.
     """
-    unknown = sorted(set(masks) - set(linears))
+    known = {linear.name: linear for linear in linears}
+    unknown = sorted(set(masks) - set(known))
     if unknown:
-        place = prefix or "towers and projector"
-        raise ValueError(f"mask for '{unknown[0]}' fits no prunable linear of {place}: it has {', '.join(linears)}")
+        raise ValueError(f"mask for '{unknown[0]}' fits no prunable linear of {place}: it has {', '.join(known)}")
     for name, mask in masks.items():
-        weight, full = block.get_parameter(f"{name}.weight"), f"{prefix}.{name}" if prefix else name
+        weight, full = known[name].weight(module), known[name].full
         if mask.dtype != torch.bool or mask.shape != weight.shape:
             raise ValueError(
                 f"mask of {full} must be bool of shape {tuple(weight.shape)}, "
@@ -90,4 +92,4 @@ def check_pruned(block: nn.Module, prefix: str, linears: Sequence[str], masks: M
         if left:
             raise ValueError(f"{full} is not pruned as its mask says: {left} masked weights are not zero")
         if not all_finite(weight.detach()):
-            raise ValueError(f"{full} holds NaN or infinite weights after pruning")
+            raise InputError(f"{full} holds NaN or infinite weights after pruning")

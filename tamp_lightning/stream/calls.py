@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.stream.stubs import Replay, Seen, run_stubs
 
 _MASK = "attention_mask"
@@ -74,7 +75,7 @@ def record_calls(model: PreTrainedModel, path: str, batch: Mapping[str, Tensor])
         hidden state [B,n,h] in front of the first block, and what every block is called with.
 
     Raises:
-        ValueError: the decoder does not call every block once and in order with one hidden state, or its blocks share
+        InputError: the decoder does not call every block once and in order with one hidden state, or its blocks share
             a state that only running them would fill.
     """
     blocks, decoder = model.get_submodule(path), model.get_submodule(path.rpartition(".")[0])
@@ -88,7 +89,7 @@ def record_calls(model: PreTrainedModel, path: str, batch: Mapping[str, Tensor])
     _refuse(name, seen, len(blocks))
     if "input_ids" in batch and seen[0].hidden.shape[:2] != batch["input_ids"].shape:
         shapes = f"{tuple(batch['input_ids'].shape)} but hidden states of {tuple(seen[0].hidden.shape)}"
-        raise ValueError(f"{name} was given tokens of shape {shapes}: expand placeholders in the processor")
+        raise InputError(f"{name} was given tokens of shape {shapes}: expand placeholders in the processor")
     replay = Replay(decoder, blocks, given[-1])
     # Other outputs than the embeddings: what depends on them shows.
     other = run_stubs(decoder, blocks, replay.arguments, {0: torch.zeros_like(seen[0].hidden)})
@@ -104,7 +105,7 @@ def _refuse(name: str, seen: Sequence[Seen], count: int) -> None:
     if order != list(range(count)):
         odd = next((k for k in range(count) if order.count(k) != 1), None)
         what = "in another order than they stand" if odd is None else f"{order.count(odd)} times block {odd}"
-        raise ValueError(
+        raise InputError(
             f"{name} calls {what} in a calibration batch, where every decoder block is expected once and in order: "
             "calibrate with samples that pass through all of them, if there are such"
         )
@@ -112,10 +113,10 @@ def _refuse(name: str, seen: Sequence[Seen], count: int) -> None:
     for call in seen:
         if call.hidden.shape != hidden.shape or hidden.ndim != 3:
             shapes = f"{tuple(hidden.shape)} and then {tuple(call.hidden.shape)}"
-            raise ValueError(f"{name} gives its decoder blocks hidden states of shape {shapes}: expected one [B,n,h]")
+            raise InputError(f"{name} gives its decoder blocks hidden states of shape {shapes}: expected one [B,n,h]")
         for key, value in call.kwargs.items():
             if not _plain(value):
-                raise ValueError(f"the decoder blocks of {name} share a state ('{key}'): they cannot be run one by one")
+                raise InputError(f"the decoder blocks of {name} share a state ('{key}'): they cannot be run one by one")
 
 
 def _refuse_far(name: str, replay: Replay, hidden: Tensor) -> None:
@@ -130,7 +131,7 @@ def _refuse_far(name: str, replay: Replay, hidden: Tensor) -> None:
         other = run(lambda k, parity=parity: k % 2 == parity)  # type: ignore[misc]
         for a, b in zip(same[1:], other[1:], strict=True):
             if (a.index - 1) % 2 != parity and not _same([a.hidden, a.kwargs], [b.hidden, b.kwargs]):
-                raise ValueError(
+                raise InputError(
                     f"{name} gives block {a.index} what blocks before its predecessor returned: "
                     "such connections across blocks are not supported"
                 )

@@ -7,11 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from tamp_lightning.checkpoint.facts import find_facts
-from tamp_lightning.checkpoint.names import check_dtypes, map_keys, tower_keys
-from tamp_lightning.checkpoint.reader import FLOATS, CheckpointReader
-from tamp_lightning.checkpoint.skeleton import build_skeleton, compute_dtypes, load_skeleton
+from tamp_lightning.checkpoint.linear import Linear
+from tamp_lightning.checkpoint.opened import Checkpoint
+from tamp_lightning.checkpoint.reader import FLOATS
+from tamp_lightning.checkpoint.skeleton import compute_dtypes, load_skeleton
 from tamp_lightning.checkpoint.writer import TOWERS, ShardWriter, refuse_existing
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.ops.masks import all_finite, keep_where
 from tamp_lightning.stream.base import check_pruned
@@ -34,7 +35,7 @@ class DiskStream:
         resumes: whether an earlier run may have written some of `out` (`resume`).
 
     Raises:
-        ValueError: anything wrong with source, out or patterns, in one line; found before a weight is read.
+        InputError: anything wrong with source, out or patterns, in one line; found before a weight is read.
     """
 
     writer: ClassVar[type[ShardWriter]] = ShardWriter
@@ -55,18 +56,13 @@ class DiskStream:
         if not resumes:
             refuse_existing(out)
         self.device = torch.device(device)
-        self.reader = CheckpointReader(source)
-        self.model = build_skeleton(self.reader, dtype)
         self.towers = towers or Towers()
-        self.facts = find_facts(self.model, include, exclude, self.towers)
-        self._keys = map_keys(self.model, self.reader, self.facts.blocks)
-        check_dtypes(self._keys, self.facts.linears, self.reader)
-        self._tower_keys = tower_keys(self._keys, self.facts.towers, self.reader)
-        pruned = {
-            index: [self._keys.blocks[index][f"{name}.weight"] for name in linears]
-            for index, linears in enumerate(self.facts.linears)
-        }
-        self._writer = self.writer(self.reader, out, {TOWERS: list(self._tower_keys.values()), **pruned}, resumes)
+        opened = Checkpoint.open(source, dtype, include, exclude, self.towers)
+        self.reader, self.model, self.facts, self._keys = opened.reader, opened.model, opened.facts, opened.keys
+        self._towers = {linear.name: linear for linear in self.facts.towers}
+        parts = {TOWERS: self.facts.towers, **dict(enumerate(self.facts.linears))}
+        pruned = {part: [_key(linear) for linear in linears] for part, linears in parts.items()}
+        self._writer = self.writer(self.reader, out, pruned, resumes)
         self._dtypes = compute_dtypes(self.model)
         self._loaded: set[int] = set()
         self._committed: set[int] = set()
@@ -89,9 +85,9 @@ class DiskStream:
             How many of the blocks are still there, towers included; the rest has to be committed again.
 
         Raises:
-            ValueError: a file is not what was written.
+            InputError: a file is not what was written.
         """
-        put: dict[int, Sequence[str]] = {TOWERS: [self._tower_keys[name] for name in towers]} if towers else {}
+        put: dict[int, Sequence[str]] = {TOWERS: [_key(self._towers[name]) for name in towers]} if towers else {}
         first = len(put)
         put |= {index: self._writer.pruned[index] for index in range(finished)}
         there = max(self._writer.resume(put, files) - first, 0)
@@ -100,10 +96,10 @@ class DiskStream:
 
     def load_towers(self, towers: Sequence[str]) -> None:
         """Set linears of towers and projector to what an earlier run committed."""
-        keys = {name: self._tower_keys[name] for name in towers}
-        tensors = self.reader.read(keys.values(), self._writer.place)
-        for name, key in keys.items():
-            self.model.get_parameter(f"{name}.weight").data.copy_(tensors[key])
+        linears = [self._towers[name] for name in towers]
+        tensors = self.reader.read(map(_key, linears), self._writer.place)
+        for linear in linears:
+            linear.weight(self.model).data.copy_(tensors[_key(linear)])
 
     def drop_head(self) -> None:
         """Forget the output embeddings, unless they are the input's: pruning never runs them, and they can be large."""
@@ -117,7 +113,7 @@ class DiskStream:
         A block that is loaded already comes as it is; release it to change between the two.
 
         Raises:
-            ValueError: a prunable weight is NaN or infinite.
+            InputError: a prunable weight is NaN or infinite.
         """
         block = self._block(index)
         if index not in self._loaded:
@@ -141,7 +137,7 @@ class DiskStream:
         weights are set to what was written, so that activations are those of the output.
 
         Raises:
-            ValueError: the block is not pruned as the masks say, or something without a mask has changed.
+            InputError: the block is not pruned as the masks say, or something without a mask has changed.
             RuntimeError: the block is not loaded, or committed already.
         """
         if index not in self._loaded or index in self._committed:
@@ -149,8 +145,10 @@ class DiskStream:
             raise RuntimeError(f"block {index} cannot be committed: it {state}")
         block = self._block(index)
         check_pruned(block, f"{self.facts.blocks}.{index}", self.facts.linears[index], masks)
-        changed = self._merge(index, block, {f"{name}.weight": mask for name, mask in masks.items()})
-        self._writer.put(index, changed)
+        parameters = {
+            linear.parameter: masks[linear.name] for linear in self.facts.linears[index] if linear.name in masks
+        }
+        self._writer.put(index, self._merge(index, block, parameters))
         self._committed.add(index)
 
     @torch.no_grad()
@@ -160,12 +158,12 @@ class DiskStream:
         As in blocks, weights in memory become what was written.
 
         Raises:
-            ValueError: a weight is not pruned as its mask says.
+            InputError: a weight is not pruned as its mask says.
         """
-        check_pruned(self.model, "", self.facts.towers, masks)
+        check_pruned(self.model, "towers and projector", self.facts.towers, masks)
         final: dict[str, Tensor] = {}
         for name, mask in masks.items():
-            key, weight = self._tower_keys[name], self.model.get_parameter(f"{name}.weight")
+            key, weight = _key(self._towers[name]), self._towers[name].weight(self.model)
             final[key] = self._final(key, weight.data, mask).cpu()
         self._writer.put(TOWERS, final)
 
@@ -188,12 +186,11 @@ class DiskStream:
 
     def _refuse_non_finite(self, index: int, tensors: Mapping[str, Tensor]) -> None:
         for linear in self.facts.linears[index]:
-            name = f"{linear}.weight"
-            if not all_finite(tensors[name]):
-                key = self._keys.blocks[index][name]
+            weight, key = tensors[linear.parameter], _key(linear)
+            if not all_finite(weight):
                 file = self.reader.folder / self.reader.shard_of[key]
-                raise ValueError(
-                    f"{key} in {file} holds NaN or infinite weights (as {tensors[name].dtype}): "
+                raise InputError(
+                    f"{key} in {file} holds NaN or infinite weights (as {weight.dtype}): "
                     "the checkpoint is damaged or does not fit that dtype"
                 )
 
@@ -218,12 +215,17 @@ class DiskStream:
         else:
             final = merge(self._source(key), computed, mask.to(self.device))
         if not all_finite(final):
-            raise ValueError(f"{key} does not fit {dtype}, its dtype on disk, after pruning")
+            raise InputError(f"{key} does not fit {dtype}, its dtype on disk, after pruning")
         computed.copy_(final)
         return final
 
     def _source(self, key: str) -> Tensor:
         return self.reader.read([key])[key].to(self.device)
+
+
+def _key(linear: Linear) -> str:
+    assert linear.key is not None  # the checkpoint is on disk
+    return linear.key
 
 
 def merge(source: Tensor, computed: Tensor, mask: Tensor) -> Tensor:

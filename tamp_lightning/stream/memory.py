@@ -20,7 +20,7 @@ class MemoryStream:
         towers: what of towers and projector is pruned; None = nothing.
 
     Raises:
-        ValueError: see :func:`tamp_lightning.checkpoint.facts.find_facts`.
+        InputError: see :func:`tamp_lightning.checkpoint.facts.find_facts`.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class MemoryStream:
 
     def commit_towers(self, masks: Mapping[str, Tensor]) -> None:
         """Check that towers and projector are pruned as ``masks`` say (see :class:`.Stream`)."""
-        check_pruned(self.model, "", self.facts.towers, masks)
+        check_pruned(self.model, "towers and projector", self.facts.towers, masks)
 
     def finish(self) -> dict[str, str]:
         """Return an empty mapping: nothing is written."""

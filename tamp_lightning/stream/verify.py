@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tamp_lightning.checkpoint.facts import ModelFacts
+from tamp_lightning.checkpoint.linear import Linear
+from tamp_lightning.errors import InputError
 from tamp_lightning.stream.calls import Calls
 
 
@@ -31,7 +33,7 @@ def check_walk(
         calls: what every block was called with, masks included.
 
     Raises:
-        ValueError: the hidden states behind the last block differ, or a linear sees something else than the tokens.
+        InputError: the hidden states behind the last block differ, or a linear sees something else than the tokens.
     """
     blocks = model.get_submodule(facts.blocks)
     assert isinstance(blocks, nn.ModuleList)
@@ -39,16 +41,17 @@ def check_walk(
     for index, block in enumerate(blocks):
         if index > 0:
             hidden, kwargs = calls.enter(index, hidden)
-        prefix = f"{facts.blocks}.{index}"
-        with token_guard(block, prefix, facts.linears[index], hidden.shape):
+        with token_guard(block, facts.linears[index], hidden.shape):
             hidden = block(hidden, **kwargs)
         if not isinstance(hidden, Tensor):
-            raise ValueError(f"{prefix} returns a {type(hidden).__name__}: expected the hidden state alone")
+            raise InputError(
+                f"{facts.blocks}.{index} returns a {type(hidden).__name__}: expected the hidden state alone"
+            )
     own = _behind(model, blocks[-1], batch)
     # Weights that are not finite have an error of their own, which names the place.
     if not torch.equal(hidden, own) and bool(own.isfinite().all()):
         worst = float((hidden - own).abs().max())
-        raise ValueError(
+        raise InputError(
             f"running the decoder blocks of {type(model).__name__} one by one does not give what the model computes "
             f"(off by up to {worst:.2g}): its blocks work together in a way that is not supported"
         )
@@ -72,32 +75,31 @@ def _behind(model: PreTrainedModel, block: nn.Module, batch: Mapping[str, Tensor
 
 
 @contextmanager
-def token_guard(block: nn.Module, prefix: str, linears: Sequence[str], shape: Sequence[int]) -> Iterator[None]:
+def token_guard(block: nn.Module, linears: Sequence[Linear], shape: Sequence[int]) -> Iterator[None]:
     """Refuse linears whose input is not the sequence's tokens, for their statistics would be of something else.
 
     Args:
         block: the decoder block that runs inside.
-        prefix: its full module name, for messages.
-        linears: names of its prunable linears, relative to the block.
+        linears: its prunable linears.
         shape: (B, n, ...): the shape of the hidden state.
 
     Raises:
-        ValueError: inside: a linear is called twice, or with anything but [B,n,c].
+        InputError: inside: a linear is called twice, or with anything but [B,n,c].
     """
-    called: set[str] = set()
+    called: set[Linear] = set()
 
-    def check(name: str, inputs: Tensor) -> None:
-        if inputs.ndim != 3 or inputs.shape[:2] != tuple(shape[:2]) or name in called:
-            what = "is called twice" if name in called else f"reads a tensor of shape {tuple(inputs.shape)}"
-            raise ValueError(
-                f"{prefix}.{name} {what} where every token of the sequence is expected once "
+    def check(linear: Linear, inputs: Tensor) -> None:
+        if inputs.ndim != 3 or inputs.shape[:2] != tuple(shape[:2]) or linear in called:
+            what = "is called twice" if linear in called else f"reads a tensor of shape {tuple(inputs.shape)}"
+            raise InputError(
+                f"{linear.full} {what} where every token of the sequence is expected once "
                 f"({shape[0]} x {shape[1]}): exclude it"
             )
-        called.add(name)
+        called.add(linear)
 
     handles = [
-        block.get_submodule(name).register_forward_pre_hook(lambda _, args, name=name: check(name, args[0]))
-        for name in linears
+        block.get_submodule(one.name).register_forward_pre_hook(lambda _, args, one=one: check(one, args[0]))
+        for one in linears
     ]
     try:
         yield

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tamp_lightning.checkpoint.reader import CheckpointReader
-from tamp_lightning.evaluation.predictions import write_json
+from tamp_lightning.errors import InputError
+from tamp_lightning.files import write_json
 from tamp_lightning.runs.environment import compute_dtype, environment
 from tamp_lightning.tasks.bench_worker import COMPRESSED, DENSE, FLOAT32, serve
 from tamp_lightning.testbeds.checkpoints import resolve
@@ -34,7 +35,7 @@ def bench(arguments: Sequence[str], console: Console) -> None:
     speed meets all of them. The first generation of each is not counted.
 
     Raises:
-        ValueError, FileNotFoundError: a folder, form or number makes no sense, or nothing of the folder is sparse.
+        InputError, FileNotFoundError: a folder, form or number makes no sense, or nothing of the folder is sparse.
         RuntimeError: a process ended with an error, which is in the message.
     """
     given = _parser().parse_args(arguments)
@@ -43,9 +44,9 @@ def bench(arguments: Sequence[str], console: Console) -> None:
     forms = _forms(given.forms, folder, device)
     for name in ("prompt", "tokens", "repeats", "threads"):
         if getattr(given, name) < 1:
-            raise ValueError(f"--{name} is {getattr(given, name)}, expected 1 or more")
+            raise InputError(f"--{name} is {getattr(given, name)}, expected 1 or more")
     if given.out is not None and not Path(given.out).absolute().parent.is_dir():
-        raise ValueError(f"--out: there is no folder {Path(given.out).absolute().parent}")
+        raise InputError(f"--out: there is no folder {Path(given.out).absolute().parent}")
     results = _measure(folder, forms, device, given)
     console.print(table(results))
     if given.out is not None:
@@ -75,7 +76,7 @@ def _forms(asked: str | None, folder: Path, device: str) -> list[str]:
     if asked is not None:
         forms = asked.split(",")
         if wrong := [form for form in forms if form not in FORMS]:
-            raise ValueError(f"--forms has {wrong[0]!r}, expected some of {', '.join(FORMS)}")
+            raise InputError(f"--forms has {wrong[0]!r}, expected some of {', '.join(FORMS)}")
         return forms
     dtypes = {info.dtype for shard in CheckpointReader(folder).shards.values() for info in shard.tensors.values()}
     slow = compute_dtype("auto", torch.device(device)) is torch.float32 and bool(dtypes & {"BF16", "F16"})
@@ -131,7 +132,7 @@ def _measure(folder: Path, forms: Sequence[str], device: str, given: argparse.Na
             stack.callback(workers[form].end)
             facts[form] = workers[form].ask(None)
             if form == COMPRESSED and not facts[form]["linears"]:
-                raise ValueError(f"{folder} has no linear that is sparse enough to be compressed")
+                raise InputError(f"{folder} has no linear that is sparse enough to be compressed")
         for worker in workers.values():
             worker.ask()
         rounds = [{form: worker.ask() for form, worker in workers.items()} for _ in range(given.repeats)]

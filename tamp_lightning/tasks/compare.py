@@ -14,9 +14,9 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.markup import escape
 
-from tamp_lightning.config.recipe import CompareRecipe, PruneRecipe
-from tamp_lightning.evaluation.predictions import write_json
-from tamp_lightning.evaluation.scoring import Scores
+from tamp_lightning.config.recipe import CompareRecipe, PruneRecipe, ScoreChoice
+from tamp_lightning.errors import InputError
+from tamp_lightning.files import write_json, write_text
 from tamp_lightning.reporting.grid import GridResult, Group
 from tamp_lightning.reporting.grid_page import write_grid
 from tamp_lightning.reporting.grid_table import markdown, table
@@ -53,7 +53,7 @@ def grid_cells(recipe: CompareRecipe, out: Path) -> list[Cell]:
     """The cells of all grids, each once: in a grid the first seed of everything first, then the sparsities in order.
 
     Raises:
-        ValueError: a cell's method is impossible at its sparsity.
+        InputError: a cell's method is impossible at its sparsity.
     """
     return list({cell.name: cell for cell in _cells(recipe, out)}.values())
 
@@ -83,7 +83,7 @@ def run_compare(recipe: CompareRecipe, console: Console) -> Path:
     by one of them, and the one that ends last sums up.
 
     Raises:
-        ValueError, FileNotFoundError: bad input, a cell of the same name was made by another recipe, or there is
+        InputError, FileNotFoundError: bad input, a cell of the same name was made by another recipe, or there is
             nothing to sum up.
     """
     out = Path(recipe.out or "runs/compare")
@@ -91,12 +91,11 @@ def run_compare(recipe: CompareRecipe, console: Console) -> Path:
     done = [cell for cell in cells if is_done(cell)]
     console.print(f"{len(cells)} cells, {len(done)} of them there already: {out}", soft_wrap=True)
     if recipe.summary_only and not done:
-        raise ValueError(f"summary_only is true, but no cell of {out} is finished: leave it out to run them")
-    dense: dict[str, Scores | None] = {}
+        raise InputError(f"summary_only is true, but no cell of {out} is finished: leave it out to run them")
     for cell in cells if not recipe.summary_only else []:
         with _claimed(out / LOCKS / cell.name) as mine:
             if mine and not is_done(cell):
-                line = _run_cell(cell, [other for other in cells if is_done(other)], dense, recipe.keep_models)
+                line = _run_cell(cell, [other for other in cells if is_done(other)], recipe.keep_models)
                 console.print(f"{sum(map(is_done, cells))}/{len(cells)} {cell.name}: {line}")
     done = [cell for cell in cells if is_done(cell)]
     if recipe.summary_only or len(done) == len(cells):
@@ -122,25 +121,42 @@ def _claimed(path: Path) -> Iterator[bool]:
         lock.release()
 
 
-def _run_cell(cell: Cell, done: list[Cell], dense: dict[str, Scores | None], keep_model: bool) -> str:
-    """Run a cell with what is known already: scores of the dense model, and of dense blocks in the cells done."""
+def _run_cell(cell: Cell, done: list[Cell], keep_model: bool) -> str:
+    """Run a cell with what is known already: scores of dense blocks in the cells done; the dense model's answers are
+    in the cache."""
     job = Job.prepare(cell.recipe, cell.name)
     if job.processes > 1:
-        raise ValueError(f"trainer asks for {job.processes} processes: a comparison runs in one, set devices to 1")
+        raise InputError(f"trainer asks for {job.processes} processes: a comparison runs in one, set devices to 1")
     if cell.recipe.scores.rides:
-        raise ValueError("scores.mode is ride_along; a comparison scores whole models: set scores.mode: whole")
-    dtype = cell.recipe.model.dtype
-    if dtype not in dense:
-        dense[dtype] = job.score(job.source, "score dense")
+        raise InputError("scores.mode is ride_along; a comparison scores whole models: set scores.mode: whole")
+    job.score_dense()
+    _check_dense(job)
     alike = next((other for other in done if measure_alike(cell.recipe, other.recipe)), None)
     if alike and job.state and not job.state.resumes:
         hand_on(Path(str(alike.recipe.out)), job.state, job.stream)
-    run, metrics = prune_job(job, dense[dtype], cell.text)
+    run, metrics = prune_job(job, cell.text)
     if not keep_model:
         shutil.rmtree(job.out / "model")
     assert metrics is not None
     seconds = sum(run["seconds"].values())
-    return f"retention {metrics['retention']:.1f} %, KL {metrics['fidelity']['kl']:.3f}, {seconds:.0f} s"
+    kept, near = metrics["retention"], metrics["fidelity"]
+    told = [
+        f"retention {kept:.1f} %" if kept is not None else "no retention",
+        *([f"KL {near['kl']:.3f}"] if near else []),
+    ]
+    return ", ".join([*told, f"{seconds:.0f} s"])
+
+
+def _check_dense(job: Job) -> None:
+    """Refuse benchmarks that the dense model cannot do, before anything is pruned.
+
+    Raises:
+        ValueError: it scores nothing on one: nothing can be kept of that.
+    """
+    for task, scores in zip(job.tasks, job.dense, strict=True):
+        for name, value in task.headline(scores.results).items():
+            if not value > 0:
+                raise InputError(f"the dense model scores nothing on {name}, so methods cannot be compared on it")
 
 
 def _summarise(cells: list[Cell], reference: str, out: Path, console: Console) -> None:
@@ -154,7 +170,7 @@ def _summarise(cells: list[Cell], reference: str, out: Path, console: Console) -
     content = {"reference": reference, "runs": sum(map(len, runs.values())), "spearman_kl_retention": correlation}
     content["rows"] = rows
     write_json(out / "compare.json", content | environment())
-    (out / "compare.md").write_text(markdown(rows, reference))
+    write_text(out / "compare.md", markdown(rows, reference))
     first = next(iter(runs.values()))[0]
     metrics = first.metrics or {}
     told = {"model": first.model, "split": metrics["split"], "questions": metrics["questions"]}
@@ -167,16 +183,18 @@ def is_done(cell: Cell) -> bool:
     """Whether the cell's run folder is finished, whatever trainer ran it: on a GPU, say, or without progress bars.
 
     Raises:
-        ValueError: it was made by another recipe.
+        InputError: it was made by another recipe.
     """
     folder = Path(str(cell.recipe.out))
     if not (folder / "run.json").is_file():
         return False
     found = (folder / "recipe.yaml").read_text()
     if found != cell.text and _without_trainer(found) != _without_trainer(cell.text):
-        raise ValueError(f"{folder} was made by another recipe: remove it, or name another folder with --out")
+        raise InputError(f"{folder} was made by another recipe: remove it, or name another folder with --out")
     return True
 
 
 def _without_trainer(text: str) -> dict[str, Any]:
-    return yaml.safe_load(text) | {"trainer": None}
+    """A recipe without its trainer; of scores, what an older version did not write is as by default."""
+    content = yaml.safe_load(text)
+    return content | {"trainer": None, "scores": asdict(ScoreChoice()) | content.get("scores", {})}

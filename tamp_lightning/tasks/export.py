@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.export.job import Source, to_bitmask, to_dense
 from tamp_lightning.export.shards import Sizes
 from tamp_lightning.reporting import card
@@ -31,10 +32,10 @@ def run_export(checkpoint: str, form: str, out: Path, console: Console) -> None:
         console: where sizes are printed.
 
     Raises:
-        ValueError, FileNotFoundError: bad input; nothing is left behind.
+        InputError, FileNotFoundError: bad input; nothing is left behind.
     """
     if form not in FORMATS:
-        raise ValueError(f"--format is {form!r}, expected {' or '.join(FORMATS)}")
+        raise InputError(f"--format is {form!r}, expected {' or '.join(FORMATS)}")
     source = Source.find(resolve(checkpoint))
     before = size_of(source.folder)
     if form == "bitmask":

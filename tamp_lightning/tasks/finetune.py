@@ -19,8 +19,11 @@ from transformers import PreTrainedModel
 from tamp_lightning.config.finetune import LEARNING_RATES
 from tamp_lightning.config.recipe import FinetuneRecipe
 from tamp_lightning.data.finetuning import FinetuneBatches
-from tamp_lightning.evaluation.predictions import write_json
-from tamp_lightning.evaluation.suite import Suite
+from tamp_lightning.errors import InputError
+from tamp_lightning.evaluation.scorer import Scorer
+from tamp_lightning.evaluation.summary import write_predictions
+from tamp_lightning.evaluation.whole import load_processor, load_whole
+from tamp_lightning.files import write_json, write_text
 from tamp_lightning.finetune.batches import make_batches
 from tamp_lightning.finetune.lora import BASE, add_lora, merge_lora
 from tamp_lightning.finetune.losses import Answers, Distillation
@@ -34,13 +37,12 @@ from tamp_lightning.finetune.trainer import (
     finetune_path,
     finetune_trainer,
 )
+from tamp_lightning.passes.trainer import scoring_trainer
 from tamp_lightning.reporting.finetune import show_finetuned
 from tamp_lightning.runs.clock import PhaseClock
 from tamp_lightning.runs.environment import compute_dtype, environment, peak_memory_bytes
-from tamp_lightning.tasks.evaluate import load_processor
-from tamp_lightning.tasks.finetune_scores import score_all, summarise_finetuned
-from tamp_lightning.tasks.prune import load_whole
-from tamp_lightning.testbeds.suites import build_suite
+from tamp_lightning.tasks.benchmarks import Say, build_tasks, check_answers
+from tamp_lightning.tasks.finetune_scores import finetuned_rows, score_all, summarise_finetuned, write_finetuned
 
 
 @dataclass
@@ -54,40 +56,50 @@ class Job:
     dense: Path | None
     """The dense model: teacher, and what scores are compared with."""
     batches: FinetuneBatches
-    suite: Suite | None
+    scorer: Scorer
     clock: PhaseClock
 
     @classmethod
-    def prepare(cls, recipe: FinetuneRecipe, name: str, out: Path, accumulate: int) -> Job:
+    def prepare(cls, recipe: FinetuneRecipe, name: str, out: Path, accumulate: int, say: Say) -> Job:
         """Find the checkpoint, its masks, the data and the teacher.
 
         Raises:
-            ValueError, FileNotFoundError: bad input.
+            InputError, FileNotFoundError: bad input.
         """
         if recipe.checkpoint is None:
-            raise ValueError("checkpoint is missing: name a run folder or a sparse checkpoint with --checkpoint=RUN")
+            raise InputError("checkpoint is missing: name a run folder or a sparse checkpoint with --checkpoint=RUN")
         clock = PhaseClock()
         with clock.phase("prepare"):
             start = find_start(recipe.checkpoint, recipe.allow_dense)
             dense = find_dense(recipe, start)
             processor = load_processor(start.target.folder)
             batches = make_batches(recipe.data, processor, epoch_lengths(recipe.schedule, accumulate))
-            choice = recipe.scores
-            suite = build_suite(choice.benchmarks, processor, choice.split, choice.slice)
-        return cls(recipe, name, out, start, dense, batches, suite, clock)
+            given = {k: v for k, v in recipe.trainer.items() if k in ("accelerator", "enable_progress_bar")}
+            dtype = compute_dtype("auto", scoring_trainer(**given).strategy.root_device)
+            tasks = build_tasks(recipe.scores, processor, say)
+            check_answers(tasks)
+            scorer = Scorer(tasks, recipe.scores.batch_size, dtype, given, clock, say)
+        return cls(recipe, name, out, start, dense, batches, scorer, clock)
 
 
 def run_finetune(recipe: FinetuneRecipe, name: str, recipe_text: str, console: Console) -> Path:
     """Do what a finetune recipe says and return the run folder.
 
     Raises:
-        ValueError, FileNotFoundError: bad input, before anything is written; or no held-out loss was finite.
+        InputError, FileNotFoundError: bad input, before anything is written; or no held-out loss was finite.
         RuntimeError: training was interrupted.
     """
     L.seed_everything(recipe.seed, verbose=False)
     out = finetune_path(recipe, name)
     trainer = finetune_trainer(recipe, out)
-    job = Job.prepare(recipe, name, out, trainer.accumulate_grad_batches)
+
+    is_first = trainer.is_global_zero
+
+    def say(line: str) -> None:
+        if is_first:
+            console.print(line, soft_wrap=True, highlight=False)
+
+    job = Job.prepare(recipe, name, out, trainer.accumulate_grad_batches, say)
     if job.start.inferred and trainer.is_global_zero:
         console.print(f"[yellow]warning[/yellow]: {job.start.inferred}", soft_wrap=True)
     trained, facts = train(job, trainer)
@@ -97,7 +109,7 @@ def run_finetune(recipe: FinetuneRecipe, name: str, recipe_text: str, console: C
     with job.clock.phase("write"):
         files = job.start.target.write(out / "model", trained)
         write_masks(out, job.start)
-        (out / "recipe.yaml").write_text(recipe_text)
+        write_text(out / "recipe.yaml", recipe_text)
     del trained, trainer
     gc.collect()
     _report(job, facts, files, console)
@@ -109,7 +121,7 @@ def train(job: Job, trainer: L.Trainer) -> tuple[dict[str, Tensor], dict[str, An
 
     Raises:
         RuntimeError: training was interrupted, or a pruned weight is not zero.
-        ValueError: no held-out loss was finite, or a checkpoint to go on from is of another run.
+        InputError: no held-out loss was finite, or a checkpoint to go on from is of another run.
     """
     model = load_whole(job.start.target.folder, torch.float32)
     tuner = _make_trainable(job, model)
@@ -188,11 +200,11 @@ def _restore_best(trainer: L.Trainer, module: FinetuneModule) -> None:
     """Take the weights with the smallest held-out loss.
 
     Raises:
-        ValueError: no held-out loss was finite.
+        InputError: no held-out loss was finite.
     """
     best = best_checkpoint(trainer)
     if not any(math.isfinite(value) for value in module.history[1:]):
-        raise ValueError(f"no held-out loss was finite ({module.history}): try a smaller schedule.lr")
+        raise InputError(f"no held-out loss was finite ({module.history}): try a smaller schedule.lr")
     state = torch.load(best, map_location=module.device, weights_only=True, mmap=True)["state_dict"]
     if module.load_state_dict(state, strict=False).unexpected_keys:
         raise RuntimeError(f"{best} is not of this model")
@@ -212,9 +224,13 @@ def _leave_group() -> None:
 
 def _report(job: Job, facts: dict[str, Any], files: dict[str, str], console: Console) -> None:
     start, metrics = job.start, None
-    if job.suite is not None:
+    if tasks := job.scorer.tasks:
         folders = {"dense": job.dense, "before": start.target.folder, "after": job.out / "model"}
-        metrics = summarise_finetuned(job.suite, score_all(folders, job.suite, job.recipe, job.clock))
+        found = score_all(folders, job.scorer)
+        metrics = summarise_finetuned(tasks, found)
+        rows = finetuned_rows(tasks, found)
+        write_predictions(job.out / "predictions.parquet", rows)
+        write_finetuned(job.out, f"{job.name}: {job.start.target.folder.name} finetuned", tasks, rows, metrics)
         write_json(job.out / "metrics.json", metrics)
     run = {
         "recipe": job.name,

@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel
 
-from tamp_lightning.checkpoint.facts import AUDIO, IMAGE, VIDEO, ModelFacts, find_facts, tower_linears
-from tamp_lightning.checkpoint.names import check_dtypes, map_keys
+from tamp_lightning.checkpoint.facts import AUDIO, IMAGE, VIDEO, ModelFacts, tower_linears
+from tamp_lightning.checkpoint.opened import Checkpoint
 from tamp_lightning.checkpoint.reader import CheckpointReader
 from tamp_lightning.checkpoint.skeleton import build_skeleton
+from tamp_lightning.errors import InputError
 from tamp_lightning.testbeds.checkpoints import resolve
 
 NAMES = {IMAGE: "image", VIDEO: "video", AUDIO: "audio"}
@@ -81,7 +82,7 @@ def inspect_checkpoint(folder: Path, include: Sequence[str] = (), exclude: Seque
         exclude: as in a recipe.
 
     Raises:
-        ValueError: it is no checkpoint, or its architecture is unknown. What can be read but not pruned is no error.
+        InputError: it is no checkpoint, or its architecture is unknown. What can be read but not pruned is no error.
     """
     reader = CheckpointReader(folder)
     stored = Counter(info.dtype for shard in reader.shards.values() for info in shard.tensors.values())
@@ -89,9 +90,8 @@ def inspect_checkpoint(folder: Path, include: Sequence[str] = (), exclude: Seque
     model = build_skeleton(reader, None)
     common = (folder, type(model).__name__, dict(stored.most_common()), disk)
     try:
-        facts = find_facts(model, include, exclude)
-        check_dtypes(map_keys(model, reader, facts.blocks), facts.linears, reader)
-    except ValueError as error:
+        facts = Checkpoint.of(reader, model, include, exclude).facts
+    except InputError as error:
         return Inspection(*common, _parts(model, None), refusal=str(error))
     return Inspection(*common, _parts(model, facts.blocks), **_described(model, facts))
 
@@ -105,7 +105,7 @@ def _described(model: PreTrainedModel, facts: ModelFacts) -> dict:
     return {
         "blocks": facts.blocks,
         "kinds": _kinds(model, facts),
-        "groups": _groups(blocks, facts),
+        "groups": _groups(facts),
         "dense": _dense(blocks, facts),
         "block_parameters": sum(sizes),
         "modalities": ("text", *(name for name in NAMES.values() if name in modalities)),
@@ -128,21 +128,17 @@ def _kinds(model: PreTrainedModel, facts: ModelFacts) -> dict[str, int]:
     return dict(Counter(type(block).__name__ for block in model.get_submodule(facts.blocks).children()))
 
 
-def _groups(blocks: Sequence[torch.nn.Module], facts: ModelFacts) -> tuple[LinearGroup, ...]:
-    found = Counter(
-        (name, tuple(block.get_parameter(f"{name}.weight").shape))
-        for block, names in zip(blocks, facts.linears, strict=True)
-        for name in names
-    )
+def _groups(facts: ModelFacts) -> tuple[LinearGroup, ...]:
+    found = Counter((linear.name, linear.shape) for linear in facts.all_linears)
     return tuple(LinearGroup(name, shape, count) for (name, shape), count in found.items())
 
 
 def _dense(blocks: Sequence[torch.nn.Module], facts: ModelFacts) -> tuple[str, ...]:
     left = {
         name: None
-        for block, names in zip(blocks, facts.linears, strict=True)
+        for block, linears in zip(blocks, facts.linears, strict=True)
         for name, module in block.named_modules()
-        if isinstance(module, torch.nn.Linear) and name not in names
+        if isinstance(module, torch.nn.Linear) and name not in {linear.name for linear in linears}
     }
     return tuple(left)
 
@@ -217,7 +213,7 @@ def run_inspect(checkpoint: str, console: Console, include: Sequence[str] = (), 
     """Print what a checkpoint is; return whether it can be pruned.
 
     Raises:
-        ValueError, FileNotFoundError: it cannot be read.
+        InputError, FileNotFoundError: it cannot be read.
     """
     found = inspect_checkpoint(resolve(checkpoint), include, exclude)
     show(console, found)

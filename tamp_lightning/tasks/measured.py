@@ -39,8 +39,8 @@ def hand_on(finished: Path, state: RunState, stream: Stream) -> None:
     """
     linears = read_json(finished / "plan.json")["linears"]
     seconds = {"measure": read_json(finished / "run.json")["seconds"]["measure"]}
-    for index, names in enumerate(stream.facts.linears):
-        rows = {full: linears[full] for full in (stream.facts.linear_name(index, name) for name in names)}
+    for index, block in enumerate(stream.facts.linears):
+        rows = {linear.full: linears[linear.full] for linear in block}
         scores = {name: row.get("diversity", row.get("score")) for name, row in rows.items()}
         cosines = {name: _cosines(row["cosine"]) for name, row in rows.items() if "cosine" in row}
         state.save(f"measured-{index:05d}", {"scores": scores, "seconds": seconds}, cosines)

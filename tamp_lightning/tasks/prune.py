@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gc
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,20 @@ import lightning as L
 import torch
 from rich.console import Console
 from rich.markup import escape
-from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoProcessor, ProcessorMixin
 
-from tamp_lightning.checkpoint.skeleton import model_class
 from tamp_lightning.config.recipe import CalibrationChoice, PruneRecipe
 from tamp_lightning.data import sources
 from tamp_lightning.data.calibration import CalibrationData, SampleList
 from tamp_lightning.distributed.processes import check_processes
-from tamp_lightning.evaluation.predictions import write_json
+from tamp_lightning.evaluation.comparison import Scored
+from tamp_lightning.evaluation.packed import PackedTask
 from tamp_lightning.evaluation.riding import ScoreRiders
-from tamp_lightning.evaluation.scoring import Scores, score
-from tamp_lightning.evaluation.suite import Suite
+from tamp_lightning.evaluation.scorer import Scorer
+from tamp_lightning.evaluation.scoring import Scores
+from tamp_lightning.evaluation.summary import prediction_rows, summarise, write_predictions
+from tamp_lightning.evaluation.task import Task
+from tamp_lightning.files import write_json, write_text
 from tamp_lightning.passes.trainer import Pruned, check_pattern, prune_stream, scoring_trainer
 from tamp_lightning.reporting.card import Base, prune_card, write_cards
 from tamp_lightning.reporting.examples import examples_content, worst_flips
@@ -39,25 +42,16 @@ from tamp_lightning.stream.cache import CacheSpace
 from tamp_lightning.stream.disk import DiskStream
 from tamp_lightning.stream.follower import FollowerStream
 from tamp_lightning.tasks import run_folder
-from tamp_lightning.tasks.kept_scores import load_scores, save_scores
+from tamp_lightning.tasks.benchmarks import Say, build_tasks, check_answers
 from tamp_lightning.testbeds.checkpoints import resolve
 from tamp_lightning.testbeds.clip_samples import clip_samples
-from tamp_lightning.testbeds.suites import build_suite
-
-DENSE = "dense"
-"""Record of the source's scores in the state of a run."""
-
-
-def load_whole(folder: Path, dtype: torch.dtype | None) -> PreTrainedModel:
-    """The whole model of a checkpoint, for scoring."""
-    return model_class(AutoConfig.from_pretrained(folder)).from_pretrained(folder, dtype=dtype or "auto").eval()
 
 
 def calibration_samples(choice: CalibrationChoice, processor: ProcessorMixin) -> SampleList:
     """The samples a recipe asks for.
 
     Raises:
-        ValueError: there are too few, or a file is not what it should be.
+        InputError: there are too few, or a file is not what it should be.
         FileNotFoundError: easy-VQA is not installed.
     """
     if choice.source == "easy_vqa":
@@ -67,8 +61,8 @@ def calibration_samples(choice: CalibrationChoice, processor: ProcessorMixin) ->
     path = str(choice.path)
     if choice.source == "llava_json":
         media = Path(choice.media) if choice.media else None
-        return sources.from_llava_json(Path(path), media, choice.samples, choice.seed, processor)
-    return sources.from_llava_next_data(path, choice.subset, choice.samples, choice.seed)
+        return sources.from_llava_json(Path(path), media, choice.samples, choice.seed, processor, choice.bad_rows)
+    return sources.from_llava_next_data(path, choice.subset, choice.samples, choice.seed, bad_rows=choice.bad_rows)
 
 
 @dataclass
@@ -82,7 +76,7 @@ class Job:
     dtype: torch.dtype | None
     samples: SampleList
     data: CalibrationData
-    suite: Suite | None
+    scorer: Scorer
     stream: DiskStream
     state: RunState | None
     """What is kept of it; None if it could not be continued anyway."""
@@ -90,17 +84,25 @@ class Job:
     processes: int = 1
     is_first: bool = True
     """Whether this process writes."""
+    dense: list[Scores] = field(default_factory=list)
+    """What the source scored on each task, once that is known."""
 
     @classmethod
-    def prepare(cls, recipe: PruneRecipe, name: str) -> Job:
+    def prepare(cls, recipe: PruneRecipe, name: str, say: Say = lambda line: None) -> Job:
         """Find the checkpoint, the samples and the benchmarks; read everything but the decoder blocks.
 
+        Args:
+            recipe: what is asked for.
+            name: of the recipe.
+            say: takes a line on what is downloaded or found in the cache, in the first process.
+
         Raises:
-            ValueError, FileNotFoundError: bad input.
+            InputError, FileNotFoundError: bad input.
         """
         trainer = scoring_trainer(**recipe.trainer)
         out, clock = run_path(recipe, name, trainer.is_global_zero), PhaseClock()
         device = trainer.strategy.root_device
+        say = say if trainer.is_global_zero else lambda line: None
         dtype = compute_dtype(recipe.model.dtype, device)
         with clock.phase("prepare"):
             source = resolve(recipe.model.checkpoint)
@@ -112,15 +114,16 @@ class Job:
             given = recipe.calibration
             data = CalibrationData.from_samples(samples, processor, given.batch_size, given.drop_silence)
             check_processes(trainer, recipe.method, data.batches, recipe.towers)
-            choice = recipe.scores
-            suite = build_suite(choice.benchmarks, processor, choice.split, choice.slice)
+            tasks = build_tasks(recipe.scores, processor, say)
+            check_answers(tasks)
+            scorer = Scorer(tasks, recipe.scores.batch_size, dtype, recipe.trainer, clock, say)
             patterns: dict[str, Any] = {"include": recipe.model.include, "exclude": recipe.model.exclude}
             where: dict[str, Any] = {"dtype": dtype, "device": device, "resumes": bool(state and state.resumes)}
             kind = DiskStream if trainer.is_global_zero else FollowerStream
             stream = kind(source, out / "model", towers=recipe.towers, **where, **patterns)
             check_pattern(stream, recipe.method)
         who = trainer.world_size, trainer.is_global_zero
-        return cls(recipe, name, out, source, dtype, samples, data, suite, stream, state, clock, *who)
+        return cls(recipe, name, out, source, dtype, samples, data, scorer, stream, state, clock, *who)
 
     def cache_space(self) -> CacheSpace | None:
         """Where hidden states wait between two blocks; None = in RAM."""
@@ -129,57 +132,45 @@ class Job:
             return None
         return CacheSpace(self.state.folder, int(limit * 1e9))
 
+    @property
+    def tasks(self) -> Sequence[Task]:
+        """What is scored."""
+        return self.scorer.tasks
+
     def riders(self) -> ScoreRiders | None:
-        """What rides along to be scored; None if whole models are scored, or nothing is."""
-        scores = self.recipe.scores
-        return ScoreRiders(self.suite, scores.batch_size) if self.suite and scores.rides else None
+        """What passes the blocks together with calibration to be scored; None if whole models are, or nothing is."""
+        packed = [task for task in self.tasks if isinstance(task, PackedTask)]
+        return ScoreRiders(packed, self.recipe.scores.batch_size) if self.recipe.scores.rides else None
 
-    def score_dense(self) -> Scores | None:
-        """Scores of the source, which an earlier run may have found already."""
-        if self.state is None:
-            return self.score(self.source, "score dense")
-        scores = load_scores(self.state, DENSE) or self.score(self.source, "score dense")
-        if scores is not None and not self.state.has(DENSE):
-            save_scores(self.state, DENSE, scores)
-        return scores
-
-    def score(self, folder: Path, phase: str, dense: Scores | None = None) -> Scores | None:
-        """Score the checkpoint in `folder`; None if the recipe names no benchmark, or its samples ride along."""
-        if self.suite is None or self.recipe.scores.rides:
-            return None
-        with self.clock.phase(phase):
-            model = load_whole(folder, self.dtype)
-            trainer = scoring_trainer(phase, **self.recipe.trainer)
-            scores = score(model, self.suite, trainer, batch_size=self.recipe.scores.batch_size, dense=dense)
-        del model
-        gc.collect()
-        return scores
+    def score_dense(self) -> None:
+        """Score the source, unless nothing is scored or it is as it is pruned."""
+        if self.tasks and not self.recipe.scores.rides:
+            self.dense = self.scorer.score(self.source, "score dense")
 
 
 def run_prune(recipe: PruneRecipe, name: str, recipe_text: str, console: Console) -> Path:
     """Do what a prune recipe says and return the run folder.
 
     Raises:
-        ValueError, FileNotFoundError: bad input, before anything is written.
+        InputError, FileNotFoundError: bad input, before anything is written.
     """
-    job = Job.prepare(recipe, name)
+    job = Job.prepare(recipe, name, lambda line: console.print(line, soft_wrap=True, highlight=False))
     again = " (continued)" if job.state and job.state.resumes else ""
     if job.is_first:
         console.print(f"run folder: {job.out}{again}", soft_wrap=True, highlight=False)
-    dense = job.score_dense()
-    run, metrics = prune_job(job, dense, recipe_text)
+    job.score_dense()
+    run, metrics = prune_job(job, recipe_text)
     if job.is_first:
         show_outcome(console, metrics, run, Run.read(job.out).plan)
         console.print(f"report: [bold]{escape(str(write_report(job.out)))}[/bold]", soft_wrap=True, highlight=False)
     return job.out
 
 
-def prune_job(job: Job, dense: Scores | None, recipe_text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def prune_job(job: Job, recipe_text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Prune, score what was written, and leave the run folder, which only the first process writes.
 
     Args:
-        job: everything the recipe names.
-        dense: what the dense model scored on the job's benchmarks; None if there are none.
+        job: everything the recipe names, the dense model scored.
         recipe_text: content of the folder's recipe.yaml.
 
     Returns:
@@ -192,16 +183,19 @@ def prune_job(job: Job, dense: Scores | None, recipe_text: str) -> tuple[dict[st
     job.clock.seconds |= pruned.seconds
     # a default name tells the time, and nobody may read before all is written
     job.out = scoring_trainer(**job.recipe.trainer).strategy.broadcast(job.out)
-    after = job.score(job.out / "model", "score pruned", dense)
+    after: list[Scores] = []
     if riders:
-        dense, after = riders.scores()
+        job.dense, after = riders.scores()
+    elif job.tasks:
+        after = job.scorer.score(job.out / "model", "score pruned", job.source)
     run, metrics = _describe(job, pruned), None
-    if job.suite and dense and after:
-        metrics = run_folder.summarise(job.suite, dense, after)
+    rows = _rows(job, after)
+    if after:
+        metrics = summarise(job.tasks, job.dense, after)
         if job.is_first:
-            run_folder.write_predictions(job.out / "predictions.parquet", job.suite, dense, after)
+            write_predictions(job.out / "predictions.parquet", rows)
     if job.is_first:
-        write_json(job.out / "examples.json", _examples(job, pruned, dense, after))
+        write_json(job.out / "examples.json", _examples(job, pruned, metrics, rows))
         _write(job, recipe_text, pruned, run, metrics)
         log_run(pruned.loggers, Plan(run_folder.plan_content(pruned)["linears"]), metrics)
     if job.state is not None:
@@ -209,12 +203,20 @@ def prune_job(job: Job, dense: Scores | None, recipe_text: str) -> tuple[dict[st
     return run, metrics
 
 
-def _examples(job: Job, pruned: Pruned, dense: Scores | None, after: Scores | None) -> dict[str, Any]:
+def _rows(job: Job, after: list[Scores]) -> list[dict[str, Any]]:
+    return [
+        row
+        for task, dense, pruned in zip(job.tasks, job.dense, after, strict=False)
+        for row in prediction_rows(task, {"dense": dense, "pruned": pruned})
+    ]
+
+
+def _examples(job: Job, pruned: Pruned, metrics: dict[str, Any] | None, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Content of examples.json; the pictures are those of the worst flips."""
-    pictures = {}
-    if job.suite and dense and after:
-        numbers = {row["picture"] for row in worst_flips(run_folder.prediction_rows(job.suite, dense, after))}
-        pictures = {str(number): job.suite.picture(number) for number in sorted(numbers)}
+    worst = worst_flips(Scored(metrics, rows).rows) if metrics else []
+    of = {name: task for task in job.tasks for name in task.chance()}
+    shown = {str(row["picture"]): of[row["benchmark"]].picture(row["picture"]) for row in worst}
+    pictures = {name: picture for name, picture in sorted(shown.items()) if picture is not None}
     samples = (job.samples[index] for index in range(len(job.samples)))
     return examples_content(pruned.chosen, samples, job.stream.model.config, pictures)
 
@@ -254,7 +256,7 @@ def _describe_towers(pruned: Pruned) -> dict[str, Any]:
 
 def _write(job: Job, recipe_text: str, pruned: Pruned, run: dict[str, Any], metrics: dict[str, Any] | None) -> None:
     out, recipe, plan = job.out, job.recipe, run_folder.plan_content(pruned)
-    (out / "recipe.yaml").write_text(recipe_text)
+    write_text(out / "recipe.yaml", recipe_text)
     write_json(out / "plan.json", plan)
     run_folder.write_masks(out, pruned)
     if metrics is not None:

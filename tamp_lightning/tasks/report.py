@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.reporting.compare import comparison_pictures, rank, write_comparison
 from tamp_lightning.reporting.gallery import run_pictures, save_pictures
 from tamp_lightning.reporting.html import write_report
@@ -19,7 +20,7 @@ def report(arguments: Sequence[str]) -> Path:
     """Do what the command line says and return the page's path.
 
     Raises:
-        ValueError: a folder is no run folder, or `--out` names a file that is no report.
+        InputError: a folder is no run folder, or `--out` names a file that is no report.
         OSError: the page cannot be written.
     """
     given = _parser().parse_args(arguments)
@@ -49,8 +50,8 @@ def _free(path: Path) -> Path:
     """A path where nothing stands, or an older page of ours.
 
     Raises:
-        ValueError: something else stands there.
+        InputError: something else stands there.
     """
     if path.exists() and (not path.is_file() or MARK not in path.read_text(encoding="utf-8", errors="replace")[:1000]):
-        raise ValueError(f"{path} exists and is no report: nothing is overwritten, choose another with --out")
+        raise InputError(f"{path} exists and is no report: nothing is overwritten, choose another with --out")
     return path

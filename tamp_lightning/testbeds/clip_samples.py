@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
-import tempfile
 from pathlib import Path
 
-from tamp_lightning.data.calibration import Messages, Sample, SampleList
+from tamp_lightning.data.calibration import Sample, SampleList
+from tamp_lightning.data.chats import Messages
 from tamp_lightning.data.sources import choose
+from tamp_lightning.files import atomic_write
 from tamp_lightning.resources import cache_folder
 from tamp_lightning.testbeds.clip_files import write_clip
 from tamp_lightning.testbeds.clips import DESIGN, Clip, make_clip, questions
@@ -22,10 +24,9 @@ def clip_file(clip: Clip) -> Path:
     """The clip's mp4 file in the cache, written on first use."""
     path = cache_folder() / f"clips-{VERSION}" / clip.split / f"{clip.number:05}.mp4"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            write_clip(clip, Path(scratch) / "clip.mp4")
-            (Path(scratch) / "clip.mp4").replace(path)
+        # the ending tells PyAV what to write
+        with atomic_write(path, path.with_name(f".{path.stem}.{os.getpid()}.mp4")) as scratch:
+            write_clip(clip, scratch)
     return path
 
 
@@ -33,7 +34,7 @@ def clip_samples(count: int, seed: int, turns: int) -> SampleList:
     """Conversations of up to `turns` questions about videos with sound of the calibration split.
 
     Raises:
-        ValueError: more samples wanted than the split has clips.
+        InputError: more samples wanted than the split has clips.
     """
     chosen = choose(CLIPS, count, seed, "the clips' calibration split")
 

@@ -14,31 +14,35 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from tamp_lightning.data.packing import IGNORE, Packed, collate
+from tamp_lightning.data.packing import Packed
+from tamp_lightning.evaluation.packed import PackedTask, packed_batch
+from tamp_lightning.evaluation.records import Record
 from tamp_lightning.metrics import SCORERS, AnswerScore, SampleTable
 from tamp_lightning.testbeds.clip_files import RATE, SIDE, draw, frame_count
 from tamp_lightning.testbeds.clip_packing import AudioVisualProcessor, features, pack_video
 from tamp_lightning.testbeds.clip_samples import clip_file
 from tamp_lightning.testbeds.clips import CATEGORIES, DESIGN, Question, Split, make_clip, questions
 
-SLICES = {"quick": 1, "standard": 4, "full": 10}
+SLICES = {"demo": 1, "quick": 1, "standard": 4, "full": 10}
 """Designs of 48 clips each."""
 OPTIONS = 4
 Shown = Literal["own", "shuffled", "muted", "blank"]
 
 
-class ClipSuite(Dataset[tuple[Packed, list[int]]]):
+class ClipSuite(PackedTask):
     """The questions of one slice; an item is one clip with every option of its questions packed behind it.
 
     Args:
         processor: the model's processor.
         split: "selection" to choose between variants, "test" to report.
-        size: "quick" (264 questions), "standard" (1,056) or "full" (2,640).
+        size: "demo" or "quick" (264 questions), "standard" (1,056) or "full" (2,640).
         shown: "own", or a control: another clip of the slice ("shuffled"), no sound ("muted"), or nothing to be seen
             ("blank", a grey picture with the clip's own sound).
     """
+
+    name, answers = "clips", "likelihood"
+    to_the_bit = True
 
     def __init__(
         self, processor: AudioVisualProcessor, split: Split = "test", size: str = "quick", shown: Shown = "own"
@@ -71,26 +75,13 @@ class ClipSuite(Dataset[tuple[Packed, list[int]]]):
             return {"video": grey, "audio": file}
         return file
 
-    @staticmethod
-    def collate(samples: Sequence[tuple[Packed, list[int]]]) -> dict[str, Tensor]:
-        """Packed batch plus `items` [questions], and `turns` [answer tokens]: which of the batch's turns has them."""
-        batch = collate([packed for packed, _ in samples])
-        answered = batch["labels"] != IGNORE
-        rows, segments = answered.nonzero()[:, 0], batch["segments"][answered]
-        sizes = torch.tensor([OPTIONS * len(positions) for _, positions in samples])
-        starts = sizes.cumsum(0) - sizes
-        items = torch.tensor([i for _, positions in samples for i in positions])
-        return {**batch, "items": items, "turns": starts[rows] + segments - 1}
+    def positions(self, index: int) -> Sequence[int]:
+        """Questions about one clip."""
+        return self.groups[index]
 
-    @property
-    def benchmarks(self) -> list[str]:
-        """Category of each question."""
-        return [q.category for q in self.items]
-
-    @property
-    def right(self) -> list[str]:
-        """Right answer to each question."""
-        return [q.answer for q in self.items]
+    def collate(self, samples: Sequence[tuple[Packed, list[int]]]) -> dict[str, Tensor]:
+        """Packed batch; a turn is an option of a question."""
+        return packed_batch(samples)
 
     def metrics(self) -> dict[str, SampleTable]:
         """One fresh metric per category, with means by length, kind, and whether the sound is needed."""
@@ -103,29 +94,40 @@ class ClipSuite(Dataset[tuple[Packed, list[int]]]):
 
     def judge(
         self, batch: Mapping[str, Tensor], log_probs: Tensor, labels: Tensor, first: Tensor
-    ) -> tuple[list[str], list[float]]:
+    ) -> tuple[list[Record], list[int]]:
         """The likeliest option of each question by the sum of log-probabilities over its tokens, and the right one's
         probability among the four."""
         turns = batch["turns"].to(log_probs.device)
         own = log_probs.gather(1, labels[:, None])[:, 0].double()
         sums = torch.zeros(len(first), dtype=torch.float64, device=own.device).index_add_(0, turns, own)
         by_question = sums.view(-1, OPTIONS)
-        asked = [self.items[i] for i in batch["items"].tolist()]
-        said = [q.options[k] for q, k in zip(asked, by_question.argmax(1).tolist(), strict=True)]
-        shares = by_question.softmax(1).tolist()
-        return said, [row[q.options.index(q.answer)] for q, row in zip(asked, shares, strict=True)]
+        best, shares = by_question.argmax(1).tolist(), by_question.softmax(1).tolist()
+        records, right = [], []
+        for row, position in enumerate(batch["items"].tolist()):
+            q = self.items[position]
+            answer = q.options.index(q.answer)
+            records.append(Record(position, str(q.id), q.options[best[row]], certainty=shares[row][answer]))
+            right.append(OPTIONS * row + answer)
+        return records, right
 
-    def picture(self, number: int) -> Image.Image:
+    def update(self, metrics: Mapping[str, SampleTable], records: Sequence[Record]) -> None:
+        """Score each answer by the metric of its category."""
+        for category, metric in metrics.items():
+            own = [record for record in records if self.items[record.position].category == category]
+            right = [self.items[record.position].answer for record in own]
+            positions = torch.tensor([record.position for record in own], dtype=torch.int64)
+            metric.update(positions, [record.reply for record in own], right)
+
+    def picture(self, name: Any) -> Image.Image:
         """The middle picture of the clip with this number."""
-        clip = make_clip(self.split, number)
+        clip = make_clip(self.split, int(name))
         return draw(clip, frame_count(clip) // 2)
 
-    def counted(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """[answer tokens] bool: those of right answers, which alone enter the distance to the dense model."""
-        right = [option == self.items[i].answer for i in batch["items"].tolist() for option in self.items[i].options]
-        return torch.tensor(right)[batch["turns"].cpu()]
+    def inputs(self) -> dict[str, Any]:
+        """What decides the answers beside the model."""
+        return {**super().inputs(), "shown": self.shown}
 
-    def floor(self) -> dict[str, float]:
+    def chance(self) -> dict[str, float]:
         """Blind score of each category: the answer most often right for a question text; one of four where none is."""
         counts: dict[str, dict[tuple[str, str], int]] = {}
         for q in self.items:
@@ -149,12 +151,12 @@ class ClipSuite(Dataset[tuple[Packed, list[int]]]):
         return [
             {
                 "benchmark": q.category,
-                "id": q.id,
-                "picture": q.clip.number,
+                "id": str(q.id),
+                "picture": str(q.clip.number),
                 "length": q.clip.length,
                 "kind": q.kind,
                 "question": q.text,
-                "options": " | ".join(q.options),
+                "options": list(q.options),
                 "answer": q.answer,
             }
             for q in self.items

@@ -20,6 +20,8 @@ from tamp_lightning.data import easy_vqa
 from tamp_lightning.data.easy_vqa import COLOURS, SHAPES, Question
 from tamp_lightning.data.readers.item import Source
 from tamp_lightning.data.readers.mmbench import ROTATION
+from tamp_lightning.errors import InputError
+from tamp_lightning.files import atomic_write
 
 NAME = "easy-vqa"
 QUESTIONS = 400
@@ -38,20 +40,18 @@ def write(benchmark: str, folder: Path, questions: int = QUESTIONS) -> Source:
         questions: size of easy-VQA's slice: half of it yes/no, half shape and colour.
 
     Raises:
-        ValueError: easy-VQA is not written in that benchmark's layout.
+        InputError: easy-VQA is not written in that benchmark's layout.
         FileNotFoundError: easy-VQA is not installed.
     """
     if benchmark not in WRITERS:
-        raise ValueError(f"data.{benchmark} is {NAME}, which is written as {', '.join(WRITERS)} only")
+        raise InputError(f"data.{benchmark} is {NAME}, which is written as {', '.join(WRITERS)} only")
     pictures = easy_vqa.root() / "test" / "images"
     asked = easy_vqa.balanced_slice("test", questions)
     name, wanted, writer = WRITERS[benchmark]
     path = folder / f"{benchmark}-{questions}" / name
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{name}.tmp")
-        writer([q for q in asked if (q.kind == "yes_no") == wanted], pictures, scratch)
-        scratch.replace(path)
+        with atomic_write(path) as scratch:
+            writer([q for q in asked if (q.kind == "yes_no") == wanted], pictures, scratch)
     return Source(path=str(path), media=str(pictures))
 
 

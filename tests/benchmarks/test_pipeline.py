@@ -9,6 +9,10 @@ from tamp_lightning.benchmarks.base import update
 from tamp_lightning.benchmarks.registry import BENCHMARKS
 from tamp_lightning.data.media import BadMedia
 from tamp_lightning.evaluation.examples import Examples, accepts, check_accepts
+from tamp_lightning.evaluation.generate import GenerationTask
+from tamp_lightning.evaluation.items import Way
+from tamp_lightning.evaluation.scoring import score_again
+from tamp_lightning.evaluation.summary import prediction_rows, write_predictions
 
 from ..fixtures.layouts import LAYOUTS, SOUND, VIDEO
 
@@ -54,19 +58,25 @@ def test_right_replies_score_full_and_empty_ones_nothing(layout, tmp_path):
 
 
 @pytest.mark.parametrize("layout", SEEN)
-def test_a_model_answers_every_question(layout, tmp_path, run):
+def test_a_model_answers_every_question(layout, tmp_path, run, processor):
     benchmark, items = read(layout, tmp_path)
     answers, store = run(benchmark, items)
+    task = GenerationTask(benchmark, items, processor, Way())
     assert answers.results["coverage"] == 1
     assert 0 <= answers.results[benchmark.headline] <= 2000
     records = store.records()
     assert sorted(records) == list(range(len(items)))
     assert {record.id for record in records.values()} == {item.id for item in items.items}
-    store.finish(benchmark, items, answers.values, {"results": answers.results})
-    rows = pq.read_table(store.folder / "predictions.parquet").to_pylist()
+    store.finish(1.0)
+    assert store.records() == records
+    scores = score_again(task, store)
+    assert scores.results[benchmark.name] == answers.results
+    write_predictions(tmp_path / "predictions.parquet", prediction_rows(task, {"": scores}))
+    rows = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
     assert [row["prompt"] for row in rows] == [benchmark.prompt(item) for item in items.items]
     assert [row["score"] for row in rows] == pytest.approx(answers.values)
-    assert all(row["right"] for row in rows)
+    assert all(row["answer"] for row in rows)
+    assert 0 <= task.chance()[benchmark.name] < 1
     assert not list(store.folder.glob("part-*"))
 
 

@@ -7,10 +7,11 @@ import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextVideoConfig, LlavaNextVideoForConditionalGeneration
 
 from tamp_lightning.benchmarks.registry import BENCHMARKS
-from tamp_lightning.evaluation.benchmarks import answer_all
 from tamp_lightning.evaluation.examples import Examples, LeftCollator, accepts, check_accepts
-from tamp_lightning.evaluation.generate import Way
-from tamp_lightning.evaluation.predictions import Store
+from tamp_lightning.evaluation.generate import GenerationTask
+from tamp_lightning.evaluation.items import Way
+from tamp_lightning.evaluation.scoring import score_into
+from tamp_lightning.evaluation.store import Store
 
 from ..fixtures.layouts import LAYOUTS
 
@@ -76,8 +77,8 @@ def test_batches_of_videos_give_the_replies_of_single_ones(layout, video, model,
     for size in (1, 4):
         store = Store(tmp_path / str(size), name, {})
         store.start()
-        way = Way(new_tokens=4, batch_size=size, frames=3)
-        answers = answer_all(model, video, BENCHMARKS[name], items, store, trainer, way)
-        assert answers.results["coverage"] == 1
+        task = GenerationTask(BENCHMARKS[name], items, video, Way(new_tokens=4, frames=3))
+        scores = score_into(store, model, task, trainer, batch_size=size)
+        assert scores.results[name]["coverage"] == 1
         replies.append([record.reply for _, record in sorted(store.records().items())])
     assert replies[0] == replies[1]

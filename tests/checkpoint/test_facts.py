@@ -18,20 +18,32 @@ LINEARS = (
 )
 
 
+def names(facts: ModelFacts) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(linear.name for linear in block) for block in facts.linears)
+
+
 def test_finds_the_decoder_of_a_multimodal_model():
     model = make_llava()
     facts = find_facts(model)
     assert facts.blocks == "model.language_model.layers"
-    assert facts.linears == (LINEARS,) * 3
+    assert names(facts) == (LINEARS,) * 3
     assert facts.modality_ids == {IMAGE_ID: IMAGE}
-    name = facts.linear_name(2, "mlp.up_proj")
-    assert model.get_submodule(name) is model.model.language_model.layers[2].mlp.up_proj
+
+
+def test_a_linear_knows_where_it_stands():
+    model = make_llava()
+    linear = find_facts(model).linears[2][5]
+    block = model.model.language_model.layers[2]
+    assert (linear.block, linear.name, linear.full) == (2, "mlp.up_proj", "model.language_model.layers.2.mlp.up_proj")
+    assert linear.weight(block) is block.mlp.up_proj.weight
+    assert linear.shape == tuple(block.mlp.up_proj.weight.shape)
+    assert linear.key is None
 
 
 @pytest.mark.parametrize("make", [make_llama, make_qwen2])
 def test_finds_the_decoder_of_a_text_model(make):
     facts = find_facts(make())
-    assert (facts.blocks, facts.linears, facts.modality_ids) == ("model.layers", (LINEARS,) * 3, {})
+    assert (facts.blocks, names(facts), facts.modality_ids) == ("model.layers", (LINEARS,) * 3, {})
 
 
 def test_works_on_the_meta_device():
@@ -42,7 +54,7 @@ def test_works_on_the_meta_device():
 
 def test_include_and_exclude_are_searched_in_full_names():
     facts = find_facts(make_llava(), include=[r"mlp\."], exclude=[r"layers\.0\.", r"down_proj$"])
-    assert facts.linears == ((), ("mlp.gate_proj", "mlp.up_proj"), ("mlp.gate_proj", "mlp.up_proj"))
+    assert names(facts) == ((), ("mlp.gate_proj", "mlp.up_proj"), ("mlp.gate_proj", "mlp.up_proj"))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +80,7 @@ def test_shared_weights_are_refused_unless_excluded():
     model.model.layers[2].mlp.up_proj.weight = model.model.layers[0].mlp.up_proj.weight
     with pytest.raises(ValueError, match=r"layers\.0\.mlp\.up_proj\.weight is shared with .*layers\.2"):
         find_facts(model)
-    assert "mlp.up_proj" not in find_facts(model, exclude=[r"up_proj"]).linears[0]
+    assert "mlp.up_proj" not in names(find_facts(model, exclude=[r"up_proj"]))[0]
 
 
 def test_declared_ties_are_refused_on_the_meta_device():
@@ -90,7 +102,7 @@ def test_models_that_do_not_fit_are_refused():
         find_facts(encoder_decoder)
 
 
-FACTS = ModelFacts("layers", (("q",),), {90: IMAGE, 91: VIDEO, 92: AUDIO})
+FACTS = ModelFacts("layers", ((),), {90: IMAGE, 91: VIDEO, 92: AUDIO})
 IDS = torch.tensor([[1, 90, 90, 2], [91, 92, 3, 4]])
 BY_ID = [[TEXT, IMAGE, IMAGE, TEXT], [VIDEO, AUDIO, TEXT, TEXT]]
 

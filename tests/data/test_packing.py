@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from tamp_lightning.data.easy_vqa import load_picture
 from tamp_lightning.data.packing import IGNORE, PADDING, collate, conversation, pack, packed_mask
-from tamp_lightning.evaluation.scoring import EXTRAS
+from tamp_lightning.evaluation.packed import EXTRAS
 
 TURNS = [
     ("is there a red shape?", "no"),

@@ -12,7 +12,7 @@ from datasets.packaged_modules.parquet.parquet import Parquet
 from PIL import Image as Pictures
 
 from tamp_lightning import prune
-from tamp_lightning.data import easy_vqa, sources
+from tamp_lightning.data import chat_files, easy_vqa, sources
 from tamp_lightning.data.calibration import CalibrationData, Collator
 from tamp_lightning.models.videollama2 import Videollama2Processor
 
@@ -93,9 +93,9 @@ def test_llava_next_data_without_subset_takes_all(shards):
 
 def test_llava_next_data_reads_no_more_than_the_buffer_needs(shards, monkeypatch):
     read, decoded = [], []
-    cast, decode = Parquet._cast_table, Image.decode_example
+    cast, decode = Parquet._cast_table, sources.read_picture
     monkeypatch.setattr(Parquet, "_cast_table", lambda self, table: read.append(len(table)) or cast(self, table))
-    monkeypatch.setattr(Image, "decode_example", lambda self, *a, **k: decoded.append(1) or decode(self, *a, **k))
+    monkeypatch.setattr(sources, "read_picture", lambda content: decoded.append(1) or decode(content))
     sources.from_llava_next_data(str(shards), "sharegpt4v", 3, 0, buffer=2)
     assert 6 <= sum(read) <= 30  # of 60 rows; batches of up to five, some ahead
     assert 3 <= len(decoded) <= 12
@@ -135,8 +135,9 @@ def test_llava_json_with_one_none_and_several_pictures(tmp_path, rows, name):
     assert all(image.mode == "RGB" for sample in data for image in sample.images)
     assert [image.getpixel((0, 0))[0] for image in data[2].images] == [2, 3]
     assert data[1].messages[0] == {"role": "system", "content": [{"type": "text", "text": "be kind"}]}
-    assert [part["type"] for part in data[2].messages[0]["content"]] == ["image", "image", "text"]
-    assert data[2].messages[0]["content"][-1]["text"] == "or ?"
+    assert data[2].messages[0]["content"] == [
+        {"type": "image"}, {"type": "text", "text": "or "}, {"type": "image"}, {"type": "text", "text": "?"}
+    ]  # fmt: skip
     assert data[3].messages[0]["content"][-1]["text"] == "see"
 
 
@@ -275,7 +276,7 @@ def test_videos_are_decoded_for_processors_of_arrays(tmp_path, films):
     own, named = sources.from_llava_json(path, films, 2, 0, both)
     assert [part["type"] for part in own.messages[0]["content"]] == ["video", "audio", "text"]
     assert [part["type"] for part in named.messages[0]["content"]] == ["audio", "video", "text"]
-    assert own.videos[0].shape == (sources.FRAMES, 32, 32, 3)
+    assert own.videos[0].shape == (chat_files.FRAMES, 32, 32, 3)
     assert len(own.audio[0]) == pytest.approx(3 * 8000, abs=1100)  # the codec pads
     assert len(named.audio[0]) == 8000
     deaf = sources.from_llava_json(path, films, 2, 0, SimpleNamespace(video_processor=object()))[0]
@@ -292,23 +293,22 @@ def test_missing_and_damaged_videos_and_sounds_are_named(tmp_path, films, hearin
         for processor, use in ((None, Collator(hearing)), (arrays, list)):
             with pytest.raises(ValueError, match=name) as caught:
                 use([sources.from_llava_json(path, films, 1, 0, processor)[0]])
+            assert (name == "bad.mp4" and processor is None) or "calibration.json entry 1: " in str(caught.value)
             assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (asked("<video>\nwhat?"), "sample 0 has 0 videos but its turns have 1 <video>"),
-        (asked("what?", video="loud.mp4"), "sample 0 has 1 videos but its turns have 0 <video>"),
+        (asked("what?", video="loud.mp4"), "entry 1: has 1 videos but its turns have 0 <video>"),
         (
             asked("<video>\nwhat?", video="loud.mp4", audio="a.wav"),
-            "sample 0 has 1 sounds but its turns have 0 <audio>",
+            "entry 1: has 1 sounds but its turns have 0 <audio>",
         ),
-        (asked("<audio>\nwhat?", audio=[3]), r"sample 0 has audio \[3\]: expected a path or a list of paths"),
-        (asked("<video>\nwhat?", video={"a": 1}), "sample 0 has video {'a': 1}: expected a path"),
+        (asked("<audio>\nwhat?", audio=[3]), r"entry 1: has audio \[3\]: expected a path or a list of paths"),
+        (asked("<video>\nwhat?", video={"a": 1}), "entry 1: has video {'a': 1}: expected a path"),
     ],
 )
-def test_media_and_placeholders_that_do_not_match_name_the_sample(tmp_path, row, message):
-    data = sources.from_llava_json(llava_file(tmp_path, [row]), None, 1, 0)
+def test_media_and_placeholders_that_do_not_match_name_the_row_before_anything_is_read(tmp_path, row, message):
     with pytest.raises(ValueError, match=message):
-        data[0]
+        sources.from_llava_json(llava_file(tmp_path, [row]), None, 1, 0)

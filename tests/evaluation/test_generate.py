@@ -12,7 +12,8 @@ from tamp_lightning.data.media import BadMedia, read_picture
 from tamp_lightning.data.packing import conversation
 from tamp_lightning.data.readers.item import Source
 from tamp_lightning.evaluation.likelihood import check_likelihood
-from tamp_lightning.evaluation.predictions import Record, Store
+from tamp_lightning.evaluation.records import Record
+from tamp_lightning.evaluation.store import Store
 from tamp_lightning.testbeds import easy_vqa_layouts
 
 from ..fixtures.layouts import LAYOUTS
@@ -138,7 +139,7 @@ def test_a_killed_run_goes_on_where_it_was(easy, run, tmp_path, monkeypatch):
     part.write_text(part.read_text()[:-9])  # and the last line is cut off
     asked[:] = [0, 0, 0]
     again, store = run(benchmark, items, tmp_path / "torn", batch_size=2)
-    assert asked[3:] == [2, 2]
+    assert asked[3:] == [2, 2, 1]  # the batches of an unbroken run
     assert replies(store) == replies(complete)
     assert again.results == whole.results
     assert again.values == whole.values
@@ -196,6 +197,6 @@ def test_records_survive_the_way_to_disk(tmp_path):
     store = Store(tmp_path, "pope", {})
     store.start()
     records = [Record(0, "a", "é\n", None, (1.5, 2.0), (1, 2)), Record(1, "b", bad="gone")]
-    store.append(0, records[:1])
-    store.append(1, records[1:])
+    store.append(0, records[:1], {})
+    store.append(1, records[1:], {})
     assert list(store.records().values()) == records

@@ -7,10 +7,14 @@ import torch
 
 from tamp_lightning.data.easy_vqa import CANDIDATES, load_picture
 from tamp_lightning.data.packing import conversation
-from tamp_lightning.evaluation.scoring import answer_means, score
+from tamp_lightning.evaluation.packed import answer_means
+from tamp_lightning.evaluation.scoring import score
+from tamp_lightning.evaluation.summary import prediction_rows, summarise, write_predictions
+from tamp_lightning.metrics.paired import BETTER, SAME, UNKNOWN, WORSE
 from tamp_lightning.passes.trainer import scoring_trainer
-from tamp_lightning.tasks.run_folder import summarise, write_predictions
 from tamp_lightning.testbeds.easy_vqa_suite import EasyVqaSuite
+
+VERDICTS = (BETTER, SAME, UNKNOWN, WORSE)
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +92,7 @@ def test_distance_to_dense_is_that_of_a_loop_over_answer_tokens(bed, other, suit
 
 
 def test_answer_means_by_hand():
-    values, first = torch.tensor([1.0, 3, 10, 4, 5, 6]), torch.tensor([2, 0, 3])
-    assert answer_means(values, first).tolist() == [10, 2, 5]
+    assert answer_means(torch.tensor([1.0, 3, 10, 4, 5, 6]), [2, 1, 3]).tolist() == [2, 10, 5]
 
 
 def test_a_model_is_at_no_distance_from_itself(bed, suite):
@@ -97,7 +100,7 @@ def test_a_model_is_at_no_distance_from_itself(bed, suite):
     again = scored(bed, suite, dense)
     assert again.results["fidelity"]["kl"] == pytest.approx(0, abs=1e-7)
     assert again.predictions == dense.predictions
-    summary = summarise(suite, dense, again)
+    summary = summarise([suite], [dense], [again])
     assert summary["flips"] == 0
     assert summary["retention"] == pytest.approx(100)
 
@@ -113,18 +116,22 @@ def test_summary_counts_what_both_models_said(bed, other, suite, tmp_path):
 
     dense = scored(bed, suite)
     pruned = scored(other, suite, dense)
-    summary = summarise(suite, dense, pruned)
+    summary = summarise([suite], [dense], [pruned])
     assert summary["questions"] == len(suite.items)
     assert summary["benchmarks"].keys() == set(CANDIDATES)
-    assert all(set(row) == {"floor", "dense", "pruned"} for row in summary["benchmarks"].values())
+    assert all(row["verdict"] in VERDICTS for row in [*summary["benchmarks"].values(), summary])
     pairs = [(d, p) for k in CANDIDATES for d, p in zip(dense.values[k], pruned.values[k], strict=True) if d == d]
     assert summary["flips"] == pytest.approx(sum(d != p for d, p in pairs) / len(pairs)) != 0
     ratios = [row["pruned"] / row["dense"] for row in summary["benchmarks"].values()]
     assert summary["retention"] == pytest.approx(100 * sum(ratios) / 3)
-    write_predictions(tmp_path / "p.parquet", suite, dense, pruned)
+    write_predictions(tmp_path / "p.parquet", prediction_rows(suite, {"dense": dense, "pruned": pruned}))
     rows = pq.read_table(tmp_path / "p.parquet").to_pylist()
     assert len(rows) == len(suite.items)
     for row, question, k in zip(rows, suite.items, range(len(rows)), strict=True):
-        assert (row["question"], row["answer"], row["picture"]) == (question.text, question.answer, question.picture)
+        assert (row["question"], row["answer"], row["picture"]) == (
+            question.text,
+            question.answer,
+            str(question.picture),
+        )
         assert (row["dense"], row["pruned"]) == (dense.predictions[k], pruned.predictions[k])
     assert any(row["dense"] != row["pruned"] for row in rows)

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -186,8 +186,8 @@ def test_a_finished_shard_that_was_damaged_since_is_written_again(tmp_path, monk
 def test_only_the_same_export_goes_on(tmp_path, monkeypatch, capsys):
     run, out = pruned_run(tmp_path / "run", sharded=True), tmp_path / "small"
     interrupt_after(1, monkeypatch, run, out)
-    time.sleep(0.01)
-    (run / "masks.safetensors").touch()
+    later = (run / "masks.safetensors").stat().st_mtime_ns + 1_000_000
+    os.utime(run / "masks.safetensors", ns=(later, later))
     assert "files of the source differs" in refused(capsys, run, "--format=bitmask", "--out", out)
     assert (tmp_path / "small.partial").is_dir()
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-from tamp_lightning.tasks.prune import load_whole
+from tamp_lightning.evaluation.whole import load_whole
 
 from ..stream.conftest import logits, make_llama
 from .conftest import bitmask, pruned_run, weight_files

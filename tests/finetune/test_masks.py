@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlavaNextForConditionalGeneration
 
+from tamp_lightning.evaluation.whole import load_whole
 from tamp_lightning.finetune.masks import read_masks, unpack_bits
 from tamp_lightning.finetune.start import find_start, write_masks
 from tamp_lightning.finetune.target import Target
 from tamp_lightning.passes.callbacks.pruning import pack_bits
-from tamp_lightning.tasks.prune import load_whole
 
 from ..stream.conftest import make_llava, save
 from .conftest import prune

@@ -19,7 +19,7 @@ BAD = {
     "no file": (
         {"data": FinetuneData(source="llava_json", path="none.json")},
         ValueError,
-        "cannot read calibration file none.json",
+        "cannot read none.json",
     ),
     "tensorboard": ({"log": "tensorboard"}, ValueError, "'tensorboard', which is not installed"),
 }

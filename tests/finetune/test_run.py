@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 import tamp_lightning.tasks.finetune as engine
 from tamp_lightning.config.finetune import DistillSection, FinetuneData, LoraSection
 from tamp_lightning.config.recipe import ScoreChoice
+from tamp_lightning.evaluation.whole import load_whole
 from tamp_lightning.finetune.masks import read_masks
 from tamp_lightning.passes.callbacks.keep_mask import MaskKeeper
-from tamp_lightning.tasks.prune import load_whole
 
 
 def described(run):
@@ -77,7 +77,8 @@ def test_zeros_stay_and_the_rest_is_trained(finetune, sparse, mode, trainer, mon
 def test_what_a_run_leaves(finetune, sparse, dense):
     run = finetune(scores=ScoreChoice(split="selection", slice="quick", batch_size=64))
     assert {p.name for p in run.iterdir()} == {
-        "model", "masks.safetensors", "plan.json", "metrics.json", "run.json", "recipe.yaml", "logs", "checkpoints"
+        "model", "masks.safetensors", "plan.json", "metrics.json", "run.json", "recipe.yaml", "logs", "checkpoints",
+        "predictions.parquet", "report.html",
     }  # fmt: skip
     for name in ("masks.safetensors", "plan.json"):
         assert (run / name).read_bytes() == (sparse / name).read_bytes()
@@ -88,6 +89,8 @@ def test_what_a_run_leaves(finetune, sparse, dense):
     assert set(metrics["scores"]) == {"dense", "before", "after"}
     assert set(metrics["retention"]) == {"before", "after"}
     assert metrics["results"]["after"]["fidelity"]["kl"] > 0
+    assert metrics["gained"]["verdict"] in ("worse", "better", "no difference shown", "same within 1 point")
+    assert "Right before, wrong after" in (run / "report.html").read_text()
     losses = (run / "logs/metrics.csv").read_text().splitlines()
     assert {"answers", "loss", "held_out_loss", "step"} <= set(losses[0].split(","))
     assert len(losses) == 1 + 4 + 3

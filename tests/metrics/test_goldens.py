@@ -226,8 +226,17 @@ def check(found, expected, tolerance):
         assert found == pytest.approx(expected, abs=tolerance, rel=0)
 
 
+# Upstream an empty reply is right where people answered "the"; here an empty reply is wrong, whatever the rule.
+EMPTY = "vqa_soft_accuracy/evalai/07"
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
 def test_golden(case):
+    if case["id"] == EMPTY:
+        given = case["input"]
+        assert tm.scorer("vqa_evalai")(given["pred"], given["answers"]) == case["expected"]
+        assert answers([{"pred": given["pred"], "answer": given["answers"]}], tm.scorer("vqa_evalai")) == 0
+        return
     check(RUN[case["metric"]](case, case["input"]), case["expected"], case["tol"])
 
 

@@ -138,7 +138,16 @@ def test_likelihood_normalisation_and_margin():
         (lambda: MMEScore(["p", "p"], ["ocr"] * 2), "got \\['ocr'\\]"),
         (lambda: CircularAccuracy([1, 1], extractor("robust"), ["a"]), "one group per sample"),
         (lambda: LikelihoodChoice(2, "words"), "'token', 'sum' or 'char'"),
-        (lambda: scorer("vqa_evalai")("red", "red"), "two people"),
+        (
+            lambda: LikelihoodChoice(1).update(
+                torch.tensor([0]), torch.ones(1, 2), torch.ones(1, 2), [["c"]], [["a", "b"]]
+            ),
+            r"in the options \['a', 'b'\], but got \['c'\]",
+        ),
+        (
+            lambda: LikelihoodChoice(1).update(torch.tensor([0]), torch.ones(1, 2), torch.ones(1, 2), [[0, 2]]),
+            r"in \[0, 2\), but got \[0, 2\]",
+        ),
     ],
 )
 def test_refusals(call, message):

@@ -172,14 +172,13 @@ def prune(stream, skip: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
     for index, linears in enumerate(stream.facts.linears):
         block = stream.load(index)
         own = {}
-        for name in linears:
-            if name not in skip:
-                weight = block.get_parameter(f"{name}.weight")
-                own[name] = halve(weight)
-                weight.data.mul_(own[name])
+        for linear in linears:
+            if linear.name not in skip:
+                weight = linear.weight(block)
+                own[linear.name] = masks[linear.full] = halve(weight)
+                weight.data.mul_(own[linear.name])
         stream.commit(index, own)
         stream.release(index)
-        masks |= {stream.facts.linear_name(index, name): mask for name, mask in own.items()}
     return masks
 
 

@@ -8,6 +8,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from tamp_lightning.checkpoint.adapter import adapter_of
+from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.models.adapters import Adapter, MllamaAdapter, register
 from tamp_lightning.stream import find_facts
 from tamp_lightning.stream.calls import record_calls
@@ -124,13 +125,13 @@ def test_what_only_a_whole_run_shows_is_refused():
 
 
 def test_linears_that_see_something_else_than_the_tokens_are_refused():
-    block = nn.Sequential(nn.Linear(4, 4))
+    block, linears = nn.Sequential(nn.Linear(4, 4)), [Linear(0, "0", "layers.0.0", (4, 4))]
     for inputs, message in ((torch.zeros(3, 4), "reads a tensor"), (torch.zeros(1, 2, 4), "reads a tensor")):
-        with pytest.raises(ValueError, match=message), token_guard(block, "layers.0", ["0"], (2, 14, 4)):
+        with pytest.raises(ValueError, match=message), token_guard(block, linears, (2, 14, 4)):
             block(inputs)
     with (
         pytest.raises(ValueError, match=r"layers\.0\.0 is called twice"),
-        token_guard(block, "layers.0", ["0"], (2, 14, 4)),
+        token_guard(block, linears, (2, 14, 4)),
     ):
         block(block(torch.zeros(2, 14, 4)))
     assert not block[0]._forward_pre_hooks
@@ -149,7 +150,7 @@ def test_an_adapter_says_what_differs(monkeypatch):
     register("llama", Odd())
     facts = find_facts(make_llama())
     assert facts.modality_ids == {7: 3}
-    assert "mlp.gate_proj" not in facts.linears[0]
+    assert "mlp.gate_proj" not in [linear.name for linear in facts.linears[0]]
     assert len(facts.linears[0]) == 6
 
 

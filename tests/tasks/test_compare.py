@@ -43,8 +43,8 @@ def test_a_cell_is_a_prune_recipe(tmp_path):
     ("grids", "options", "complaint"),
     [
         ([], {}, "grids is empty"),
-        ([Grid(["wnda"])], {}, r"method 'wnda' is not among methods.*did you mean 'wanda'"),
-        ([Grid(["tamp"])], {"reference": "x"}, "method 'x' is not among methods"),
+        ([Grid(["wnda"])], {}, r"grids\[0\]\.methods names 'wnda', which is not among.*did you mean 'wanda'"),
+        ([Grid(["tamp"])], {"reference": "x"}, "reference names 'x', which is not among methods"),
         ([Grid(["two"], [0.6])], {}, "2:4"),
     ],
 )

@@ -99,18 +99,22 @@ def test_missing_and_damaged_pictures_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"cannot read picture .*b\.png"):
         sources.from_llava_json(path, None, 2, 0)[1]
     (tmp_path / "a.png").unlink()
-    with pytest.raises(ValueError, match=r"cannot read picture .*a\.png"):
-        sources.from_llava_json(path, None, 2, 0)[0]
+    with pytest.raises(
+        ValueError, match=r"calibration\.json entry 1: cannot read image .*a\.png: there is no such file"
+    ):
+        sources.from_llava_json(path, None, 2, 0)
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.json", "[{", "cannot read calibration file"),
-        ("a.jsonl", '{"conversations": []}\n{', "cannot read calibration file"),
-        ("a.json", '{"conversations": []}', "is not a list of objects with 'conversations'"),
-        ("a.json", '[{"text": "x"}]', "is not a list of objects with 'conversations'"),
-        ("a.json", None, "cannot read calibration file"),
+        ("a.json", "[{", r"cannot read .*a\.json: Expecting"),
+        ("a.jsonl", '{"conversations": []}\n{', "line 2: no JSON"),
+        ("a.json", '{"conversations": []}', "entry 1: expected an object, got list"),
+        ("a.json", '[{"text": "x"}]', "entry 1: no turns: expected 'conversations'"),
+        ("a.json", "[]", r"a\.json has no rows"),
+        ("a.json", None, r"cannot read .*a\.json"),
+        ("a.jsonl", None, r"cannot read .*a\.jsonl"),
     ],
 )
 def test_broken_calibration_files_are_named(tmp_path, name, text, message):
@@ -124,15 +128,13 @@ def test_broken_calibration_files_are_named(tmp_path, name, text, message):
 
 @pytest.mark.parametrize("turn", [{"from": "tool", "value": "x"}, {"value": "x"}, {"from": "human"}])
 def test_a_turn_without_known_speaker_or_text_is_refused(tmp_path, turn):
-    data = sources.from_llava_json(llava_rows(tmp_path, [{"conversations": [TURNS[0], turn]}]), None, 1, 0)
     with pytest.raises(ValueError, match="conversation turn"):
-        data[0]
+        sources.from_llava_json(llava_rows(tmp_path, [{"conversations": [TURNS[0], turn]}]), None, 1, 0)
 
 
-def test_pictures_and_placeholders_that_do_not_match_name_the_sample(tmp_path):
+@pytest.mark.parametrize("pictures", [2, 3])
+def test_pictures_and_placeholders_that_do_not_match_name_the_row(tmp_path, pictures):
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
-    rows = [{"image": ["a.png", "a.png"], "conversations": TURNS}, {"conversations": TURNS}]
-    data = sources.from_llava_json(llava_rows(tmp_path, rows), None, 2, 0)
-    for index, pictures in enumerate((2, 0)):
-        with pytest.raises(ValueError, match=f"sample {index} .*{pictures} pictures.* 1 "):
-            data[index]
+    rows = [{"conversations": TURNS}, {"image": ["a.png"] * pictures, "conversations": TURNS}]
+    with pytest.raises(ValueError, match=f"entry 2: has {pictures} pictures but its turns have 1 <image>"):
+        sources.from_llava_json(llava_rows(tmp_path, rows), None, 2, 0)

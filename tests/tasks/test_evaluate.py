@@ -9,14 +9,12 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 from rich.console import Console
-from transformers import AutoProcessor
 
 from tamp_lightning.cli import main as cli
 from tamp_lightning.cli.run import parse
+from tamp_lightning.evaluation import scorer
 from tamp_lightning.tasks import evaluate
-from tamp_lightning.tasks.evaluate import checkpoint_sha256, source_of
 
 from ..fixtures.layouts import LAYOUTS
 
@@ -85,7 +83,7 @@ def test_command_leaves_predictions_scores_and_tables(checkpoint, data, tmp_path
 def test_second_run_reads_no_model(checkpoint, data, tmp_path, monkeypatch):
     first = scored(checkpoint, data, tmp_path / "out")
     files = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("predictions.parquet")}
-    monkeypatch.setattr(evaluate, "load_whole", None)
+    monkeypatch.setattr(scorer, "load_whole", None)
     assert scored(checkpoint, data, tmp_path / "out") == first
     assert {p: p.stat().st_mtime_ns for p in files} == files
 
@@ -101,9 +99,8 @@ def test_other_inputs_are_scored_anew(change, checkpoint, data, tmp_path):
     def key():
         overrides = cli.evaluate_overrides(options(folder, data, tmp_path / "out", *more))
         recipe = parse("evaluate", overrides)[0]
-        source = source_of("pope", recipe.data)
-        read = (AutoProcessor.from_pretrained(folder), folder, checkpoint_sha256(folder), tmp_path)
-        return evaluate._task(recipe, "pope", source, *read, torch.device("cpu")).store.folder
+        job = evaluate.Evaluation.prepare(recipe, Console(quiet=True))
+        return job.scorer(job.tasks, recipe.batch_size).store(job.tasks[0], job.folder).folder
 
     before = key()
     assert key() == before

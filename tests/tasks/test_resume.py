@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -143,12 +144,10 @@ def test_scores_of_the_source_are_found_once_and_metrics_are_the_same(tamp, reci
     path = recipe(METHODS["tamp"], scores={"benchmarks": "easy_vqa"})
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert tamp(path, whole)["code"] == 0
-    assert tamp(path, out, kill=6)["code"] == KILLED  # fingerprint, dense scores, then what is calibrated with
-    assert (out / ".state" / "dense.safetensors").is_file()
-    changed = (out / ".state" / "dense.safetensors").stat().st_mtime_ns
+    assert tamp(path, out, kill=5)["code"] == KILLED  # the whole run left the dense model's answers in the cache
     assert tamp(path, out, kill=3)["code"] == KILLED
-    assert (out / ".state" / "dense.safetensors").stat().st_mtime_ns == changed
     done = tamp(path, out)
+    assert "from the cache" in done["output"]
     assert done["code"] == 0, done["output"]
     assert f"run folder: {out} (continued)" in done["output"]
     assert contents(out) == contents(whole)
@@ -184,7 +183,7 @@ def test_another_recipe_source_or_thread_count_is_refused_with_the_difference(ta
     line = refusal(tamp(path, out, "--method.sparsity=0.6", "--seed=1"))
     assert "settings.method.sparsity: 0.5 -> 0.6, settings.seed: 0 -> 1" in line
     assert "run it as it was started, choose another out, or delete the folder" in line
-    assert 'compute.dtype: "auto" -> "bfloat16"' in refusal(tamp(path, out, "--model.dtype=bfloat16"))
+    assert re.search(r'compute.dtype: "\w+" -> "bfloat16"', refusal(tamp(path, out, "--model.dtype=bfloat16")))
     state = out / ".state" / "fingerprint.json"
     kept = state.read_text()
     known = json.loads(kept)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from tamp_lightning.evaluation.predictions import write_json
+from tamp_lightning.files import write_json
 from tamp_lightning.tasks.run_folder import plan_content, write_masks
 
 from ..conftest import TAMP, WANDA, calibration, run, toys

@@ -84,7 +84,7 @@ def test_floor_by_hand(small, monkeypatch):
     ]
     monkeypatch.setattr(easy_vqa, "questions", lambda split: {"train": train}[split])
     # yes/no: right, wrong, never seen; shape: right, wrong; colour: wrong
-    assert small().floor() == {"yes_no": pytest.approx(1 / 3), "shape": 0.5, "colour": 0.0}
+    assert small().chance() == {"yes_no": pytest.approx(1 / 3), "shape": 0.5, "colour": 0.0}
 
 
 def test_metrics_have_a_row_per_question_and_score_right_and_wrong(small):
@@ -123,4 +123,4 @@ def test_slices_have_their_sizes(processor):
     assert len(suites["quick"].items) == pytest.approx(400, abs=6)
     assert len(suites["standard"].items) == pytest.approx(1500, abs=6)
     assert len(suites["full"].items) == len(easy_vqa.questions("test"))
-    assert suites["standard"].floor()["yes_no"] == pytest.approx(0.5, abs=0.01)
+    assert suites["standard"].chance()["yes_no"] == pytest.approx(0.5, abs=0.01)

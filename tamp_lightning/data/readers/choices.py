@@ -11,11 +11,13 @@ from tamp_lightning.data.readers.fields import (
     option_number,
     optional,
     picture,
+    said,
     text,
     texts,
 )
 from tamp_lightning.data.readers.item import BadRow, Item, Items, Media, Placed, Row, Source, gather
 from tamp_lightning.data.readers.tables import dataset_rows, json_content, json_rows, sha256_of
+from tamp_lightning.errors import InputError
 
 _MMMU_PICTURE = re.compile(r"<image (\d)>")
 _MMMU_SUBJECT = re.compile(r"^[a-z]+_(.+)_\d+$")
@@ -25,7 +27,7 @@ def read_scienceqa(source: Source) -> Items:
     """ScienceQA's questions with a picture: `problems.json`, `pid_splits.json` and folders of pictures, or the hub.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `dataset_rows`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `dataset_rows`.
     """
     folder = Path(str(source.path))
     files = [folder / "problems.json", folder / "pid_splits.json"]
@@ -37,7 +39,7 @@ def read_scienceqa(source: Source) -> Items:
         place = str(row.get("key") or row["_number"])
         return Item(
             id=place,
-            question=text(row, "question"),
+            question=said(row, "question"),
             target=option_index(row, "answer", len(options)),
             options=options,
             media=(picture(row, "image", source),),
@@ -59,7 +61,7 @@ def _problems(files: list[Path], source: Source) -> Iterator[Placed]:
     splits = json_content(files[1])
     wanted = set(map(str, splits.get(split, []))) if isinstance(splits, dict) else set()
     if not wanted:
-        raise ValueError(f"{files[1]} has no split {split!r}")
+        raise InputError(f"{files[1]} has no split {split!r}")
     for place, row in json_rows(files[0]):
         if isinstance(row, BadRow):
             yield place, row
@@ -71,14 +73,14 @@ def read_mmmu(source: Source) -> Items:
     """MMMU's hub layout: options as text that holds a list, pictures named `<image n>` in the text; group: subject.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `dataset_rows`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `dataset_rows`.
     """
     rows, sha256 = dataset_rows(source)
 
     def parse(row: Row) -> Item:
         choice = text(row, "question_type") == "multiple-choice"
         options = texts(row, "options") if choice else ()
-        question = text(row, "question")
+        question = said(row, "question")
         subject = _MMMU_SUBJECT.match(text(row, "id"))
         return Item(
             id=text(row, "id"),
@@ -92,9 +94,15 @@ def read_mmmu(source: Source) -> Items:
     return gather(rows, parse, source, sha256)
 
 
-def _open_answer(row: Row) -> tuple[str, ...]:
-    value = text(row, "answer")
-    return texts(row, "answer") if value.startswith("[") else (value,)
+def _open_answer(row: Row) -> tuple[str, ...] | None:
+    """The answers; a text that holds a list is several, any other is one, also "[Ar]4s2"; None for "" and "?"."""
+    value = optional(row, "answer")
+    if value in ("", "?"):
+        return None
+    try:
+        return texts(row, "answer")
+    except BadRow:
+        return (value,)
 
 
 def _mmmu_pictures(row: Row, said: str, source: Source) -> tuple[Media, ...]:
@@ -107,7 +115,7 @@ def read_muirbench(source: Source) -> Items:
     """MuirBench's hub layout: several pictures, `<image>` in question and options; groups: task, relation, type.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `dataset_rows`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `dataset_rows`.
     """
     rows, sha256 = dataset_rows(source)
 
@@ -117,7 +125,7 @@ def read_muirbench(source: Source) -> Items:
             raise BadRow("image_list is empty")
         return Item(
             id=text(row, "idx"),
-            question=text(row, "question"),
+            question=said(row, "question"),
             target=option_number(row.get("answer"), len(options)),
             options=options,
             media=tuple(Media("image", cell) for cell in pictures),

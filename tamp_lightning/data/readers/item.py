@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from tamp_lightning.errors import InputError
 
 Kind = Literal["image", "video", "audio"]
 
 
-class BadRow(ValueError):
+class BadRow(InputError):
     """A row that is not what its format says."""
 
 
@@ -27,7 +29,8 @@ class Source:
     media: str | None = None
     """Folder of pictures, videos or sounds; default: the folder of the file."""
     skip_bad: bool = False
-    """Leave bad rows and unreadable media out, and count them; else the first one is an error."""
+    """Leave bad rows and unreadable media out, and count them; else the first one is an error. A question in several
+    rows (rotations, pairs) leaves as a whole."""
     limit: int | None = None
     """Only the first so many questions (all rotations of each); default: all."""
 
@@ -66,9 +69,10 @@ class Item:
 
     id: str
     question: str
-    target: int | str | tuple[str, ...]
-    """Number of the right option, the right answer, or the answers people gave."""
+    target: int | str | tuple[str, ...] | None
+    """Number of the right option, the right answer, or the answers people gave; None in a split without answers."""
     options: tuple[str, ...] = ()
+    """From letter A on; an empty text is a letter without an option."""
     media: tuple[Media, ...] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
     """What it is grouped by, such as category or duration."""
@@ -99,6 +103,20 @@ class Items:
     """Rows left out because `skip_bad` allows it."""
     sha256: str
     """Of the source's files, or the data set's own fingerprint."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the scores should know of the data, one line each."""
+
+    @property
+    def scored(self) -> bool:
+        """Whether the answers are known; the test splits of some benchmarks are scored by a server."""
+        return any(item.target is not None for item in self.items)
+
+    def without(self, circles: Mapping[str, str]) -> Items:
+        """The same without whole questions (rotations, pairs), which are listed as bad with the reason given."""
+        pairs = [*zip(self.items, self.places, strict=True)]
+        kept = [(item, place) for item, place in pairs if item.circle not in circles]
+        gone = [Bad(place, circles[item.circle]) for item, place in pairs if item.circle in circles]
+        return replace(self, items=[i for i, _ in kept], places=[p for _, p in kept], bad=[*self.bad, *gone])
 
     def __len__(self) -> int:
         return len(self.items)
@@ -109,11 +127,11 @@ Placed = tuple[str, Row | BadRow]
 
 
 def gather(rows: Iterable[Placed], parse: Callable[[Row], Item], source: Source, sha256: str) -> Items:
-    """Items of all good rows, ids checked to be different.
+    """Items of all good rows, ids checked to be different. Either all rows have an answer, or none has.
 
     Raises:
         BadRow: a row is bad and the source does not say `skip_bad`; the message names file and row.
-        ValueError: no row is left.
+        InputError: no row is left.
     """
     items: list[Item] = []
     places: dict[str, str] = {}
@@ -132,8 +150,15 @@ def gather(rows: Iterable[Placed], parse: Callable[[Row], Item], source: Source,
             continue
         items.append(item)
         places[item.id] = place
+    unanswered = [item for item in items if item.target is None]
+    if 0 < len(unanswered) < len(items):
+        reason = "no answer, which other rows have"
+        if not source.skip_bad:
+            raise BadRow(f"{places[unanswered[0].id]}: {reason} (skip_bad: true leaves such rows out and counts them)")
+        bad += [Bad(places[item.id], reason) for item in unanswered]
+        items = [item for item in items if item.target is not None]
     if not items:
-        raise ValueError(f"{source.path} has no usable row ({len(bad)} bad{': ' + bad[0].reason if bad else ''})")
+        raise InputError(f"{source.path} has no usable row ({len(bad)} bad{': ' + bad[0].reason if bad else ''})")
     items = _first(items, source.limit)
     return Items(items, [places[item.id] for item in items], bad, sha256)
 
@@ -142,6 +167,6 @@ def _first(items: list[Item], limit: int | None) -> list[Item]:
     if limit is None:
         return items
     if limit < 1:
-        raise ValueError(f"limit is {limit}; it has to be at least 1")
+        raise InputError(f"limit is {limit}; it has to be at least 1")
     wanted = set(list(dict.fromkeys(item.circle or item.id for item in items))[:limit])
     return [item for item in items if (item.circle or item.id) in wanted]

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from collections import Counter
+from collections.abc import Iterator
+from typing import get_args
 
+from tamp_lightning.data.chats import Chat, read_chat
 from tamp_lightning.data.readers.fields import named, optional, sound, text
-from tamp_lightning.data.readers.item import BadRow, Item, Items, Kind, Media, Placed, Row, Source, gather
+from tamp_lightning.data.readers.item import BadRow, Item, Items, Kind, Placed, Row, Source, gather
 from tamp_lightning.data.readers.tables import json_lines, json_rows, rows_of
-
-MARKS = ("<video>", "<audio>", "<image>")
-_HUMAN, _MODEL = ("human", "user"), ("gpt", "assistant")
 
 
 def read_conversations(source: Source) -> Items:
-    """LLaVA-style JSON, a list of {video or audio or image, conversations}; the first answer counts.
+    """Conversations about media, in any form of `read_chat`; the first answer counts.
+
+    Rows may share an id, which then often is that of their video; the second question of an id is called id/2.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `rows_of`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `rows_of`.
     """
     rows, sha256 = rows_of(source, {".json": json_rows, ".jsonl": json_lines})
 
     def parse(row: Row) -> Item:
-        question, answer = _first_turns(row)
-        name = optional(row, "id") or optional(row, "question_id") or str(row["_number"])
-        return Item(name, question, answer, media=_media(row, source))
+        chat = read_chat(row, untagged=True)
+        question, answer = _first_turns(chat)
+        media = tuple(named(kind, source.folder / name) for kind in get_args(Kind) for name in chat.media[kind])
+        if not media:
+            raise BadRow("no image, video or audio is named")
+        return Item(names(optional(row, "id") or optional(row, "question_id"), row), question, answer, media=media)
 
+    names = _Names()
     return gather(_numbered(rows), parse, source, sha256)
 
 
@@ -33,20 +38,20 @@ def read_clothoaqa(source: Source) -> Items:
     """ClothoAQA: LLaVA-style JSON, or the hub's parquet with the sounds in it.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `rows_of`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `rows_of`.
     """
     rows, sha256 = rows_of(source, {".json": json_rows, ".jsonl": json_lines})
 
     def parse(row: Row) -> Item:
-        if "conversations" in row:
-            question, answer = _first_turns(row)
+        if "conversations" in row or "messages" in row:
+            question, answer = _first_turns(read_chat(row, untagged=True))
         else:
             question, answer = text(row, "question"), text(row, "answer")
         kind = "yes_no" if answer.strip().lower() in ("yes", "no") else "open"
         media = (sound(row, "audio", source),)
-        name = optional(row, "id") or str(row["_number"])
-        return Item(name, question, answer, media=media, groups={"kind": kind})
+        return Item(names(optional(row, "id"), row), question, answer, media=media, groups={"kind": kind})
 
+    names = _Names()
     return gather(_numbered(rows), parse, source, sha256)
 
 
@@ -54,7 +59,7 @@ def read_labels(source: Source) -> Items:
     """VocalSound and TUT2017: JSON lines {audio, gt}, or the hub's parquet with the sounds in it.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `rows_of`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `rows_of`.
     """
     rows, sha256 = rows_of(source, {".jsonl": json_lines, ".json": json_lines})
 
@@ -70,29 +75,25 @@ def _numbered(rows: Iterator[Placed]) -> Iterator[Placed]:
         yield place, row if isinstance(row, BadRow) else {**row, "_number": number}
 
 
-def _first_turns(row: Row) -> tuple[str, str]:
-    turns = row.get("conversations")
-    if not isinstance(turns, list) or len(turns) < 2 or not all(isinstance(turn, Mapping) for turn in turns):
-        raise BadRow("conversations is no list of at least two turns")
-    said = [_said(turn, speakers) for turn, speakers in zip(turns, (_HUMAN, _MODEL), strict=False)]
+class _Names:
+    """A name for each question: its id, with a number where an earlier question had the same, else its position."""
+
+    def __init__(self) -> None:
+        self.used: Counter[str] = Counter()
+
+    def __call__(self, given: str, row: Row) -> str:
+        if not given:
+            return str(row["_number"])
+        self.used[given] += 1
+        return given if self.used[given] == 1 else f"{given}/{self.used[given]}"
+
+
+def _first_turns(chat: Chat) -> tuple[str, str]:
+    """The first thing the user says, and the first the assistant says, without their media."""
+    turns = [turn for turn in chat.messages if turn["role"] != "system"][:2]
+    if [turn["role"] for turn in turns] != ["user", "assistant"]:
+        raise BadRow(f"the turns begin with {', '.join(t['role'] for t in turns)}: expected a user and an assistant")
+    said = ["".join(part.get("text", "") for part in turn["content"]).strip() for turn in turns]
+    if not all(said):
+        raise BadRow("the first question or answer is empty")
     return said[0], said[1]
-
-
-def _said(turn: Mapping[str, Any], speakers: tuple[str, ...]) -> str:
-    if turn.get("from") not in speakers:
-        raise BadRow(f"a turn is from {turn.get('from')!r}, expected {' or '.join(speakers)}")
-    value = text(turn, "value")
-    for mark in MARKS:
-        value = value.replace(mark, "")
-    return value.strip()
-
-
-def _media(row: Row, source: Source) -> tuple[Media, ...]:
-    found: list[Media] = []
-    for kind in get_args(Kind):
-        names = row.get(kind) or []
-        names = [names] if isinstance(names, str) else names
-        found += [named(kind, source.folder / str(name)) for name in names]
-    if not found:
-        raise BadRow("no image, video or audio is named")
-    return tuple(found)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tamp_lightning.data.readers.item import BadRow, Placed, Source
+from tamp_lightning.errors import InputError
 
 # a picture in base64 stands in one field
 csv.field_size_limit(sys.maxsize)
@@ -32,26 +34,47 @@ def sha256_of(files: Sequence[Path]) -> str:
     return total.hexdigest()
 
 
+def text_of(path: Path) -> str:
+    """Content of a text file in UTF-8, without a byte order mark, line ends as they are.
+
+    Raises:
+        BadRow: it is missing or in another encoding; the message names the file.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise BadRow(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{error.object[error.start]:02x} at {error.start}"
+        raise BadRow(f"{path} is not in UTF-8 ({byte}): save it in UTF-8") from None
+
+
 def separated(path: Path, separator: str) -> Iterator[Placed]:
-    """Rows of a file with a header; every field is text. A row with more or fewer fields is bad."""
-    with path.open(newline="", encoding="utf-8") as file:
+    """Rows of a file with a header; every field is text.
+
+    Empty rows are passed over; a row with more or fewer fields is bad.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
         lines = csv.reader(file, delimiter=separator)
         try:
-            header = next(lines, [])
+            header = next((fields for fields in lines if any(map(str.strip, fields))), [])
             for number, fields in enumerate(lines, 2):
                 place = f"{path.name} row {number}"
+                if not any(map(str.strip, fields)):
+                    continue
                 if len(fields) != len(header):
                     yield place, BadRow(f"{len(fields)} fields, the header has {len(header)}")
                 else:
                     yield place, dict(zip(header, fields, strict=True))
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"cannot read {path}: {error}") from None
+            raise InputError(f"cannot read {path}: {error}") from None
 
 
 def json_lines(path: Path) -> Iterator[Placed]:
-    """Objects of a file with one on each line; empty lines are passed over."""
+    """Objects of a file with one on each line, which ends at \\n alone; empty lines are passed over."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
+            line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             if line.strip():
                 yield f"{path.name} line {number}", _object(line)
 
@@ -68,25 +91,25 @@ def json_content(path: Path) -> Any:
     """Content of a JSON file.
 
     Raises:
-        ValueError: it is missing or no JSON.
+        InputError: it is missing or no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())  # in UTF-8, -16 or -32, with or without a byte order mark
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from None
+        raise InputError(f"cannot read {path}: {error}") from None
 
 
 def json_rows(path: Path, content: Any = None) -> Iterator[Placed]:
     """Objects of a JSON list; of an object, its values, each with its key as `key`.
 
     Raises:
-        ValueError: the file is neither a list nor an object.
+        InputError: the file is neither a list nor an object.
     """
     content = json_content(path) if content is None else content
     if isinstance(content, dict):
         content = [{**row, "key": key} if isinstance(row, dict) else row for key, row in content.items()]
     if not isinstance(content, list):
-        raise ValueError(f"{path} holds {type(content).__name__}, expected a list of objects")
+        raise InputError(f"{path} holds {type(content).__name__}, expected a list of objects")
     for number, row in enumerate(content, 1):
         good = isinstance(row, dict)
         yield f"{path.name} entry {number}", row if good else BadRow(f"expected an object, got {type(row).__name__}")
@@ -164,7 +187,7 @@ def _parquet_files(folder: Path, source: Source) -> list[Path]:
         return []
     files = sorted(folder.rglob("*.parquet"))
     if not files:
-        raise FileNotFoundError(f"{folder} holds no parquet file")
+        raise FileNotFoundError(f"{folder} holds no parquet file: give the folder or file of the data set itself")
     of_config = [f for f in files if source.config and source.config in f.relative_to(folder).parts[:-1]] or files
     return [f for f in of_config if source.split and f.name.startswith(source.split)] or of_config
 
@@ -177,19 +200,33 @@ def rows_of(source: Source, layouts: dict[str, Layout]) -> tuple[Iterator[Placed
 
     Raises:
         FileNotFoundError: there is no such file, or the hub does not give the data set.
-        ValueError: the file's ending is none of the benchmark's.
+        InputError: the file's ending is none of the benchmark's.
     """
     path = Path(str(source.path))
     if path.is_dir():
         found = [f for f in sorted(path.iterdir()) if f.suffix in layouts]
+        if not any(path.rglob("*.parquet")):
+            _check_one(path, found, layouts)
         path = found[0] if len(found) == 1 else path
     if path.suffix in layouts and path.is_file():
         return layouts[path.suffix](path), sha256_of([path])
     if path.is_file() and path.suffix != ".parquet":
-        raise ValueError(f"{path} is none of {', '.join([*layouts, '.parquet'])}")
+        raise InputError(f"{path} is none of {', '.join([*layouts, '.parquet'])}")
     if not path.exists() and (path.suffix in (*layouts, ".parquet") or str(source.path).startswith((".", "/", "~"))):
         raise FileNotFoundError(f"{path} does not exist")
     return dataset_rows(source)
+
+
+def _check_one(folder: Path, found: Sequence[Path], layouts: Mapping[str, Layout]) -> None:
+    kinds = [*layouts, ".parquet"]
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no {' or '.join(kinds)} file")
+    if len(found) > 1:
+        raise FileNotFoundError(f"{folder} holds {len(found)} files, {_few(found)}: give the one to read as path")
+
+
+def _few(files: Sequence[Path], count: int = 3) -> str:
+    return ", ".join(file.name for file in files[:count]) + (", ..." if len(files) > count else "")
 
 
 def tsv(path: Path) -> Iterator[Placed]:

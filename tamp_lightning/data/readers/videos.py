@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tamp_lightning.data.readers.fields import (
-    named,
     option_index,
     option_number,
     option_text,
     optional,
+    said,
     text,
     texts,
     video,
 )
 from tamp_lightning.data.readers.item import BadRow, Item, Items, Media, Placed, Row, Source, gather
 from tamp_lightning.data.readers.tables import comma, dataset_rows, json_rows, rows_of, sha256_of
+from tamp_lightning.errors import InputError
 
 _LETTERED = re.compile(r"^\(?[A-E][.)]\s*")
 # Folder of each task's videos, and whether a question is about a part of its video (OpenGVLab/MVBench).
@@ -48,36 +50,59 @@ MVBENCH_TASKS = {
 def read_videomme(source: Source) -> Items:
     """VideoMME: the hub's parquet, `<videoID>.mp4` and `subtitle/<videoID>.srt` below `media`.
 
-    Groups: duration (short, medium, long), domain, sub_category, task_type.
+    Groups: duration (short, medium, long), domain, sub_category, task_type. Subtitles are also looked for beside the
+    folder of videos and beside the parquet; not every video has spoken words.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `dataset_rows`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `dataset_rows`.
     """
     rows, sha256 = dataset_rows(source)
+    folders = _subtitle_folders(source)
 
     def parse(row: Row) -> Item:
         options = tuple(_LETTERED.sub("", option) for option in texts(row, "options"))
         name = text(row, "videoID")
-        subtitles = source.folder / "subtitle" / f"{name}.srt"
         return Item(
             id=text(row, "question_id"),
-            question=text(row, "question"),
+            question=said(row, "question"),
             target=option_number(row.get("answer"), len(options)),
             options=options,
             media=(video(source.folder, name),),
             groups={k: text(row, k) for k in ("duration", "domain", "sub_category", "task_type")},
-            # not every video has spoken words
-            subtitles=subtitles if subtitles.is_file() else None,
+            subtitles=next((f for folder in folders if (f := folder / f"{name}.srt").is_file()), None),
         )
 
     return gather(rows, parse, source, sha256)
+
+
+def _subtitle_folders(source: Source) -> list[Path]:
+    beside = Path(str(source.path))
+    places = [source.folder, source.folder.parent, *([beside, beside.parent] if beside.exists() else [])]
+    return [place / "subtitle" for place in dict.fromkeys(places)]
+
+
+def read_videomme_subtitles(source: Source) -> Items:
+    """As `read_videomme`; how many videos have no subtitles becomes a note.
+
+    Raises:
+        InputError: no video has any, as when the folder of subtitles is not where it is looked for.
+        BadRow, FileNotFoundError: see `read_videomme`.
+    """
+    whole = read_videomme(replace(source, limit=None))
+    spoken = {item.media[0].content: item.subtitles is not None for item in whole.items}
+    lacking = sum(not has for has in spoken.values())
+    if lacking == len(spoken):
+        places = " or ".join(map(str, _subtitle_folders(source)))
+        raise InputError(f"none of {lacking} videos has a file <videoID>.srt in {places}: unpack subtitle.zip there")
+    note = f"{lacking} of {len(spoken)} videos have no subtitles and are asked about without"
+    return replace(read_videomme(source), notes=(note,) if lacking else ())
 
 
 def read_mvbench(source: Source) -> Items:
     """MVBench: a folder with `json/<task>.json` and the videos' folders in `video` (or in `media`); group: task.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather`; there is no file of a known task.
+        BadRow, InputError, FileNotFoundError: see `gather`; there is no file of a known task.
     """
     folder = Path(str(source.path))
     files = [f for f in sorted((folder / "json").glob("*.json")) if f.stem in MVBENCH_TASKS]
@@ -92,7 +117,7 @@ def read_mvbench(source: Source) -> Items:
         task, options = row["_task"], texts(row, "candidates")
         return Item(
             id=f"{task}/{row['_number']}",
-            question=text(row, "question"),
+            question=said(row, "question"),
             target=option_text(row, "answer", options),
             options=options,
             media=(_mvbench_video(row, task, videos),),
@@ -110,22 +135,24 @@ def _tasks(files: list[Path]) -> Iterator[Placed]:
 
 def _mvbench_video(row: Row, task: str, videos: Path) -> Media:
     where, bounded = MVBENCH_TASKS[task]
-    path = videos / where / text(row, "video")
+    # the hub's repository has some of the videos in an archive of their own
+    places = [videos / where, videos / "data0613" / where]
     if not bounded:
-        return named("video", path)
+        return video(places, text(row, "video"))
     try:
-        return named("video", path, float(text(row, "start")), float(text(row, "end")))
+        start, end = float(text(row, "start")), float(text(row, "end"))
     except ValueError as error:
         if isinstance(error, BadRow):
             raise
         raise BadRow(f"start and end are {row.get('start')!r} and {row.get('end')!r}, expected seconds") from None
+    return video(places, text(row, "video"), start, end)
 
 
 def read_egoschema(source: Source) -> Items:
     """EgoSchema's labelled subset, the hub's parquet; videos `<video_idx>.mp4` below `media`.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `dataset_rows`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `dataset_rows`.
     """
     rows, sha256 = dataset_rows(source)
 
@@ -134,7 +161,7 @@ def read_egoschema(source: Source) -> Items:
         name = text(row, "video_idx")
         target = option_index(row, "answer", len(options))
         number = optional(row, "question_idx") or name
-        return Item(number, text(row, "question"), target, options, (video(source.folder, name),))
+        return Item(number, said(row, "question"), target, options, (video(source.folder, name),))
 
     return gather(rows, parse, source, sha256)
 
@@ -143,7 +170,7 @@ def read_nextqa(source: Source) -> Items:
     """NExT-QA, multiple choice: the official csv or the hub's parquet, columns a0 to a4; group: type.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `rows_of`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `rows_of`.
     """
     rows, sha256 = rows_of(source, {".csv": comma})
 
@@ -166,7 +193,7 @@ def read_perceptiontest(source: Source) -> Items:
     """PerceptionTest, multiple choice, labelled split: the hub's parquet; groups: area, reasoning.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `dataset_rows`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `dataset_rows`.
     """
     rows, sha256 = dataset_rows(source)
 
@@ -174,7 +201,7 @@ def read_perceptiontest(source: Source) -> Items:
         options, name = texts(row, "options"), text(row, "video_name")
         return Item(
             id=f"{name}/{text(row, 'question_id')}",
-            question=text(row, "question"),
+            question=said(row, "question"),
             target=option_index(row, "answer_id", len(options)),
             options=options,
             media=(video(source.folder, name),),

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from tamp_lightning.data.readers.fields import named, optional, picture, text, yes_no
+from tamp_lightning.data.media import PICTURES
+from tamp_lightning.data.readers.fields import optional, picture, text, yes_no
 from tamp_lightning.data.readers.item import BadRow, Item, Items, Placed, Row, Source, gather
-from tamp_lightning.data.readers.tables import dataset_rows, json_lines, rows_of, sha256_of
+from tamp_lightning.data.readers.tables import dataset_rows, json_lines, rows_of, sha256_of, text_of
+from tamp_lightning.errors import InputError
 
 POPE_KINDS = ("random", "popular", "adversarial")
 MME_QUESTION_TAIL = " Please answer yes or no."
@@ -17,11 +19,15 @@ MME_QUESTION_TAIL = " Please answer yes or no."
 def read_pope(source: Source) -> Items:
     """POPE: the official files of JSON lines (one, or a folder of them), or the hub; group: category.
 
+    The official folder also holds files of objects; those of questions have one of POPE's kinds in their name, or
+    begin with a question.
+
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `rows_of`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `rows_of`.
     """
     folder = Path(str(source.path))
-    files = [f for f in sorted(folder.iterdir()) if f.suffix in (".json", ".jsonl")] if folder.is_dir() else []
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = [f for f in inside if f.suffix in (".json", ".jsonl") and _asks(f)]
     if files:
         rows: Iterator[Placed] = chain.from_iterable(_kind_of_file(file) for file in files)
         sha256 = sha256_of(files)
@@ -42,6 +48,14 @@ def read_pope(source: Source) -> Items:
     return gather(rows, parse, source, sha256)
 
 
+def _asks(path: Path) -> bool:
+    """Whether a file is one of questions."""
+    if any(kind in path.stem for kind in POPE_KINDS):
+        return True
+    _, first = next(json_lines(path), ("", {}))
+    return not isinstance(first, BadRow) and "question_id" in first
+
+
 def _kind_of_file(path: Path) -> Iterator[Placed]:
     kind = next((kind for kind in POPE_KINDS if kind in path.stem), path.stem)
     for place, row in json_lines(path):
@@ -52,10 +66,10 @@ def read_mme(source: Source) -> Items:
     """MME: the official folder (category, pictures beside files of questions), or the hub; pairs share a circle.
 
     Raises:
-        BadRow, ValueError, FileNotFoundError: see `gather` and `dataset_rows`.
+        BadRow, InputError, FileNotFoundError: see `gather` and `dataset_rows`.
     """
     folder = Path(str(source.path))
-    files = sorted(folder.rglob("*.txt")) if folder.is_dir() else []
+    files = [f for f in sorted(folder.rglob("*.txt")) if f.parent != folder] if folder.is_dir() else []
     rows, sha256 = (_mme_files(folder, files), sha256_of(files)) if files else dataset_rows(source)
     asked: dict[str, int] = {}
 
@@ -89,25 +103,43 @@ def _whole_pairs(items: Items, source: Source) -> Items:
     broken = [circle for circle, n in count.items() if n != 2]
     if broken and not source.skip_bad:
         raise BadRow(f"{source.path}: {broken[0]} has {count[broken[0]]} questions, every picture of MME has two")
-    kept = [(i, p) for i, p in zip(items.items, items.places, strict=True) if i.circle not in broken]
-    if not kept:
-        raise ValueError(f"{source.path} has no whole pair of questions")
-    return Items([i for i, _ in kept], [p for _, p in kept], items.bad, items.sha256)
+    kept = items.without({circle: f"half of the pair {circle} is bad" for circle in broken})
+    if not len(kept):
+        raise InputError(f"{source.path} has no whole pair of questions")
+    return kept
 
 
 def _mme_files(folder: Path, files: list[Path]) -> Iterator[Placed]:
     """Lines "question<tab>answer" of the files; pictures lie beside them, or in `images` beside their folder."""
+    held: dict[Path, dict[str, Path]] = {}
     for file in files:
         category = file.relative_to(folder).parts[0]
         places = (file.parent, file.parent.parent / "images")
-        found = [p for place in places for p in sorted(place.glob(f"{file.stem}.*")) if p.suffix != ".txt"]
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-            question, tab, answer = line.partition("\t")
-            place = f"{file.relative_to(folder)} line {number}"
-            if not tab:
-                yield place, BadRow(f"{line!r} has no tab between question and answer")
-            elif not found:
-                yield place, BadRow(f"no picture {file.stem}.* in {' or '.join(map(str, places))}")
-            else:
-                row = {"question_id": found[0].name, "question": question, "answer": answer, "category": category}
-                yield place, {**row, "image": str(named("image", found[0].absolute()).content)}
+        for place in places:
+            held.setdefault(place, _pictures_in(place))
+        found = next((held[place][file.stem] for place in places if file.stem in held[place]), None)
+        name = str(file.relative_to(folder))
+        try:
+            lines = text_of(file).split("\n")
+        except BadRow as error:
+            yield name, error
+            continue
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield f"{name} line {number}", _mme_row(line.removesuffix("\r"), category, file.stem, found, places)
+
+
+def _pictures_in(folder: Path) -> dict[str, Path]:
+    """Pictures of a folder by their names without endings, which may hold any signs."""
+    files = sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []
+    return {file.stem: file for file in files if file.suffix.lower() in PICTURES}
+
+
+def _mme_row(line: str, category: str, stem: str, found: Path | None, places: tuple[Path, ...]) -> Row | BadRow:
+    question, tab, answer = line.partition("\t")
+    if not tab:
+        return BadRow(f"{line!r} has no tab between question and answer")
+    if found is None:
+        return BadRow(f"no picture {stem}.* in {' or '.join(map(str, places))}")
+    row = {"question_id": found.name, "question": question, "answer": answer, "category": category}
+    return {**row, "image": str(found.absolute())}

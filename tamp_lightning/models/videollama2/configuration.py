@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig, Qwen2Config, SiglipVisionConfig
 
 from tamp_lightning.compat.modeling import SubConfigSpec
+from tamp_lightning.errors import InputError
 
 SIGLIP_SO400M: dict[str, Any] = {
     "hidden_size": 1152,
@@ -69,7 +70,7 @@ class Videollama2Config(PreTrainedConfig):
     The placeholder ids default to the first ids behind Qwen2's tokenizer; they need no row in the embedding.
 
     Raises:
-        ValueError: an unknown connector, sizes that do not fit each other, or a language model whose head is not
+        InputError: an unknown connector, sizes that do not fit each other, or a language model whose head is not
             one matrix.
     """
 
@@ -166,12 +167,12 @@ class Videollama2Config(PreTrainedConfig):
             ("mm_vision_select_feature", self.mm_vision_select_feature, ("patch",)),
         ):
             if value not in allowed:
-                raise ValueError(f"{name} is {value!r}, but only {' and '.join(allowed)} can be used")
+                raise InputError(f"{name} is {value!r}, but only {' and '.join(allowed)} can be used")
         if self.mm_vision_tower is not None and "siglip" not in self.mm_vision_tower:
-            raise ValueError(f"mm_vision_tower is {self.mm_vision_tower!r}, but only SigLIP towers can be used")
+            raise InputError(f"mm_vision_tower is {self.mm_vision_tower!r}, but only SigLIP towers can be used")
         extra = next((e for e in _HEAD_EXTRAS if getattr(self.text_config, e, None) not in (None, 1, 1.0)), None)
         if extra:
-            raise ValueError(f"text_config has {extra}: only language models whose head is one matrix can be used")
+            raise InputError(f"text_config has {extra}: only language models whose head is one matrix can be used")
 
     def _check_sizes(self) -> None:
         for name, part, width in (
@@ -182,7 +183,7 @@ class Videollama2Config(PreTrainedConfig):
             tower = self.mm_vision_tower if name == "mm_hidden_size" else self.mm_audio_tower
             given = getattr(self, name)
             if tower is not None and given not in (None, width):
-                raise ValueError(f"{name} is {given}, but the {part} has width {width}")
+                raise InputError(f"{name} is {given}, but the {part} has width {width}")
             setattr(self, name, width if tower is not None else given)
 
 

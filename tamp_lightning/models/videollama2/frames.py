@@ -9,6 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
+from tamp_lightning.pictures import to_rgb
+
 
 def frame_range(count: int, fps: float, start: float | None, end: float | None) -> range:
     """Frames between two times in seconds; all of them where none is given.
@@ -16,7 +19,7 @@ def frame_range(count: int, fps: float, start: float | None, end: float | None) 
     As in the official code a time stands for the frame before it, and swapped times are put in order.
 
     Raises:
-        ValueError: the range lies behind the end of the video.
+        InputError: the range lies behind the end of the video.
     """
     if start is not None and end is not None:
         start, end = sorted((max(start, 0.0), max(end, 0.0)))
@@ -24,7 +27,7 @@ def frame_range(count: int, fps: float, start: float | None, end: float | None) 
     first = 0 if start is None else max(int(start * fps) - 1, 0)
     last = count - 1 if end is None else min(int(end * fps) - 1, count - 1)
     if last < first:
-        raise ValueError(f"{start} to {end} seconds hold no frame: there are {count} at {fps:g} per second")
+        raise InputError(f"{start} to {end} seconds hold no frame: there are {count} at {fps:g} per second")
     return range(first, last + 1)
 
 
@@ -43,10 +46,10 @@ def fill_frames(frames: Sequence[Image.Image], wanted: int) -> list[Image.Image]
     The official code takes up to 32 given frames as they are; here all videos of a batch have one shape.
 
     Raises:
-        ValueError: there is no frame.
+        InputError: there is no frame.
     """
     if not frames:
-        raise ValueError("a video without frames was given: give at least one")
+        raise InputError("a video without frames was given: give at least one")
     if len(frames) > wanted:
         return [frames[k] for k in sample_frames(len(frames), wanted)]
     black = Image.new("RGB", frames[-1].size)
@@ -57,13 +60,13 @@ def to_picture(value: Image.Image | np.ndarray | Tensor) -> Image.Image:
     """An RGB picture of a PIL image or of uint8 [h,w,3].
 
     Raises:
-        ValueError: an array of another shape or type.
+        InputError: an array of another shape or type.
     """
     if isinstance(value, Image.Image):
-        return value.convert("RGB")
+        return to_rgb(value)
     array = np.asarray(value)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or not array.size:
-        raise ValueError(f"a picture must be uint8 of shape [h,w,3], got {array.dtype} of shape {array.shape}")
+        raise InputError(f"a picture must be uint8 of shape [h,w,3], got {array.dtype} of shape {array.shape}")
     return Image.fromarray(array)
 
 
@@ -72,6 +75,6 @@ def pixels(picture: Image.Image, size: int) -> Tensor:
 
     Training padded pictures to a square first; the official inference code, and calibration with it, does not.
     """
-    resized = picture.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+    resized = to_rgb(picture).resize((size, size), Image.Resampling.BICUBIC)
     scaled = torch.from_numpy(np.asarray(resized, dtype=np.float32).transpose(2, 0, 1) / 255.0)
     return (scaled - 0.5) / 0.5

@@ -12,24 +12,26 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.models.videollama2.frames import frame_range, sample_frames
 from tamp_lightning.models.videollama2.sound import SAMPLE_RATE
+from tamp_lightning.pictures import to_rgb, upright
 
 FOLDER_FPS = 3.0  # a folder of pictures counts as a video at this rate
 _DAMAGED = 0.9  # a file that yields fewer of its frames than this is called damaged
 
 
 def read_image(path: Path) -> Image.Image:
-    """An RGB picture.
+    """A picture by the rules of `to_rgb`.
 
     Raises:
-        ValueError: it is missing or no picture; the message names the file.
+        InputError: it is missing, no picture, or of a mode without a scale; the message names the file.
     """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise ValueError(f"{path} cannot be read as a picture: {_one_line(error)}") from None
+            return to_rgb(image)
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as a picture: {_one_line(error)}") from None
 
 
 def read_video(path: Path, wanted: int, start: float | None = None, end: float | None = None) -> list[Image.Image]:
@@ -42,7 +44,7 @@ def read_video(path: Path, wanted: int, start: float | None = None, end: float |
         end: end there (seconds), None = at the end.
 
     Raises:
-        ValueError: missing, empty or damaged file, or a range without frames; the message names the file.
+        InputError: missing, empty or damaged file, or a range without frames; the message names the file.
     """
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
@@ -54,7 +56,7 @@ def read_video(path: Path, wanted: int, start: float | None = None, end: float |
     frames, seen = _decode(path, set(chosen))
     if len(frames) < len(set(chosen)):  # the file ends early
         if seen < _DAMAGED * count:
-            raise ValueError(f"{path} is damaged: only {seen} of its {count} frames can be decoded")
+            raise InputError(f"{path} is damaged: only {seen} of its {count} frames can be decoded")
         # A few frames at the edges may need neighbours that were cut off: the others are the video.
         chosen = _choose(path, seen, fps, wanted, start, end)
         frames, _ = _decode(path, set(chosen))
@@ -65,14 +67,14 @@ def read_sound(path: Path) -> tuple[Tensor, int]:
     """First channel of a sound file, [n] float64 in -1..1, and its sampling rate.
 
     Raises:
-        ValueError: missing, empty or damaged file, or no sound in it; the message names the file.
+        InputError: missing, empty or damaged file, or no sound in it; the message names the file.
     """
     with _open(path) as container:
         stream = _stream(container, "audio", path)
         rate = int(stream.rate)
         parts = [_first_channel(frame) for frame in container.decode(stream)]
     if not sum(map(len, parts)):
-        raise ValueError(f"{path} has no samples in its sound track")
+        raise InputError(f"{path} has no samples in its sound track")
     return torch.from_numpy(np.concatenate(parts)), rate
 
 
@@ -80,7 +82,7 @@ def read_sound_of_video(path: Path) -> Tensor | None:
     """A video's sound, mixed to mono at 16 kHz with 16 bits, [n] float64 in -1..1; None if it has no sound track.
 
     Raises:
-        ValueError: missing, empty or damaged file; the message names it.
+        InputError: missing, empty or damaged file; the message names it.
     """
     if path.is_dir():
         return None
@@ -115,30 +117,30 @@ def _open(path: Path) -> Iterator[Any]:
     """The opened file; whatever fails while it is read becomes one line that names it."""
     av = _av()
     if not path.is_file():
-        raise ValueError(f"{path} does not exist")
+        raise InputError(f"{path} does not exist")
     if not path.stat().st_size:
-        raise ValueError(f"{path} is empty")
+        raise InputError(f"{path} is empty")
     try:
         with av.open(str(path)) as container:
             yield container
     except av.FFmpegError as error:
-        raise ValueError(f"{path} is damaged or no video or sound: {_one_line(error)}") from None
+        raise InputError(f"{path} is damaged or no video or sound: {_one_line(error)}") from None
 
 
 def _stream(container: Any, kind: str, path: Path) -> Any:
     streams = getattr(container.streams, kind)
     if not streams:
-        raise ValueError(f"{path} has no {kind} track")
+        raise InputError(f"{path} has no {kind} track")
     return streams[0]
 
 
 def _choose(path: Path, count: int, fps: float, wanted: int, start: float | None, end: float | None) -> list[int]:
     if not count:
-        raise ValueError(f"{path} has no frames")
+        raise InputError(f"{path} has no frames")
     try:
         inside = frame_range(count, fps, start, end)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     return [inside[k] for k in sample_frames(len(inside), wanted)]
 
 
@@ -150,7 +152,7 @@ def _decode(path: Path, wanted: Collection[int]) -> tuple[dict[int, Image.Image]
         container.streams.video[0].thread_type = "AUTO"
         for frame in container.decode(video=0):
             if seen in wanted:
-                frames[seen] = frame.to_image()
+                frames[seen] = upright(frame)
             seen += 1
             if len(frames) == len(wanted):
                 break

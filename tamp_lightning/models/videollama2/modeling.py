@@ -12,6 +12,7 @@ from transformers import AutoModel, GenerationMixin, PreTrainedModel, initializa
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from tamp_lightning.compat.modeling import CACHE, CACHE_NAMES
+from tamp_lightning.errors import InputError
 from tamp_lightning.models.videollama2.beats import Beats, BeatsAttention, WeightNormConv1d
 from tamp_lightning.models.videollama2.configuration import Videollama2Config
 from tamp_lightning.models.videollama2.connector import StcConnector
@@ -90,7 +91,7 @@ class Videollama2Model(Videollama2PreTrainedModel):
         """Modality -> tokens [n,width] of all its items, one after the other.
 
         Raises:
-            ValueError: an input needs a tower that this checkpoint does not have.
+            InputError: an input needs a tower that this checkpoint does not have.
         """
         encoders = {IMAGE: self.image_features, VIDEO: self.video_features, AUDIO: self.audio_features}
         features = {}
@@ -99,7 +100,7 @@ class Videollama2Model(Videollama2PreTrainedModel):
                 continue
             tower = "audio_tower" if modality == AUDIO else "vision_tower"
             if not hasattr(self, tower):
-                raise ValueError(f"{name} is given, but this model has no {tower}")
+                raise InputError(f"{name} is given, but this model has no {tower}")
             features[modality] = encoders[modality](value).flatten(0, 1)
         return features
 
@@ -125,7 +126,7 @@ class Videollama2Model(Videollama2PreTrainedModel):
             [B,n,width].
 
         Raises:
-            ValueError: the number of placeholders of a modality is not that of its features.
+            InputError: the number of placeholders of a modality is not that of its features.
         """
         embeds = self.get_input_embeddings()(input_ids.masked_fill(types != 0, 0))
         for modality, name in _SOURCES.items():
@@ -133,7 +134,7 @@ class Videollama2Model(Videollama2PreTrainedModel):
             value = features.get(modality)
             wanted, found = int(places.sum()), 0 if value is None else len(value)
             if wanted != found:
-                raise ValueError(f"input_ids has {wanted} placeholders for {name}, but its features are {found}")
+                raise InputError(f"input_ids has {wanted} placeholders for {name}, but its features are {found}")
             if value is not None:
                 embeds = embeds.masked_scatter(places.unsqueeze(-1), value.to(embeds.device, embeds.dtype))
         return embeds
@@ -164,10 +165,10 @@ class Videollama2Model(Videollama2PreTrainedModel):
             **kwargs: passed to the language model, the cache of earlier tokens among it.
 
         Raises:
-            ValueError: not exactly one of ``input_ids`` and ``inputs_embeds``, or placeholders and features differ.
+            InputError: not exactly one of ``input_ids`` and ``inputs_embeds``, or placeholders and features differ.
         """
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
+            raise InputError("give exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
             assert input_ids is not None
             given = {"pixel_values": pixel_values, "pixel_values_videos": pixel_values_videos}

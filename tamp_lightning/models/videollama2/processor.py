@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.models.videollama2 import sound
 from tamp_lightning.models.videollama2.configuration import Videollama2Config
 from tamp_lightning.models.videollama2.frames import fill_frames, pixels, to_picture
@@ -135,7 +136,7 @@ class Videollama2Processor(ProcessorMixin):
             ``input_features`` [sounds,frames,128].
 
         Raises:
-            ValueError: tags and items differ in number, or a file or array is not what it should be.
+            InputError: tags and items differ in number, or a file or array is not what it should be.
         """
         texts = [text] if isinstance(text, str) else list(text)
         items = {tag: _flat(given, tag) for tag, given in zip(TAGS, (images, videos, audio), strict=True)}
@@ -167,7 +168,7 @@ class Videollama2Processor(ProcessorMixin):
         for tag, given in items.items():
             tags = sum(t.count(tag) for t in texts)
             if tags != len(given):
-                raise ValueError(f"the text has {tags} {tag} tags, but {len(given)} items are given for them")
+                raise InputError(f"the text has {tags} {tag} tags, but {len(given)} items are given for them")
 
     def _expand(self, tag: str, item: Any, media: _Media) -> str:
         """The placeholders of one item, whose features are put into ``media``."""

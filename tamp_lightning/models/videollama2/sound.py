@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
+
 SAMPLE_RATE = 16000
 MEL_BINS = 128
 FRAME_LENGTH, FRAME_SHIFT, FFT_LENGTH = 400, 160, 512  # 25 ms, 10 ms, the next power of two
@@ -125,11 +127,11 @@ def check_samples(samples: Tensor, name: str) -> Tensor:
     """``samples`` as [n] float64.
 
     Raises:
-        ValueError: not one non-empty row of finite numbers in about -1..1.
+        InputError: not one non-empty row of finite numbers in about -1..1.
     """
     samples = samples.double()
     if samples.ndim != 1 or not len(samples) or not bool(torch.isfinite(samples).all()):
-        raise ValueError(f"{name} must be one non-empty row of finite samples, got shape {tuple(samples.shape)}")
+        raise InputError(f"{name} must be one non-empty row of finite samples, got shape {tuple(samples.shape)}")
     if (loudest := float(samples.abs().max())) > LOUDEST:
-        raise ValueError(f"{name} has samples up to {loudest:g}, but they must lie in -1..1: divide by full scale")
+        raise InputError(f"{name} has samples up to {loudest:g}, but they must lie in -1..1: divide by full scale")
     return samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tamp_lightning.distributed.together import first_says
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.callbacks.tokens import TokenCollector
 from tamp_lightning.passes.contract import BlockPass
@@ -23,22 +25,21 @@ def _no_scores(pl_module: BlockPass, rule: Any) -> dict[str, float]:
 
 def _depths(pl_module: BlockPass, rule: Any) -> dict[str, float]:
     """Number of each linear's block."""
-    facts = pl_module.stream.facts
-    return {facts.linear_name(k, name): float(k) for k, names in enumerate(facts.linears) for name in names}
+    return {linear.full: float(linear.block) for linear in pl_module.stream.facts.all_linears}
 
 
 def _weight_scores(pl_module: BlockPass, rule: Any, index: int) -> dict[str, float]:
     """Score of a dense block from its weights, for each of its linears."""
-    stream, names = pl_module.stream, pl_module.stream.facts.linears[index]
-    if not names:
+    stream, linears = pl_module.stream, pl_module.stream.facts.linears[index]
+    if not linears:
         return {}
     block = stream.load(index, dense=True)
     try:
-        score = rule.block_score([block.get_parameter(f"{name}.weight").detach() for name in names])
-    except ValueError as error:
-        raise ValueError(f"{stream.facts.blocks}.{index}: {error}") from None
+        score = rule.block_score([linear.weight(block).detach() for linear in linears])
+    except InputError as error:
+        raise InputError(f"{stream.facts.blocks}.{index}: {error}") from None
     stream.release(index)
-    return {stream.facts.linear_name(index, name): score for name in names}
+    return {linear.full: score for linear in linears}
 
 
 def _nobody(index: int) -> None:
@@ -115,12 +116,7 @@ class AllocationCallback(L.Callback):
         self.on_scored(index)
 
     def _allocate(self, pl_module: BlockPass) -> None:
-        stream = pl_module.stream
-        sizes = {
-            (full := stream.facts.linear_name(k, name)): stream.model.get_parameter(f"{full}.weight").numel()
-            for k, names in enumerate(stream.facts.linears)
-            for name in names
-        }
+        sizes = {linear.full: math.prod(linear.shape) for linear in pl_module.stream.facts.all_linears}
         plan = self.method.allocation_rule.kept(sizes, self.method.sparsity, self.scores or None)
         # processes on other processors could round a score differently
         pl_module.plan = first_says(pl_module.share, plan)

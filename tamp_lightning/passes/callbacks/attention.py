@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from tamp_lightning.compat.modeling import sdpa_attention_forward, sdpa_mask
+from tamp_lightning.errors import InputError
 from tamp_lightning.passes.contract import BlockPass
 
 IMPLEMENTATION = "tamp_sdpa"
@@ -57,12 +58,12 @@ class AttentionCollector(L.Callback):
         """Register the attention function and switch the decoder to it.
 
         Raises:
-            ValueError: the decoder does not run sdpa attention.
+            InputError: the decoder does not run sdpa attention.
         """
         decoder = pl_module.stream.model.get_decoder()
         self._before = decoder.config._attn_implementation
         if self._before != "sdpa":
-            raise ValueError(f"attention implementation is {self._before!r}: load the model with 'sdpa'")
+            raise InputError(f"attention implementation is {self._before!r}: load the model with 'sdpa'")
         AttentionInterface.register(IMPLEMENTATION, self._attend)
         AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
         decoder.set_attn_implementation(IMPLEMENTATION)

@@ -6,6 +6,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.passes.callbacks.tokens import TokenCollector, Tokens
 from tamp_lightning.passes.contract import BlockPass
 from tamp_lightning.stream.cache import ActivationCache, CachedBatch, CacheSpace
@@ -37,7 +38,7 @@ class DenseTwin(L.Callback):
             self._cache, pl_module.cache = pl_module.cache, self._cache
 
     @torch.no_grad()
-    def tokens(self, pl_module: BlockPass, batch_idx: int) -> dict[str, Tokens]:
+    def tokens(self, pl_module: BlockPass, batch_idx: int) -> dict[Linear, Tokens]:
         """What the current block's linears see in the dense model; to be called once per block and batch.
 
         Args:
@@ -45,7 +46,7 @@ class DenseTwin(L.Callback):
             batch_idx: number of the batch.
 
         Returns:
-            Tokens by linear name, in the order and shapes of the collector's own.
+            Tokens by linear, in the order and shapes of the collector's own.
         """
         device = pl_module.current.hidden.device
         first = pl_module.index == 0 and not self._begun

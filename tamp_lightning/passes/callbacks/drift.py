@@ -30,7 +30,7 @@ class DriftCollector(L.Callback):
         """Keep each sample's sum and number of drifts, by sample id, so that their order does not matter.
 
         Raises:
-            ValueError: a hidden state is NaN or infinite on a token that counts.
+            InputError: a hidden state is NaN or infinite on a token that counts.
         """
         if pl_module.stage != "drift" or pl_module.idle:
             return

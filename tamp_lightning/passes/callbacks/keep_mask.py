@@ -9,6 +9,8 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from tamp_lightning.errors import InputError
+
 
 class MaskKeeper(L.Callback):
     """Keeps every weight whose mask bit is off at exactly zero.
@@ -20,7 +22,7 @@ class MaskKeeper(L.Callback):
         masks: name of a parameter of the LightningModule -> BoolTensor of its shape, True = kept.
 
     Raises:
-        ValueError: when training starts, if the module has no such parameter or one of another shape.
+        InputError: when training starts, if the module has no such parameter or one of another shape.
     """
 
     def __init__(self, masks: Mapping[str, Tensor]) -> None:
@@ -35,7 +37,7 @@ class MaskKeeper(L.Callback):
             found = parameters.get(name)
             if found is None or found.shape != mask.shape:
                 shape = None if found is None else tuple(found.shape)
-                raise ValueError(f"mask of {name} has shape {tuple(mask.shape)}, its parameter in training {shape}")
+                raise InputError(f"mask of {name} has shape {tuple(mask.shape)}, its parameter in training {shape}")
             self._gone.append((found, ~mask.to(found.device)))
         self._zero()
 

@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.passes.callbacks.allocation import AllocationCallback
 from tamp_lightning.passes.callbacks.chosen import ChosenTokens
 from tamp_lightning.passes.callbacks.progress import PhaseTimer
@@ -45,7 +46,7 @@ class StateKeeper(L.Callback):
         """Give the callbacks what an earlier run has found out; return the number of blocks it has pruned.
 
         Raises:
-            ValueError: a file of the earlier run is damaged.
+            InputError: a file of the earlier run is damaged.
         """
         for content, cosines in self.state.numbered("measured"):
             self.allocation.scores |= content["scores"]
@@ -83,13 +84,13 @@ class StateKeeper(L.Callback):
         """Compare what the model reads with what it read in the earlier run.
 
         Raises:
-            ValueError: it is something else.
+            InputError: it is something else.
         """
         if not pl_module.needs_inputs or pl_module.is_blind or not trainer.is_global_zero:
             return
         self._inputs.append(_digest(batch))
         if self._known is not None and self._known[batch_idx : batch_idx + 1] != self._inputs[-1:]:
-            raise ValueError(
+            raise InputError(
                 f"calibration batch {batch_idx} is not what it was when {self.state.folder.parent} was started: "
                 "bring its samples and media back, or choose another out"
             )
@@ -140,8 +141,7 @@ class StateKeeper(L.Callback):
 
 
 def _names(pl_module: BlockPass, index: int) -> list[str]:
-    facts = pl_module.stream.facts
-    return [facts.linear_name(index, name) for name in facts.linears[index]]
+    return [linear.full for linear in pl_module.stream.facts.linears[index]]
 
 
 def _digest(batch: dict[str, Tensor]) -> str:

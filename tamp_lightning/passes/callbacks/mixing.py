@@ -9,27 +9,29 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.distributed.together import everyones
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.tokens import ModalityMix
 from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.passes.contract import BlockPass
 
-Solved = dict[str, tuple[Tensor, Tensor]]
+Solved = dict[Linear, tuple[Tensor, Tensor]]
 """Linear -> its new weight and mask."""
 
 
 @contextmanager
-def swapped(block: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+def swapped(block: nn.Module, weights: Mapping[Linear, Tensor]) -> Iterator[None]:
     """Other weights in a block's linears for as long as the context lasts."""
-    parameters = {name: block.get_parameter(f"{name}.weight") for name in weights}
-    own = {name: parameter.data for name, parameter in parameters.items()}
-    for name, parameter in parameters.items():
-        parameter.data = weights[name]
+    parameters = {linear: linear.weight(block) for linear in weights}
+    own = {linear: parameter.data for linear, parameter in parameters.items()}
+    for linear, parameter in parameters.items():
+        parameter.data = weights[linear]
     try:
         yield
     finally:
-        for name, parameter in parameters.items():
-            parameter.data = own[name]
+        for linear, parameter in parameters.items():
+            parameter.data = own[linear]
 
 
 class MixChooser(L.Callback):
@@ -69,7 +71,7 @@ class MixChooser(L.Callback):
         text = (current.valid & (current.modality == TEXT))[judges]
         wanted = pl_module.output[judges].double()
         for lam, solved in self._candidates.items():
-            with swapped(pl_module.block, {name: weight for name, (weight, _) in solved.items()}):
+            with swapped(pl_module.block, {linear: weight for linear, (weight, _) in solved.items()}):
                 off = pl_module.run(pl_module.index, current)[judges].double() - wanted
             errors = torch.where(text[..., None], off.square(), 0).sum((1, 2)).tolist()
             self._errors[lam].update(zip(current.ids[judges].tolist(), errors, strict=True))
@@ -78,7 +80,7 @@ class MixChooser(L.Callback):
         """Choose the smallest error; equal ones: the candidate named first.
 
         Raises:
-            ValueError: no sample was held out.
+            InputError: no sample was held out.
         """
         if pl_module.stage != "mix":
             return
@@ -86,7 +88,7 @@ class MixChooser(L.Callback):
         found = {lam: {i: e for own in processes for i, e in own[lam].items()} for lam in self._errors}
         totals = {lam: sum(errors[i] for i in sorted(errors)) for lam, errors in found.items()}
         if not any(found.values()):
-            raise ValueError(
+            raise InputError(
                 "modality_mix.held_out leaves no calibration sample to judge by: "
                 "raise it or calibrate with more samples."
             )

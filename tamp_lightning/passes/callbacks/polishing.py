@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.methods.options import Polish
 from tamp_lightning.passes.contract import BlockPass
 from tamp_lightning.stream.cache import CachedBatch
@@ -15,14 +16,16 @@ Target = Callable[[int, CachedBatch], Tensor]
 """What the block should make of a batch [B,n,h], by the batch's number and content."""
 
 
-def polish(pl_module: BlockPass, masks: Mapping[str, Tensor], target: Target, options: Polish) -> tuple[float, float]:
+def polish(
+    pl_module: BlockPass, masks: Mapping[Linear, Tensor], target: Target, options: Polish
+) -> tuple[float, float]:
     """Lower the current block's mean squared output error by Adam, and keep the result if it is lower.
 
     Weights are held in float32 between the steps, whatever the block computes in.
 
     Args:
         pl_module: whose current block is pruned already; its cache holds the batches in front of it.
-        masks: bool [o, c] by linear name, True = may move.
+        masks: bool [o, c] by linear, True = may move.
         target: the outputs to come close to.
         options: number of steps and learning rate.
 
@@ -30,29 +33,29 @@ def polish(pl_module: BlockPass, masks: Mapping[str, Tensor], target: Target, op
         The error per entry of the hidden state before and after; equal if the steps did not help.
     """
     block = pl_module.block
-    weights = {name: block.get_parameter(f"{name}.weight") for name in masks}
-    start = {name: weight.detach().clone() for name, weight in weights.items()}
-    exact = {name: weight.to(torch.float32, copy=True).requires_grad_() for name, weight in start.items()}
+    weights = {linear: linear.weight(block) for linear in masks}
+    start = {linear: weight.detach().clone() for linear, weight in weights.items()}
+    exact = {linear: weight.to(torch.float32, copy=True).requires_grad_() for linear, weight in start.items()}
     optimizer = torch.optim.Adam(exact.values(), lr=options.lr)
     before = _total_error(pl_module, block, target)
     try:
         for step in range(options.steps):
             total, count = _error(pl_module, block, step % len(pl_module.cache), target, weights)
             (total / count).backward()
-            for name, weight in weights.items():
+            for linear, weight in weights.items():
                 assert weight.grad is not None
-                exact[name].grad = weight.grad.float() * masks[name]
+                exact[linear].grad = weight.grad.float() * masks[linear]
             optimizer.step()
-            for name, weight in weights.items():
-                weight.data.copy_(exact[name].detach())
+            for linear, weight in weights.items():
+                weight.data.copy_(exact[linear].detach())
     finally:
         for weight in weights.values():
             weight.requires_grad_(False).grad = None
     after = _total_error(pl_module, block, target)
     if after < before:
         return before, after
-    for name, weight in weights.items():
-        weight.data.copy_(start[name])
+    for linear, weight in weights.items():
+        weight.data.copy_(start[linear])
     return before, before
 
 
@@ -63,7 +66,7 @@ def _total_error(pl_module: BlockPass, block: nn.Module, target: Target) -> floa
 
 
 def _error(
-    pl_module: BlockPass, block: nn.Module, number: int, target: Target, moving: Mapping[str, Tensor] | None = None
+    pl_module: BlockPass, block: nn.Module, number: int, target: Target, moving: Mapping[Linear, Tensor] | None = None
 ) -> tuple[Tensor, int]:
     """Summed squared error of a batch on tokens that are not padding, and over how many numbers."""
     # callbacks that watch the block look at the current batch

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 import lightning as L
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 
+from tamp_lightning.passes.callbacks.plain_progress import PlainProgress, PlainScoreProgress, is_live
 from tamp_lightning.passes.contract import BlockPass
 
 
@@ -17,6 +18,30 @@ def title(pl_module: BlockPass) -> str:
 
 def _phase(pl_module: BlockPass) -> str:
     return "replay" if pl_module.stage == "advance" else pl_module.walk
+
+
+def block_progress() -> ProgressBar:
+    """What shows the passes over the blocks: a bar, or lines where bars cannot be drawn."""
+    return BlockProgressBar() if is_live() else PlainBlockProgress()
+
+
+def score_progress(name: str) -> ProgressBar:
+    """What shows `trainer.validate` under the name of a phase: a bar, or lines where bars cannot be drawn."""
+    return ScoreProgressBar(name) if is_live() else PlainScoreProgress(name)
+
+
+class PlainBlockProgress(PlainProgress):
+    """The passes over the blocks as lines, counted in blocks."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Start a phase with its first pass; count the blocks before this one."""
+        if self.pace is None or self.pace.name != _phase(pl_module):
+            self.begin(_phase(pl_module), len(pl_module.stream.facts.linears), "blocks")
+        self.reached(pl_module.index)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """End the last phase."""
+        self.end()
 
 
 class BlockProgressBar(RichProgressBar):

@@ -10,7 +10,9 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.distributed.together import copy_from_first
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics, mixed
 from tamp_lightning.methods.tokens import ModalityMix
@@ -66,10 +68,10 @@ class PruningCallback(L.Callback):
     def _prune(self, pl_module: BlockPass) -> None:
         solved = self.chooser.solved if self.chooser else self.solve(pl_module)
         assert solved is not None
-        for name, (_, mask) in solved.items():
-            self._report(pl_module, name, mask)
+        for linear, (_, mask) in solved.items():
+            self._report(linear, mask)
         self._place(pl_module, solved)
-        pl_module.stream.commit(pl_module.index, {name: mask for name, (_, mask) in solved.items()})
+        pl_module.stream.commit(pl_module.index, {linear.name: mask for linear, (_, mask) in solved.items()})
         self.statistics.clear()
 
     def solve(self, pl_module: BlockPass, lam: float = 1.0) -> Solved:
@@ -81,36 +83,36 @@ class PruningCallback(L.Callback):
             pl_module: whose current block is meant.
             lam: weight of other modalities than text, where statistics are kept by modality.
         """
-        names = pl_module.stream.facts.linears[pl_module.index]
+        linears, block = pl_module.stream.facts.linears[pl_module.index], pl_module.block
         if pl_module.share.is_first:
-            solved = {name: self._solve(pl_module, name, lam) for name in names}
+            solved = {linear: self._solve(pl_module, linear, lam) for linear in linears}
         else:
-            weights = {name: pl_module.block.get_parameter(f"{name}.weight").detach() for name in names}
+            weights = {linear: linear.weight(block).detach() for linear in linears}
             solved = {n: (torch.empty_like(w), torch.empty_like(w, dtype=torch.bool)) for n, w in weights.items()}
-        solved = {name: (weight.contiguous(), mask.contiguous()) for name, (weight, mask) in solved.items()}
+        solved = {linear: (weight.contiguous(), mask.contiguous()) for linear, (weight, mask) in solved.items()}
         copy_from_first(pl_module.share, (tensor for pair in solved.values() for tensor in pair))
         return solved
 
     @torch.no_grad()
-    def _solve(self, pl_module: BlockPass, name: str, lam: float) -> tuple[Tensor, Tensor]:
-        full = pl_module.stream.facts.linear_name(pl_module.index, name)
-        weight = pl_module.block.get_parameter(f"{name}.weight")
+    def _solve(self, pl_module: BlockPass, linear: Linear, lam: float) -> tuple[Tensor, Tensor]:
+        full, weight = linear.full, linear.weight(pl_module.block)
         kept = _planned(pl_module.plan, full)
         try:
-            statistics = _joined(self.statistics.of(pl_module, name), lam)
+            statistics = _joined(self.statistics.of(linear), lam)
             return self.method.solve(weight.detach(), statistics, kept)
-        except ValueError as error:
-            raise ValueError(str(error) if full in str(error) else f"{full}: {error}") from None
+        except InputError as error:
+            raise InputError(str(error) if full in str(error) else f"{full}: {error}") from None
 
     def _place(self, pl_module: BlockPass, solved: Solved) -> None:
-        linears = {name: pl_module.block.get_parameter(f"{name}.weight") for name in solved}
-        dense = {name: weight.detach().clone() for name, weight in linears.items()} if self.method.polish.on else {}
-        for name, (weight, mask) in solved.items():
-            linears[name].data.copy_(keep_where(weight, mask))
+        block = pl_module.block
+        weights = {linear: linear.weight(block) for linear in solved}
+        dense = {linear: weight.detach().clone() for linear, weight in weights.items()} if self.method.polish.on else {}
+        for linear, (weight, mask) in solved.items():
+            weights[linear].data.copy_(keep_where(weight, mask))
         if self.method.polish.on and solved:
             self._polish(pl_module, solved, dense)
 
-    def _polish(self, pl_module: BlockPass, solved: Solved, dense: Mapping[str, Tensor]) -> None:
+    def _polish(self, pl_module: BlockPass, solved: Solved, dense: Mapping[Linear, Tensor]) -> None:
         twin = self.statistics.dense
 
         def target(number: int, batch: CachedBatch) -> Tensor:
@@ -119,15 +121,14 @@ class PruningCallback(L.Callback):
             with swapped(pl_module.block, dense):
                 return pl_module.run(pl_module.index, batch)
 
-        masks = {name: mask for name, (_, mask) in solved.items()}
+        masks = {linear: mask for linear, (_, mask) in solved.items()}
         before, after = polish(pl_module, masks, target, self.method.polish)
-        for name in solved:
-            full = pl_module.stream.facts.linear_name(pl_module.index, name)
-            self.report[full]["block_error"] = {"pruned": before, "polished": after}
+        for linear in solved:
+            self.report[linear.full]["block_error"] = {"pruned": before, "polished": after}
 
-    def _report(self, pl_module: BlockPass, name: str, mask: Tensor) -> None:
-        full = pl_module.stream.facts.linear_name(pl_module.index, name)
-        mass, samples = self.statistics.mass(name), max(len(self.statistics.samples), 1)
+    def _report(self, linear: Linear, mask: Tensor) -> None:
+        full = linear.full
+        mass, samples = self.statistics.mass(linear), max(len(self.statistics.samples), 1)
         kept = int(mask.count_nonzero())
         row = {"kept": kept, "size": mask.numel(), "shape": list(mask.shape), "sha256": mask_sha256(mask)}
         self.report[full] = {**row, "tokens_per_sample": float(mass.sum()) / samples}

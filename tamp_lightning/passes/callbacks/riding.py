@@ -42,7 +42,7 @@ class Riders(L.Callback):
         """Embed all batches.
 
         Raises:
-            ValueError: the model has no norm or head behind its blocks.
+            InputError: the model has no norm or head behind its blocks.
         """
         stream = pl_module.stream
         find_norm(stream.model, stream.facts.blocks)

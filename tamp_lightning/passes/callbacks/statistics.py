@@ -8,6 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.distributed.sums import OrderedSum
 from tamp_lightning.distributed.together import check_same, everyones, merged, sum_on_first
 from tamp_lightning.methods.method import Method
@@ -49,7 +50,7 @@ class Sums:
 class Aside:
     """The diagonal statistics of a block that is pruned later."""
 
-    sums: dict[str, dict[int, Sums]]
+    sums: dict[Linear, dict[int, Sums]]
     count: int
 
 
@@ -57,18 +58,18 @@ class Aside:
 class Matrices:
     """Second moments, shared by the linears that read the same tokens with the same weights."""
 
-    leader: dict[str, str] = field(default_factory=dict)
+    leader: dict[Linear, Linear] = field(default_factory=dict)
     """Linear -> the first of those it shares with."""
-    grams: dict[tuple[str, int], OrderedSum] = field(default_factory=dict)
+    grams: dict[tuple[Linear, int], OrderedSum] = field(default_factory=dict)
     """(leader, part) -> float32 [c, c]."""
-    crosses: dict[str, OrderedSum] = field(default_factory=dict)
+    crosses: dict[Linear, OrderedSum] = field(default_factory=dict)
     """Leader -> float32 [c, c]."""
 
-    def share(self, name: str, leader: str) -> bool:
-        """Note who leads `name`; True if it leads itself, so that there is something to add up."""
-        if self.leader.setdefault(name, leader) != leader:
-            raise RuntimeError(f"{name} shares its input with {leader} in one batch and not in another")
-        return name == leader
+    def share(self, linear: Linear, leader: Linear) -> bool:
+        """Note who leads `linear`; True if it leads itself, so that there is something to add up."""
+        if self.leader.setdefault(linear, leader) != leader:
+            raise RuntimeError(f"{linear} shares its input with {leader} in one batch and not in another")
+        return linear == leader
 
 
 class StatisticsCollector(L.Callback):
@@ -93,8 +94,8 @@ class StatisticsCollector(L.Callback):
 
     def clear(self) -> None:
         """Forget the block."""
-        self.weights: dict[str, Tensor] = {}
-        self._sums: dict[str, dict[int, Sums]] = {}
+        self.weights: dict[Linear, Tensor] = {}
+        self._sums: dict[Linear, dict[int, Sums]] = {}
         self._own, self._all = Matrices(), Matrices()
         self._count = 0
 
@@ -118,7 +119,7 @@ class StatisticsCollector(L.Callback):
         """Add this batch's samples to the statistics of every linear of the block.
 
         Raises:
-            ValueError: a token that counts has a NaN or infinite activation.
+            InputError: a token that counts has a NaN or infinite activation.
         """
         if not self._collects(pl_module) or pl_module.idle:
             return
@@ -127,13 +128,13 @@ class StatisticsCollector(L.Callback):
         self._count += int(seen.valid.sum())
         self.samples.update(pl_module.current.ids.tolist())
         share = pl_module.share
-        step = _Step(pl_module, seen, share.leaf(share.own[batch_idx]), {})
+        step = _Step(seen, pl_module.current.ids, share.leaf(share.own[batch_idx]), {})
         # all at once, so that no two share an id because one is gone already
         self.weights = self._weights(seen, tokens)
-        for name, weights in self.weights.items():
-            self._add_diagonal(step, name, tokens[name], weights)
+        for linear, weights in self.weights.items():
+            self._add_diagonal(step, linear, tokens[linear], weights)
             if self.method.statistics == "hessian":
-                self._add_matrices(step, name, tokens[name], weights, twins.get(name))
+                self._add_matrices(step, linear, tokens[linear], weights, twins.get(linear))
 
     def _collects(self, pl_module: BlockPass) -> bool:
         return pl_module.walk == "prune" and pl_module.stage == "collect" and self.method.statistics != "nothing"
@@ -143,7 +144,7 @@ class StatisticsCollector(L.Callback):
         share = pl_module.share
         if not self._collects(pl_module) or share.processes == 1:
             return
-        check_same(share, self._sums)
+        check_same(share, [linear.full for linear in self._sums])
         for parts in self._sums.values():
             for sums in parts.values():
                 sums.samples, sums.masses = merged(share, sums.samples), merged(share, sums.masses)
@@ -162,71 +163,66 @@ class StatisticsCollector(L.Callback):
             mean_drift=self.drift.mean if self.drift else None,
         )
 
-    def _weights(self, seen: Seen, tokens: dict[str, Tokens]) -> dict[str, Tensor]:
+    def _weights(self, seen: Seen, tokens: dict[Linear, Tokens]) -> dict[Linear, Tensor]:
         """Token weights of each linear; one object for those that weigh tokens alike."""
         rule = self.method.token_rule
         if not isinstance(rule, Amia):
             return dict.fromkeys(tokens, rule.weights(seen))
         groups: dict[int, dict[str, Tensor]] = {}
-        for name, own in tokens.items():
-            groups.setdefault(id(own.inputs), {})[name] = own.outputs
+        for linear, own in tokens.items():
+            groups.setdefault(id(own.inputs), {})[linear.name] = own.outputs
         chosen = rule.by_linear(seen, list(groups.values()))
-        return {name: chosen[name] for name in tokens}
+        return {linear: chosen[linear.name] for linear in tokens}
 
     def _parts(self, step: _Step, weights: Tensor) -> dict[int, Tensor]:
         """Token weights of each part that is summed up by itself."""
         rule = self.method.token_rule
         if not isinstance(rule, ModalityMix):
             return {WHOLE: weights}
-        learns = torch.tensor([not rule.judges(i) for i in step.module.current.ids.tolist()], device=weights.device)
+        learns = torch.tensor([not rule.judges(i) for i in step.ids.tolist()], device=weights.device)
         modality = step.seen.modality
         return {m: weights & (modality == m) & learns[:, None] for m in range(len(MODALITIES))}
 
-    def _add_diagonal(self, step: _Step, name: str, tokens: Tokens, weights: Tensor) -> None:
-        key, ids = id(tokens.inputs), step.module.current.ids
+    def _add_diagonal(self, step: _Step, linear: Linear, tokens: Tokens, weights: Tensor) -> None:
+        key, ids = id(tokens.inputs), step.ids
         if id(weights) not in step.parts:
             step.parts[id(weights)] = self._parts(step, weights)
         for part, own in step.parts[id(weights)].items():
             if (key, id(own)) not in step.rows:  # q, k and v read the same input: add it up once, if weighed alike
                 step.rows[key, id(own)] = weighted_square_sum(tokens.inputs, own)
             rows = step.rows[key, id(own)]
-            full = step.module.stream.facts.linear_name(step.module.index, name)
-            check_finite(full, "inputs", rows.isfinite().all(1), ids)
-            sums = self._sums.setdefault(name, {}).setdefault(part, Sums())
+            check_finite(linear.full, "inputs", rows.isfinite().all(1), ids)
+            sums = self._sums.setdefault(linear, {}).setdefault(part, Sums())
             sums.samples.update(zip(ids.tolist(), rows.cpu(), strict=True))
             mass = torch.zeros(len(ids), len(MODALITIES), dtype=torch.float64, device=own.device)
             mass.scatter_add_(1, step.seen.modality, own.double())
             sums.masses.update(zip(ids.tolist(), mass.cpu(), strict=True))
 
-    def _add_matrices(self, step: _Step, name: str, tokens: Tokens, weights: Tensor, twin: Tokens | None) -> None:
+    def _add_matrices(self, step: _Step, linear: Linear, tokens: Tokens, weights: Tensor, twin: Tokens | None) -> None:
         inputs = tokens.inputs
-        if self._own.share(name, step.leaders.setdefault((id(inputs), id(weights)), name)):
+        if self._own.share(linear, step.leaders.setdefault((id(inputs), id(weights)), linear)):
             for part, own in step.parts[id(weights)].items():
-                _sum(self._own.grams, (name, part)).add(step.leaf, weighted_gram(inputs, own))
+                _sum(self._own.grams, (linear, part)).add(step.leaf, weighted_gram(inputs, own))
             if twin is not None:
-                _sum(self._own.crosses, name).add(step.leaf, weighted_cross(twin.inputs, inputs, weights))
+                _sum(self._own.crosses, linear).add(step.leaf, weighted_cross(twin.inputs, inputs, weights))
         if not self.method.blends or weights is step.seen.valid:
             return
-        if self._all.share(name, step.leaders.setdefault((id(inputs), 0), name)):
-            _sum(self._all.grams, (name, WHOLE)).add(step.leaf, weighted_gram(inputs, step.seen.valid))
+        if self._all.share(linear, step.leaders.setdefault((id(inputs), 0), linear)):
+            _sum(self._all.grams, (linear, WHOLE)).add(step.leaf, weighted_gram(inputs, step.seen.valid))
 
-    def of(self, pl_module: BlockPass, name: str) -> dict[int, Statistics]:
+    def of(self, linear: Linear) -> dict[int, Statistics]:
         """Statistics of a linear's inputs, by part: everything under `WHOLE`, or one entry per modality.
 
         Complete in the first process, once the pass is over.
 
-        Args:
-            pl_module: whose current block is meant.
-            name: of the linear, relative to the block.
-
         Raises:
-            ValueError: the linear was not reached by any token.
+            InputError: the linear was not reached by any token.
         """
         if self.method.statistics == "nothing":
             return {WHOLE: Statistics()}
-        if name not in self._sums:
-            raise unreached(pl_module.stream.facts.linear_name(pl_module.index, name))
-        leader, everything = self._own.leader.get(name, name), self._all.leader.get(name, name)
+        if linear not in self._sums:
+            raise unreached(linear)
+        leader, everything = self._own.leader.get(linear, linear), self._all.leader.get(linear, linear)
         return {
             part: Statistics(
                 sq_norm=sums.total(),
@@ -236,12 +232,12 @@ class StatisticsCollector(L.Callback):
                 count=self._count,
                 cross=_total(self._own.crosses, leader),
             )
-            for part, sums in self._sums[name].items()
+            for part, sums in self._sums[linear].items()
         }
 
-    def mass(self, name: str) -> Tensor:
+    def mass(self, linear: Linear) -> Tensor:
         """Sum of a linear's token weights per modality, float64 [4]; zero if no token was needed."""
-        parts = self._sums.get(name, {}).values()
+        parts = self._sums.get(linear, {}).values()
         zero = torch.zeros(len(MODALITIES), dtype=torch.float64)
         return torch.stack([sums.mass for sums in parts]).sum(0) if parts else zero
 
@@ -250,12 +246,12 @@ class StatisticsCollector(L.Callback):
 class _Step:
     """What the linears of one batch share."""
 
-    module: BlockPass
     seen: Seen
+    ids: Tensor
     leaf: int
     parts: dict[int, dict[int, Tensor]]
     rows: dict[tuple[int, int], Tensor] = field(default_factory=dict)
-    leaders: dict[tuple[int, int], str] = field(default_factory=dict)
+    leaders: dict[tuple[int, int], Linear] = field(default_factory=dict)
 
 
 def _sum(store: dict, key: object) -> OrderedSum:

@@ -10,6 +10,8 @@ import lightning as L
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from tamp_lightning.checkpoint.linear import Linear
+from tamp_lightning.errors import InputError
 from tamp_lightning.passes.contract import BlockPass
 from tamp_lightning.stream.stubs import replaced
 
@@ -22,16 +24,16 @@ class Tokens:
     outputs: Tensor
 
 
-def unreached(linear: str) -> ValueError:
+def unreached(linear: Linear) -> InputError:
     """The error of a linear whose block ran without it."""
-    return ValueError(f"{linear} saw no calibration token: exclude it, or calibrate with samples that reach it")
+    return InputError(f"{linear.full} saw no calibration token: exclude it, or calibrate with samples that reach it")
 
 
 def check_finite(linear: str, side: str, finite: Tensor, ids: Tensor) -> None:
-    """Raise ValueError naming the linear, its side, "inputs" or "outputs", and the first sample not finite [B]."""
+    """Raise InputError naming the linear, its side, "inputs" or "outputs", and the first sample not finite [B]."""
     if not bool(finite.all()):
         sample = int(ids[int((~finite).long().argmax())])
-        raise ValueError(f"{linear} has NaN or infinite {side} in calibration sample {sample}: check the checkpoint")
+        raise InputError(f"{linear} has NaN or infinite {side} in calibration sample {sample}: check the checkpoint")
 
 
 @dataclass
@@ -41,8 +43,7 @@ class TokenCollector(L.Callback):
     The only owner of forward hooks: they live for one epoch, i.e. one pass over one block.
     """
 
-    tokens: dict[str, Tokens] = field(default_factory=dict)
-    """By linear name relative to the block."""
+    tokens: dict[Linear, Tokens] = field(default_factory=dict)
     outputs_read: bool = True
     """False: in the passes that collect statistics nobody reads what linears put out, so the last may put out zeros."""
     _handles: list[RemovableHandle] = field(default_factory=list)
@@ -52,13 +53,13 @@ class TokenCollector(L.Callback):
         """Hook the block of this epoch, if something is to be learnt from it."""
         if pl_module.stage == "advance":
             return
-        for name in pl_module.stream.facts.linears[pl_module.index]:
-            linear = pl_module.block.get_submodule(name)
-            self._handles.append(linear.register_forward_hook(self._keep(name)))
+        for linear in pl_module.stream.facts.linears[pl_module.index]:
+            module = pl_module.block.get_submodule(linear.name)
+            self._handles.append(module.register_forward_hook(self._keep(linear)))
 
-    def _keep(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def _keep(self, linear: Linear) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            self.tokens[name] = Tokens(args[0], output)
+            self.tokens[linear] = Tokens(args[0], output)
 
         return hook
 
@@ -67,7 +68,7 @@ class TokenCollector(L.Callback):
         collects = pl_module.walk == "prune" and pl_module.stage == "collect" and not pl_module.is_dense
         if self.outputs_read or not collects or not self.tokens or self._spared:
             return
-        last = pl_module.block.get_submodule(list(self.tokens)[-1])
+        last = pl_module.block.get_submodule(list(self.tokens)[-1].name)
         self._spared = ExitStack()
         self._spared.enter_context(replaced([last], [_zeros(last)]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from tamp_lightning.checkpoint.adapter import adapter_of
 from tamp_lightning.checkpoint.facts import media_of
+from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics
 from tamp_lightning.methods.towers import Towers
@@ -54,13 +56,13 @@ class TowerStatistics:
         """Add what the linears read inside to the sums.
 
         Raises:
-            ValueError: an input is NaN or infinite, which tokens of it are padding is not known, or it is text.
+            InputError: an input is NaN or infinite, which tokens of it are padding is not known, or it is text.
         """
         model = self.stream.model
         real = adapter_of(model.config).tower_tokens(model, batch)
         handles = [
-            model.get_submodule(name).register_forward_pre_hook(self._hook(name, batch, list(real)))
-            for name in self.stream.facts.towers
+            model.get_submodule(linear.name).register_forward_pre_hook(self._hook(linear.name, batch, list(real)))
+            for linear in self.stream.facts.towers
         ]
         try:
             yield
@@ -75,7 +77,7 @@ class TowerStatistics:
     ) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
             if not media_of(batch):
-                raise ValueError(f"{name} runs on samples without media, so it is no tower: use towers.exclude")
+                raise InputError(f"{name} runs on samples without media, so it is no tower: use towers.exclude")
             self._add(name, args[0], _real(name, args[0], real), batch["sample_ids"])
 
         return hook
@@ -89,7 +91,7 @@ class TowerStatistics:
         row = weighted_square_sum(tokens, real)[0].cpu()
         if not bool(row.isfinite().all()):
             samples = f"{int(ids[0])} to {int(ids[-1])}"
-            raise ValueError(
+            raise InputError(
                 f"{name} has NaN or infinite inputs in calibration samples {samples}: check the checkpoint"
             )
         first = int(ids[0])
@@ -149,7 +151,7 @@ class TowerPruning(L.Callback):
         """Collect, prune and commit, in front of the first pass of the prune walk.
 
         Raises:
-            ValueError: no media reach what is to be pruned, or something is not finite.
+            InputError: no media reach what is to be pruned, or something is not finite.
         """
         if pl_module.walk != "prune" or not pl_module.needs_inputs or self.finished:
             return
@@ -165,29 +167,30 @@ class TowerPruning(L.Callback):
 
     def _plan(self, stream: Stream, statistics: TowerStatistics) -> dict[str, int]:
         """Weights that each linear keeps, for those that media reached."""
-        wanted = stream.facts.towers
+        linears = {linear.full: linear for linear in stream.facts.towers}
+        wanted = list(linears)
         reached = [name for name in wanted if name in statistics.read]
         self.unreached = [name for name in wanted if name not in statistics.read]
         for pattern in self.towers.include or [""]:
             if not any(re.search(pattern, name) for name in reached):
                 missed = next(name for name in self.unreached if re.search(pattern, name))
                 what = f"towers.include '{pattern}'" if pattern else "towers.sparsity"
-                raise ValueError(
+                raise InputError(
                     f"{what} asks for linears that no calibration sample reaches, such as {missed}: calibrate with "
                     "samples whose media go through it, or leave it dense"
                 )
-        sizes = {name: stream.model.get_parameter(f"{name}.weight").numel() for name in reached}
+        sizes = {name: math.prod(linears[name].shape) for name in reached}
         return self.method.allocation_rule.kept(sizes, self.method.sparsity)
 
     @torch.no_grad()
     def _prune(self, pl_module: BlockPass, statistics: TowerStatistics, name: str, kept: int) -> Tensor:
         weight = pl_module.stream.model.get_parameter(f"{name}.weight").data
         if not bool(weight.isfinite().all()):
-            raise ValueError(f"{name}.weight holds NaN or infinite weights: the checkpoint is damaged")
+            raise InputError(f"{name}.weight holds NaN or infinite weights: the checkpoint is damaged")
         try:
             pruned, mask = self.method.solve(weight, statistics.of(name), kept)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
         weight.copy_(pruned).masked_fill_(~mask, 0)
         self.masks[name] = pack_bits(mask)
         self.report[name] = {
@@ -209,4 +212,4 @@ def _real(name: str, inputs: Tensor, masks: list[Tensor]) -> Tensor:
         if mask.shape == shape:
             return mask.reshape(1, -1).to(inputs.device)
     known = ", ".join(str(tuple(mask.shape)) for mask in masks)
-    raise ValueError(f"{name} reads {tuple(shape)} tokens where {known} are known: use towers.exclude")
+    raise InputError(f"{name} reads {tuple(shape)} tokens where {known} are known: use towers.exclude")

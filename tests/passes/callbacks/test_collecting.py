@@ -24,7 +24,7 @@ class Sees(L.Callback):
         self.collector, self.shapes, self.titles, self.shared = collector, [], [], []
 
     def on_train_batch_end(self, trainer, module, *_):
-        tokens = self.collector.tokens
+        tokens = {linear.name: own for linear, own in self.collector.tokens.items()}
         self.shapes.append({name: (tuple(t.inputs.shape), tuple(t.outputs.shape)) for name, t in tokens.items()})
         self.titles.append(title(module))
         q, k, v, o = (tokens[f"self_attn.{name}_proj"].inputs for name in "qkvo")

@@ -33,8 +33,12 @@ def test_a_valid_token_does_change_masks():
 def test_right_padding_is_told_from_every_other():
     mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]])
     assert torch.equal(right_padded(mask), mask.bool())
-    for row in ([0, 1, 1, 1], [1, 0, 1, 1], [0, 0, 0, 0]):
-        with pytest.raises(ValueError, match="pad on the right"):
+    for row, message in (
+        ([0, 1, 1, 1], "pad on the right"),
+        ([1, 0, 1, 1], "pad on the right"),
+        ([0, 0, 0, 0], "row 1 of attention_mask is all padding: leave the sample out"),
+    ):
+        with pytest.raises(ValueError, match=message):
             right_padded(torch.tensor([[1, 1, 1, 1], row]))
 
 

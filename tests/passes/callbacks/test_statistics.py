@@ -63,7 +63,7 @@ class Spy(L.Callback):
 
     def on_train_batch_end(self, trainer, module, *_):
         if module.stage == "collect":
-            self.before.append({n: self.statistics.of(module, n)[WHOLE] for n in self.statistics._sums})
+            self.before.append({one.name: self.statistics.of(one)[WHOLE] for one in self.statistics._sums})
 
 
 def test_statistics_are_freed_with_their_block_and_shared_until_then():
