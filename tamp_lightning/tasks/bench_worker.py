@@ -32,7 +32,7 @@ def serve(pipe: Connection, folder: str, form: str, device: str, threads: int, p
         start = time.perf_counter()
         model = load(Path(folder), form).eval()
         if device != "cpu":
-            model.to(device)  # type: ignore[arg-type]
+            model.to(device)
         linears = sum(isinstance(module, CompressedLinear) for module in model.modules())
         facts = {"load_seconds": time.perf_counter() - start, "dtype": str(model.dtype).removeprefix("torch.")}
         held = {"model_bytes": model_bytes(model), "compressed_bytes": compressed_bytes(model)}
