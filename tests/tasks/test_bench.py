@@ -12,6 +12,7 @@ from tamp_lightning.tasks.bench_worker import generate, load, prompt_ids
 from ..export.conftest import bitmask, pruned_run
 from ..stream.conftest import make_llama, save
 
+pytestmark = pytest.mark.filterwarnings("ignore:the CPU kernel")  # it need not be there
 SHORT = ["--device", "cpu", "--threads", "1", "--prompt", "4", "--tokens", "2", "--repeats", "2"]
 
 
