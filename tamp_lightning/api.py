@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from difflib import get_close_matches
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from transformers import PreTrainedModel
 
 from tamp_lightning.checkpoint.reader import CheckpointReader
 from tamp_lightning.compat.known_warnings import without_known_warnings
+from tamp_lightning.config.build import build
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.errors import InputError
 from tamp_lightning.files import write_json
@@ -28,8 +28,6 @@ from tamp_lightning.runs.state import RunState, is_unfinished, refuse_finished
 from tamp_lightning.stream import DiskStream, MemoryStream
 from tamp_lightning.stream.cache import CacheSpace
 from tamp_lightning.tasks import run_folder
-
-Choice = TypeVar("Choice")
 
 
 @dataclass(frozen=True)
@@ -102,8 +100,8 @@ def prune(
         InputError: bad input, in one line. A model in memory may then have some blocks pruned already.
     """
     model_or_path = model_of(model_or_path)
-    chosen = method if isinstance(method, Method) else _build(Method, method or {}, "method")
-    extra = towers if isinstance(towers, Towers) else _build(Towers, towers or {}, "towers")
+    chosen = method if isinstance(method, Method) else build(Method, method or {}, "method")
+    extra = towers if isinstance(towers, Towers) else build(Towers, towers or {}, "towers")
     in_memory = isinstance(model_or_path, PreTrainedModel)
     folder = _run_folder(out, in_memory)
     state: RunState | None = None
@@ -206,22 +204,6 @@ def model_of(given: Any) -> PreTrainedModel | str | Path:
     hint = ": give what it wraps, model.module" if isinstance(getattr(found, "module", None), PreTrainedModel) else ""
     what = "is None" if found is None else f"is a {type(found).__module__}.{type(found).__name__}"
     raise InputError(f"model_or_path {what}, expected a transformers model or the folder of a checkpoint{hint}")
-
-
-def _build(kind: type[Choice], values: Mapping[str, Any], name: str) -> Choice:
-    """A dataclass of choices from nested mappings, as in a recipe."""
-    known = {f.name: f.default_factory for f in fields(kind)}  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
-            near = get_close_matches(key, known, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise InputError(f"{name} has no {key!r}; it has {', '.join(known)}{hint}")
-    sections: dict[str, Any] = {
-        key: _build(known[key], value, f"{name}.{key}")  # type: ignore[arg-type]
-        for key, value in values.items()
-        if known[key] is not MISSING and isinstance(value, Mapping)
-    }
-    return kind(**{**values, **sections})
 
 
 def _device_of(model: PreTrainedModel) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 import tamp_lightning
 
 PACKAGE = Path(tamp_lightning.__file__).parent
-LEAVES = {"compat", "errors", "files", "pictures", "resources"}
+LEAVES = {"compat", "errors", "files", "pictures", "registry", "resources"}
 METHODS = {"ops", "methods", "config"}
 WEIGHTS = METHODS | {"checkpoint", "distributed", "stream"}
 CONTENT = {"data", "metrics", "benchmarks", "models"}
@@ -23,8 +23,8 @@ MAY_IMPORT = {
     **{leaf: {"errors"} for leaf in LEAVES},
     "ops": {"errors"},
     "kernels": LEAVES,
-    "methods": {"ops", "errors"},
-    "config": {"methods", "errors"},
+    "methods": {"ops", "errors", "registry"},
+    "config": {"methods", "errors", "registry"},
     "checkpoint": LEAVES | {"methods"},
     "distributed": {"methods", "errors"},
     "stream": LEAVES | {"ops", "methods", "checkpoint", "distributed"},

@@ -9,10 +9,12 @@ from typing import Any
 from tamp_lightning.benchmarks import pictures, prompts, rules, sounds, videos
 from tamp_lightning.benchmarks.base import Benchmark
 from tamp_lightning.errors import InputError
+from tamp_lightning.registry import Registry
 
-BENCHMARKS: dict[str, Benchmark] = {
-    benchmark.name: benchmark for benchmark in (*pictures.BENCHMARKS, *videos.BENCHMARKS, *sounds.BENCHMARKS)
-}
+BENCHMARKS: Registry[Benchmark] = Registry("benchmark", "tamp_lightning.benchmarks")
+"""Others add theirs with `BENCHMARKS.add(benchmark.name, benchmark)`, or as entry points of this group."""
+for _benchmark in (*pictures.BENCHMARKS, *videos.BENCHMARKS, *sounds.BENCHMARKS):
+    BENCHMARKS.add(_benchmark.name, _benchmark)
 BEDS = ("easy_vqa", "clips")
 
 

@@ -19,6 +19,9 @@ _BUILT_IN = "tamp_lightning.models.adapters"
 # Masks over the tokens of the sequence; all others are over pixels or sound.
 _TOKEN_MASKS = ("attention_mask", "cross_attention_mask")
 
+ROUTERS = (r"(^|\.)router(\.|$)", r"(^|\.)shared_expert_gate$")
+"""Linears that choose experts, or how much the shared one counts; most families have a bare weight there."""
+
 
 class Adapter:
     """Where a family keeps what pruning needs. As it stands it follows transformers' conventions.
@@ -45,7 +48,9 @@ class Adapter:
         decoder: nn.Module = model.get_decoder()
         while isinstance(decoder, PreTrainedModel) and (inner := decoder.get_decoder()) is not decoder:
             decoder = inner
-        lists = {n: child for n, child in decoder.named_children() if isinstance(child, nn.ModuleList) and len(child)}
+        # a language model whose base_model_prefix names another module takes itself for its decoder (Llama 4)
+        while not (lists := _lists(decoder)) and (inner := _only_model(decoder)) is not None:
+            decoder = inner
         name = "layers" if "layers" in lists else next(iter(lists), None)
         if name is None and decoder is model:
             _refuse_several(model)
@@ -59,18 +64,23 @@ class Adapter:
     def dense(self, model: PreTrainedModel) -> Sequence[str]:
         """Regular expressions on names of linears, relative to their block, that are never pruned.
 
-        Such are linears that read something else than the sequence's tokens, which statistics over tokens do not cover.
+        Such are linears that read something else than the sequence's tokens, which statistics over tokens do not cover,
+        and those that choose experts: they are tiny, and a choice that tips over changes everything behind it.
         """
-        return ()
+        return ROUTERS
 
     def placeholders(self, config: PreTrainedConfig) -> dict[int, int]:
-        """Token id -> IMAGE, VIDEO or AUDIO: `image_token_id`, `image_token_index` and so on of the config."""
+        """Token id -> IMAGE, VIDEO or AUDIO: `image_token_id`, `image_token_index` and so on.
+
+        They stand in the config, or in that of the tower which makes the medium's features.
+        """
         ids: dict[int, int] = {}
-        for name, modality in _PLACEHOLDERS.items():
-            for key in (f"{name}_token_id", f"{name}_token_index"):
-                value = getattr(config, key, None)
-                if isinstance(value, int):
-                    ids.setdefault(value, modality)
+        for part in (config, getattr(config, "vision_config", None), getattr(config, "audio_config", None)):
+            for name, modality in _PLACEHOLDERS.items():
+                for key in (f"{name}_token_id", f"{name}_token_index"):
+                    value = getattr(part, key, None)
+                    if isinstance(value, int):
+                        ids.setdefault(value, modality)
         return ids
 
     def tower_tokens(self, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Sequence[Tensor]:
@@ -93,6 +103,17 @@ class Adapter:
                     "known: leave towers.sparsity 0, or let an adapter's tower_tokens say"
                 )
         return ()
+
+
+def _lists(decoder: nn.Module) -> dict[str, nn.ModuleList]:
+    """Module lists that a decoder holds itself, by name."""
+    return {n: child for n, child in decoder.named_children() if isinstance(child, nn.ModuleList) and len(child)}
+
+
+def _only_model(decoder: nn.Module) -> PreTrainedModel | None:
+    """The one whole model inside of a decoder, if there is one."""
+    found = [child for child in decoder.children() if isinstance(child, PreTrainedModel)]
+    return found[0] if len(found) == 1 else None
 
 
 def _refuse_several(model: PreTrainedModel) -> None:

@@ -19,6 +19,7 @@ from tamp_lightning.methods.towers import Towers
 
 # How inputs of towers are called; masks and grids beside them are not media.
 _MEDIA = ("pixel_values", "input_features", "input_values")
+_NOT_MEDIA = ("inputs_embeds", "mask", "valid", "sample_ids")
 
 __all__ = ["AUDIO", "IMAGE", "TEXT", "VIDEO", "ModelFacts", "find_facts", "media_of", "tower_linears"]
 
@@ -31,7 +32,9 @@ class ModelFacts:
         blocks: dotted path of the decoder's ModuleList in the model, e.g. ``model.language_model.layers``.
         linears: per block, its prunable linears, in module order.
         modality_ids: placeholder token id -> IMAGE, VIDEO or AUDIO.
-        self_attention: whether every block attends from the sequence's tokens to the sequence's tokens.
+        self_attention: whether token rules that choose by attention can be used.
+        attention: per block, whether it attends from the sequence's tokens to the sequence's tokens (blocks of linear
+            attention, convolution or state spaces do not); empty = all do. Found by `stream.rehearsal`.
         towers: the linears of towers and projector that may be pruned; empty where they stay dense.
     """
 
@@ -40,6 +43,11 @@ class ModelFacts:
     modality_ids: dict[int, int]
     self_attention: bool = True
     towers: tuple[Linear, ...] = ()
+    attention: tuple[bool, ...] = ()
+
+    def attends(self, block: int) -> bool:
+        """Whether block number ``block`` has the self-attention that token rules can choose by."""
+        return not self.attention or self.attention[block]
 
     @property
     def all_linears(self) -> tuple[Linear, ...]:
@@ -93,8 +101,13 @@ class ModelFacts:
 
 
 def media_of(batch: Mapping[str, Tensor]) -> list[str]:
-    """Names of a batch's inputs that hold pictures, videos or sounds."""
-    return [key for key in batch if key.startswith(_MEDIA)]
+    """Names of a batch's inputs that hold pictures, videos or sounds: by name, or numbers of three or more axes."""
+    return [key for key, value in batch.items() if any(name in key for name in _MEDIA) or _is_medium(key, value)]
+
+
+def _is_medium(key: str, value: Tensor) -> bool:
+    measured = isinstance(value, Tensor) and value.is_floating_point() and value.ndim >= 3
+    return measured and not any(name in key for name in _NOT_MEDIA)
 
 
 def find_facts(
@@ -120,7 +133,6 @@ def find_facts(
         raise InputError(f"{type(model).__name__} is an encoder-decoder; only decoder-only language models are pruned")
     blocks = adapter.blocks(model)
     path = next(path for path, module in model.named_modules() if module is blocks)
-    _refuse_stacked(path, blocks)
     dense = [re.compile(pattern) for pattern in adapter.dense(model)]
     found = [
         f"{path}.{index}.{name}"
@@ -128,7 +140,9 @@ def find_facts(
         for name, module in block.named_modules()
         if isinstance(module, nn.Linear) and not any(pattern.search(name) for pattern in dense)
     ]
-    chosen = set(_choose(found, include, exclude, "the decoder blocks"))
+    stacked = _stacked(path, blocks)
+    chosen = set(_choose([*found, *stacked], include, exclude, "the decoder blocks"))
+    _refuse_stacked([name for name in stacked if name in chosen])
     if not chosen:
         raise InputError(
             f"no linear left to prune in {path} ({len(found)} found, include={list(include)}, "
@@ -199,14 +213,24 @@ def _agree(given: Tensor, by_placeholder: Tensor) -> bool:
     return torch.equal(given[placed].long(), by_placeholder[placed])
 
 
-def _refuse_stacked(path: str, blocks: nn.ModuleList) -> None:
-    """Refuse stacked experts: they are no nn.Linear, so most weights would silently stay as they are."""
-    for name, module in blocks.named_modules():
-        stacked = [key for key, value in module.named_parameters(recurse=False) if value.ndim >= 3]
-        if stacked and not isinstance(module, nn.modules.conv._ConvNd):
-            raise InputError(
-                f"{path}.{name}.{stacked[0]} stacks several matrices (a mixture of experts), which is not supported"
-            )
+def _stacked(path: str, blocks: nn.ModuleList) -> list[str]:
+    """Full names of the parameters that stack several matrices, as experts do."""
+    return [
+        f"{path}.{name}.{key}"
+        for name, module in blocks.named_modules()
+        for key, value in module.named_parameters(recurse=False)
+        if value.ndim >= 3 and not isinstance(module, nn.modules.conv._ConvNd)
+    ]
+
+
+def _refuse_stacked(names: Sequence[str]) -> None:
+    """Refuse stacked experts, unless they are left out: most weights would silently stay as they are."""
+    if names:
+        module = names[0].split(".")[-2]
+        raise InputError(
+            f"{names[0]} stacks several matrices (a mixture of experts), which cannot be pruned yet: "
+            f"leave them dense with exclude: ['{module}\\.'], and all other linears are pruned"
+        )
 
 
 def _choose(

@@ -1,7 +1,7 @@
 """Keys on disk <-> module names, through transformers' own conversion mapping."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
@@ -29,28 +29,31 @@ class KeyMap:
         others: keys on disk of everything else the model uses.
         outside: tensor name -> key on disk for those of `others` that are stored as they are used.
         missing: names of tensors that no key gives (tied ones, or ones transformers knows how to do without).
+        converted: per decoder block, keys on disk of which transformers makes its other tensors on loading.
+        sources: full name of such a tensor -> what it is made of, in words.
     """
 
     blocks: tuple[dict[str, str], ...]
     others: tuple[str, ...]
     outside: dict[str, str]
     missing: frozenset[str]
+    converted: tuple[tuple[str, ...], ...]
+    sources: dict[str, str]
 
 
 def map_keys(model: PreTrainedModel, reader: CheckpointReader, blocks: str) -> KeyMap:
     """Map the checkpoint's keys to ``model``, whose decoder blocks are at the dotted path ``blocks``.
 
     Raises:
-        InputError: keys are missing or unexpected, a shape does not fit, or a tensor of a decoder block is
-            not stored as one tensor of its own (merged, split or stacked on loading).
+        InputError: keys are missing or unexpected, or a shape does not fit.
     """
     names, converted = _rename(model, reader.shard_of)
-    _refuse_converted(converted, names, blocks)
     _refuse_ambiguous(names, converted)
     missing = _check_complete(model, reader, names, converted)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     count = len(model.get_submodule(blocks))  # type: ignore[arg-type]
     by_block: tuple[dict[str, str], ...] = tuple({} for _ in range(count))
+    made: tuple[list[str], ...] = tuple([] for _ in range(count))
     others: list[str] = []
     outside: dict[str, str] = {}
     pattern = re.compile(re.escape(blocks) + r"\.(\d+)\.(.+)")
@@ -59,12 +62,15 @@ def map_keys(model: PreTrainedModel, reader: CheckpointReader, blocks: str) -> K
             continue
         if key not in converted and reader.info(key).shape != shapes[name]:
             raise InputError(f"{key} has shape {reader.info(key).shape} on disk, but the model needs {shapes[name]}")
-        if match := pattern.fullmatch(name):
+        if (match := pattern.fullmatch(name)) and key in converted:
+            made[int(match[1])].append(key)
+        elif match:
             by_block[int(match[1])][match[2]] = key
         else:
             others.append(key)
             outside |= {} if key in converted else {name: key}
-    return KeyMap(by_block, tuple(others), outside, frozenset(missing))
+    sources = {target: text for _, text, target in _sources(names, converted)}
+    return KeyMap(by_block, tuple(others), outside, frozenset(missing), tuple(map(tuple, made)), sources)
 
 
 def stored_linear(linear: Linear, keys: KeyMap, reader: CheckpointReader) -> Linear:
@@ -74,11 +80,14 @@ def stored_linear(linear: Linear, keys: KeyMap, reader: CheckpointReader) -> Lin
         InputError: its weight is not stored as one tensor of its own, or not as plain floating point (an undeclared
             quantisation).
     """
-    key = (keys.outside if linear.block == OUTSIDE else keys.blocks[linear.block]).get(linear.parameter)
+    inside = linear.block != OUTSIDE
+    key = (keys.blocks[linear.block] if inside else keys.outside).get(linear.parameter)
     if key is None:
+        source = keys.sources.get(f"{linear.full}.weight", "other tensors")
+        remedy = "exclude it, or load it with from_pretrained and prune it in memory" if inside else "exclude it with"
         raise InputError(
-            f"{linear.parameter} is not stored as it is used (but merged, split or stacked on loading), which cannot "
-            "be written back: exclude it with towers.exclude"
+            f"{linear.full}.weight is not stored as it is used: transformers makes it of {source}, which cannot be "
+            f"written back: {remedy}{'' if inside else ' towers.exclude'}"
         )
     if reader.info(key).dtype not in FLOATS:
         raise InputError(f"{key} is stored as {reader.info(key).dtype}; only {', '.join(FLOATS)} can be pruned")
@@ -110,14 +119,13 @@ def _rename(model: PreTrainedModel, keys: Iterable[str]) -> tuple[dict[str, str]
     return names, converted
 
 
-def _refuse_converted(converted: dict[str, WeightConverter], names: dict[str, str], blocks: str) -> None:
+def _sources(names: dict[str, str], converted: dict[str, WeightConverter]) -> Iterator[tuple[str, str, str]]:
+    """A key, what transformers does with it in words, and the full name of a tensor that comes of it."""
     for key, converter in converted.items():
-        if names[key].startswith(f"{blocks}."):
-            how = " and ".join(type(operation).__name__ for operation in converter.operations)
-            raise InputError(
-                f"{key} is not stored as it is used: transformers makes {names[key]} of it by {how}; "
-                "decoder blocks whose tensors are merged, split or stacked on loading are not supported"
-            )
+        how = " and ".join(type(operation).__name__ for operation in converter.operations)
+        first = converter.target_patterns[0]
+        for target in converter.target_patterns:
+            yield key, f"{key} by {how}", names[key].replace(first, target)
 
 
 def _refuse_ambiguous(names: dict[str, str], converted: dict[str, WeightConverter]) -> None:

@@ -1,6 +1,6 @@
 """The model without its decoder blocks: built on the meta device, filled by transformers' own loader."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -54,6 +54,20 @@ def load_skeleton(model: PreTrainedModel, reader: CheckpointReader, keys: KeyMap
     Raises:
         InputError: a tensor cannot be converted.
     """
+    load_converted(model, reader, keys.others, device)
+    model.tie_weights(missing_keys=set(keys.missing), recompute_mapping=False)
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = buffer if buffer is None else buffer.to(device)
+    model.requires_grad_(False)
+
+
+def load_converted(model: PreTrainedModel, reader: CheckpointReader, keys: Sequence[str], device: torch.device) -> None:
+    """Load into ``model``, in place, what transformers makes of the tensors under ``keys``.
+
+    Raises:
+        InputError: a tensor cannot be converted.
+    """
     dtype = _as_dtype(model.config.dtype)
     assert dtype is not None  # set when the skeleton was built
     config = LoadStateDictConfig(
@@ -64,7 +78,7 @@ def load_skeleton(model: PreTrainedModel, reader: CheckpointReader, keys: KeyMap
     )
     with ExitStack() as stack:
         stack.enter_context(_no_progress_bar())
-        slices = reader.slices(keys.others, stack)
+        slices = reader.slices(keys, stack)
         info, _ = convert_and_load_state_dict_in_model(model, slices, config)
     faults = [
         *info.conversion_errors.values(),
@@ -73,11 +87,6 @@ def load_skeleton(model: PreTrainedModel, reader: CheckpointReader, keys: KeyMap
     ]
     if faults:
         raise InputError(f"{reader.folder} cannot be loaded: {' '.join(str(faults[0]).split())}")
-    model.tie_weights(missing_keys=set(keys.missing), recompute_mapping=False)
-    for module in model.modules():
-        for name, buffer in module._buffers.items():
-            module._buffers[name] = buffer if buffer is None else buffer.to(device)
-    model.requires_grad_(False)
 
 
 def compute_dtypes(model: PreTrainedModel) -> dict[str, torch.dtype]:

@@ -13,7 +13,9 @@ usage: tamp run RECIPE [--key=value ...]   do what a recipe says; keys override 
        tamp run RECIPE --print_config      the complete recipe after overrides
        tamp evaluate --checkpoint X --benchmarks A,B [--key=value ...]
                                            score a checkpoint: `tamp run evaluate` with shorter names
-       tamp inspect CHECKPOINT             blocks, linears, modalities, memory needed: reads headers only
+       tamp inspect CHECKPOINT [--method.key=value ...]
+                                           blocks, linears, modalities, memory needed, and whether the method fits:
+                                           reads headers only
        tamp export RUN_OR_CHECKPOINT --format bitmask|dense --out DIR
                                            store a pruned checkpoint without its zeros, or turn that back
        tamp bench CHECKPOINT [--out FILE]  a pruned checkpoint dense and compressed: prefill, tokens/s, memory
@@ -52,10 +54,10 @@ def _command(args: list[str]) -> None:
         from tamp_lightning.cli.doctor import report
 
         print(report())
-    elif args[:1] == ["inspect"] and len(args) == 2 and not args[1].startswith("-"):
+    elif args[:1] == ["inspect"] and len(args) >= 2:
         from tamp_lightning.cli.run import inspect_checkpoint
 
-        inspect_checkpoint(args[1])
+        inspect_checkpoint(args[1:])
     elif args[:1] in (["export"], ["report"]):
         from tamp_lightning.cli.run import export_checkpoint, report_runs
 

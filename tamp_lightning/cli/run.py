@@ -7,19 +7,23 @@ import dataclasses
 import inspect
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 from rich.console import Console
 from rich.markup import escape
 
 from tamp_lightning.cli.tested import untested
-from tamp_lightning.config.check import Checker, UsageError, did_you_mean, read_mapping
+from tamp_lightning.config.aliases import modern, modern_option
+from tamp_lightning.config.check import Checker, UsageError, did_you_mean, read_mapping, read_yaml
+from tamp_lightning.config.plugins import load_members, load_plugins
 from tamp_lightning.config.recipe import RECIPES
 from tamp_lightning.errors import InputError
+from tamp_lightning.methods.method import Method
 from tamp_lightning.resources import find_recipe
 
 PRINT = "--print_config"
@@ -96,24 +100,45 @@ def parse(name: str, overrides: Sequence[str]) -> tuple[Any, Path, str]:
         path = find_recipe(name)
     except FileNotFoundError as error:
         raise UsageError(str(error)) from None
-    content = read_mapping(path)
+    notes: list[str] = []
+    content = modern(read_mapping(path), notes)
     task = task_of(content, path.name)
+    asked = {"-h", "--help"} & set(overrides)
+    given = [] if asked else [modern_option(key, value, notes) for key, value in pairs(overrides)]
+    _load_choices(content, given)
     parser = build_parser(task, name)
-    if {"-h", "--help"} & set(overrides):
+    if asked:
         parser.print_help()
         sys.exit(0)
     Checker(RECIPES[task], path.name).mapping(content)
-    given = list(pairs(overrides))
     for key, value in given:
         Checker(RECIPES[task], "command line", "--").option(key, value)
     try:
-        config = parser.parse_args([f"--config={path}", *(f"--{key}={value}" for key, value in given)])
+        source = yaml.safe_dump(content) if notes else path  # renamed keys are in the content alone
+        config = parser.parse_args([f"--config={source}", *(f"--{key}={value}" for key, value in given)])
         built = parser.instantiate(config)
         recipe = RECIPES[task](**{f.name: built[f.name] for f in dataclasses.fields(RECIPES[task])})
     except InputError as error:
         place = "command line" if _overridden(str(error), given) else path.name
         raise UsageError(f"{place}: {error}") from None
+    if notes:
+        _note(f"{'; '.join(notes)}: the old name is still read, and will go")
     return recipe, path, parser.dump(config, skip_unset=False)
+
+
+def _load_choices(content: Mapping[str, Any], given: Sequence[tuple[str, str]]) -> None:
+    """Import what the recipe's plugins and names of choices ask for, so that the parser knows their constants."""
+    named = content.get("plugins")
+    plugins = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    for key, value in given:
+        if key.removesuffix("+") == "plugins":
+            more = [value] if key.endswith("+") and not value.startswith("[") else read_yaml(value)
+            plugins = (plugins if key.endswith("+") else []) + (more if isinstance(more, list) else [])
+    load_plugins(plugins)
+    methods = content.get("methods")
+    for method in [content.get("method"), *(methods.values() if isinstance(methods, dict) else ())]:
+        load_members(method)
+    load_members({key.removeprefix("method."): value for key, value in given})
 
 
 def _overridden(complaint: str, given: Sequence[tuple[str, str]]) -> bool:
@@ -172,13 +197,20 @@ def run(name: str, overrides: Sequence[str]) -> None:
         _dispatch(recipe, path.stem, text, Console())
 
 
-def inspect_checkpoint(checkpoint: str) -> None:
+def inspect_checkpoint(args: Sequence[str]) -> None:
     """Print what a checkpoint is and what of it would be pruned; exit code 2 if nothing would."""
     with refusals_in_one_line():
+        parser = RecipeParser(prog="tamp inspect", description="What a checkpoint is, and what of it would be pruned.")
+        parser.add_argument("checkpoint", help="folder or hub id")
+        parser.add_argument("--model.include", type=list[str], default=[], help="as in a recipe")
+        parser.add_argument("--model.exclude", type=list[str], default=[], help="as in a recipe")
+        parser.add_class_arguments(Method, "method")
+        options = parser.instantiate_classes(parser.parse_args(list(args)))
         from tamp_lightning.tasks.inspect import run_inspect
 
         quieten()
-        if not run_inspect(checkpoint, Console()):
+        model = options.model
+        if not run_inspect(options.checkpoint, Console(), model.include, model.exclude, options.method):
             sys.exit(2)
 
 
@@ -236,7 +268,11 @@ def refusals_in_one_line() -> Iterator[None]:
 def _say_untested() -> None:
     """A run that fails with libraries that were not tested says so before anything else."""
     if strange := untested():
-        line = f"not tested with {', '.join(strange)}; `make setup` in a checkout installs what was"
+        _note(f"not tested with {', '.join(strange)}; `make setup` in a checkout installs what was")
+
+
+def _note(line: str) -> None:
+    if _speaks():
         Console(stderr=True).print(f"[bold yellow]note[/bold yellow]: {escape(line)}", soft_wrap=True, highlight=False)
 
 

@@ -142,7 +142,7 @@ class Checker:
 
     def _value(self, hint: Any, value: Any, key: str) -> None:
         inner = get_args(hint)
-        if is_dataclass(hint) and isinstance(value, dict):
+        if is_dataclass(hint) and isinstance(value, Mapping):
             self._section(typing.cast(type, hint), value, f"{key}.")
         elif get_origin(hint) is list and is_dataclass(inner[0]) and isinstance(value, list):
             for position, item in enumerate(value):
@@ -184,8 +184,10 @@ def fits(hint: Any, value: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(fits(option, value) for option in inner)
     if origin in (list, tuple):
-        return isinstance(value, list) and all(fits(inner[0], item) for item in value)
-    if origin is dict or is_dataclass(hint):
+        return isinstance(value, list | tuple) and all(fits(inner[0], item) for item in value)
+    if is_dataclass(hint):
+        return isinstance(value, typing.cast(type, hint))  # from Python; a mapping is looked into
+    if origin is dict:
         return isinstance(value, dict)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)

@@ -91,8 +91,8 @@ class ScoreChoice:
     264, 1,056 or 2,640."""
     batch_size: int = 8
     """Pictures, or questions where replies are generated, per batch."""
-    mode: Literal["whole", "ride_along"] = "whole"
-    """whole: the dense and the pruned model are loaded to be scored. ride_along: pictures pass each block as it is
+    mode: Literal["whole", "layer_wise"] = "whole"
+    """whole: the dense and the pruned model are loaded to be scored. layer_wise: pictures pass each block as it is
     pruned, for models larger than memory; when pruning only, and not where replies are generated."""
 
     @property
@@ -103,8 +103,8 @@ class ScoreChoice:
 
     @property
     def rides(self) -> bool:
-        """Whether pictures ride along."""
-        return bool(self.names) and self.mode == "ride_along"
+        """Whether pictures are scored layer by layer."""
+        return bool(self.names) and self.mode == "layer_wise"
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "limit", "frames", "new_tokens"):
@@ -143,6 +143,9 @@ class PruneRecipe:
     out: str | None = None
     """Run folder; must be new, or hold a run of the same recipe that was killed, which then goes on where it was.
     Default: runs/<recipe>-<date>-<time>."""
+    plugins: list[str] = field(default_factory=list)
+    """Python files (by path) or modules that register choices of their own; their code runs: name only what you trust.
+    """
     trainer: dict[str, Any] = field(default_factory=dict)
     """Arguments of lightning.Trainer, such as {accelerator: gpu}."""
 
@@ -151,7 +154,7 @@ class PruneRecipe:
             self.towers.method(self.method)
         if self.scores.rides and (self.towers.on or self.method.mode == "one_shot"):
             what = "pruned towers" if self.towers.on else "mode: one_shot"
-            raise InputError(f"scores.mode ride_along does not go with {what}: set scores.mode: whole")
+            raise InputError(f"scores.mode layer_wise does not go with {what}: set scores.mode: whole")
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,9 @@ class CompareRecipe:
     """Run nothing: only say what the cells show that are finished."""
     out: str | None = None
     """Folder, shared by stopped and later runs. Default: runs/compare."""
+    plugins: list[str] = field(default_factory=list)
+    """Python files (by path) or modules that register choices of their own; their code runs: name only what you trust.
+    """
     trainer: dict[str, Any] = field(default_factory=dict)
     """Arguments of lightning.Trainer."""
 
@@ -248,6 +254,9 @@ class EvaluateRecipe:
     """easy_vqa, clips: rows beside the model's own: another picture or clip, a grey one, no sound (clips)."""
     out: str | None = None
     """Folder for predictions and scores, shared by checkpoints. Default: runs/evaluate."""
+    plugins: list[str] = field(default_factory=list)
+    """Python files (by path) or modules that register choices of their own; their code runs: name only what you trust.
+    """
     trainer: dict[str, Any] = field(default_factory=dict)
     """Arguments of lightning.Trainer."""
 

@@ -78,15 +78,17 @@ def spelled_out(messages: Messages, processor: Any) -> Messages:
     """
     tokens = [token for kind in KINDS if isinstance(token := getattr(processor, f"{kind}_token", None), str)]
 
-    def spelled(part: dict[str, Any]) -> dict[str, Any]:
-        text = part["text"]
+    def spelled(text: str) -> str:
         for token in tokens:
             text = text.replace(token, f"{token[0]} {token[1:]}")
-        return {**part, "text": text}
+        return text
 
-    return [
-        {**turn, "content": [spelled(p) if p["type"] == "text" else p for p in turn["content"]]} for turn in messages
-    ]
+    def content(given: Any) -> Any:
+        if isinstance(given, str):
+            return spelled(given)
+        return [{**part, "text": spelled(part["text"])} if part["type"] == "text" else part for part in given]
+
+    return [{**turn, "content": content(turn["content"])} for turn in messages]
 
 
 class Collator:

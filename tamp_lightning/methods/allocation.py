@@ -11,6 +11,7 @@ from torch import Tensor
 from tamp_lightning.errors import InputError
 from tamp_lightning.ops.allocation import allocate, to_counts
 from tamp_lightning.ops.diversity import diversity_score, modality_cosine
+from tamp_lightning.registry import Registry
 
 Basis = Literal["nothing", "depth", "weights", "inputs", "outputs", "loss"]
 """What scores rest on. The last three need a walk over the dense model's activations."""
@@ -37,10 +38,15 @@ class Allocation(Protocol):
         """
 
 
+ALLOCATIONS: Registry[type[Allocation]] = Registry("allocation", "tamp_lightning.allocations")
+
+
+@ALLOCATIONS.register("uniform")
 @dataclass(frozen=True)
 class Uniform:
     """The same sparsity everywhere, to within a weight."""
 
+    says: ClassVar[str] = "every linear gives up the same share"
     basis: ClassVar[Basis] = "nothing"
 
     def kept(self, sizes: dict[str, int], sparsity: float, scores: dict[str, float] | None = None) -> dict[str, int]:
@@ -48,6 +54,7 @@ class Uniform:
         return to_counts(dict.fromkeys(sizes, sparsity), sizes, total_sparsity=sparsity)
 
 
+@ALLOCATIONS.register("constant")
 @dataclass(frozen=True)
 class Constant:
     """Control for DAS: its allocator with all scores equal, which already keeps small linears denser."""
@@ -55,6 +62,7 @@ class Constant:
     cap_margin: float = 0.1
     """No linear is sparser than the target plus this; at least 0."""
 
+    says: ClassVar[str] = "the budget is shared as by DAS with all scores equal"
     basis: ClassVar[Basis] = "nothing"
 
     def __post_init__(self) -> None:
@@ -65,6 +73,7 @@ class Constant:
         return allocate(dict.fromkeys(sizes, 1.0), sizes, sparsity=sparsity, cap=min(sparsity + self.cap_margin, 1.0))
 
 
+@ALLOCATIONS.register("das")
 @dataclass(frozen=True)
 class Das:
     """Diversity-aware sparsity: linears whose output tokens differ more keep more (TAMP section 3.2)."""
@@ -78,6 +87,8 @@ class Das:
     positive_only: bool = False
     """Average only positive cosines within a modality, as the released code does; slower."""
 
+    title: ClassVar[str] = "DAS"
+    says: ClassVar[str] = "linears whose outputs are more diverse keep more"
     basis: ClassVar[Basis] = "outputs"
 
     def __post_init__(self) -> None:
@@ -122,6 +133,7 @@ class Das:
         )
 
 
+@ALLOCATIONS.register("ecoflap")
 @dataclass(frozen=True)
 class Ecoflap:
     """Linears in which noise changes the language-model loss more keep more (ECoFLaP); forward passes only."""
@@ -139,6 +151,8 @@ class Ecoflap:
     size_weighted: bool = False
     """Share the budget by score times size instead of by score alone."""
 
+    title: ClassVar[str] = "ECoFLaP"
+    says: ClassVar[str] = "linears to which the loss is more sensitive keep more"
     basis: ClassVar[Basis] = "loss"
 
     def __post_init__(self) -> None:

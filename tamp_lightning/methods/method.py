@@ -3,71 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from difflib import get_close_matches
-from typing import Literal, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from torch import Tensor
 
 from tamp_lightning.errors import InputError
-from tamp_lightning.methods.allocation import WALKS, Allocation, Constant, Das, Ecoflap, Uniform
+from tamp_lightning.methods import ratios  # noqa: F401, registers its members
+from tamp_lightning.methods.allocation import ALLOCATIONS, WALKS, Allocation
 from tamp_lightning.methods.options import Correction, Polish
-from tamp_lightning.methods.patterns import Pattern, parse_pattern
-from tamp_lightning.methods.ratios import Alpha, DepthRamp, Dlp, Owl
-from tamp_lightning.methods.solvers import Admm, Magnitude, Ria, Solver, SparseGpt, Wanda
+from tamp_lightning.methods.patterns import PATTERNS, Pattern, parse_pattern
+from tamp_lightning.methods.sections import Sections
+from tamp_lightning.methods.solvers import SOLVERS, Solver
 from tamp_lightning.methods.statistics import Statistics
-from tamp_lightning.methods.tokens import All, Amia, Atv, ModalityMix, Stage, TextOnly, TokenRule
+from tamp_lightning.methods.tokens import TOKENS, Stage, TokenRule
 from tamp_lightning.ops.correction import corrected_target
+from tamp_lightning.registry import Registry
 
-Member = TypeVar("Member")
+Rule = TypeVar("Rule")
 
 
 @dataclass(frozen=True)
 class Method:
     """TAMP by default; Wanda is tokens: all with allocation: uniform."""
 
+    # Beside these fields there is one for the constants of every registered member that has any: see `Sections`.
     sparsity: float = 0.5
     """Fraction of the prunable weights to remove, at least 0 and below 1."""
-    tokens: Literal["all", "amia", "text_only", "atv", "modality_mix"] = "amia"
+    tokens: str = "amia"
     """Which calibration tokens count in the statistics."""
-    allocation: Literal["uniform", "constant", "das", "owl", "dlp", "alpha", "ecoflap", "depth_ramp"] = "das"
+    allocation: str = "das"
     """How the budget is shared among the linears."""
-    solver: Literal["magnitude", "wanda", "ria", "sparsegpt", "admm"] = "wanda"
+    solver: str = "wanda"
     """Which weights of a linear go, and whether the others move."""
     mode: Literal["sequential", "one_shot"] = "sequential"
     """sequential: each block sees what its pruned predecessors produce; one_shot: all see the dense model, one walk."""
     pattern: str = "row"
     """Where in a linear zeros may stand: row, matrix, or n:m in quotes, such as '2:4' (2 of every 4 are kept)."""
-    amia: Amia = field(default_factory=Amia)
-    """Constants of tokens: amia."""
-    atv: Atv = field(default_factory=Atv)
-    """Constants of tokens: atv."""
-    modality_mix: ModalityMix = field(default_factory=ModalityMix)
-    """Constants of tokens: modality_mix."""
-    das: Das = field(default_factory=Das)
-    """Constants of allocation: das."""
-    constant: Constant = field(default_factory=Constant)
-    """Constants of allocation: constant."""
-    owl: Owl = field(default_factory=Owl)
-    """Constants of allocation: owl."""
-    dlp: Dlp = field(default_factory=Dlp)
-    """Constants of allocation: dlp."""
-    alpha: Alpha = field(default_factory=Alpha)
-    """Constants of allocation: alpha."""
-    ecoflap: Ecoflap = field(default_factory=Ecoflap)
-    """Constants of allocation: ecoflap."""
-    depth_ramp: DepthRamp = field(default_factory=DepthRamp)
-    """Constants of allocation: depth_ramp."""
-    ria: Ria = field(default_factory=Ria)
-    """Constants of solver: ria."""
-    sparsegpt: SparseGpt = field(default_factory=SparseGpt)
-    """Constants of solver: sparsegpt."""
-    admm: Admm = field(default_factory=Admm)
-    """Constants of solver: admm."""
     correction: Correction = field(default_factory=Correction)
     """Error-corrected weights before any solver; off unless tau is above 0."""
     polish: Polish = field(default_factory=Polish)
     """Gradient steps after any solver; off unless steps is above 0."""
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **choices: Any) -> None: ...
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
@@ -172,57 +154,49 @@ class Method:
 
     @property
     def prune_stages(self) -> tuple[Stage, ...]:
-        """Passes over each block behind its pruned predecessors; it is pruned after the last."""
+        """Passes over each block after its predecessors were pruned; it is pruned after the last."""
         return self.token_rule.stages
 
     @property
     def token_rule(self) -> TokenRule:
         """The choice of tokens, with its constants."""
-        members: dict[str, TokenRule] = {
-            "all": All(),
-            "amia": self.amia,
-            "text_only": TextOnly(),
-            "atv": self.atv,
-            "modality_mix": self.modality_mix,
-        }
-        return _resolve("tokens", self.tokens, members)
+        return self._chosen(TOKENS, self.tokens)
 
     @property
     def allocation_rule(self) -> Allocation:
         """The choice of allocation, with its constants."""
-        members: dict[str, Allocation] = {
-            "uniform": Uniform(),
-            "constant": self.constant,
-            "das": self.das,
-            "owl": self.owl,
-            "dlp": self.dlp,
-            "alpha": self.alpha,
-            "ecoflap": self.ecoflap,
-            "depth_ramp": self.depth_ramp,
-        }
-        return _resolve("allocation", self.allocation, members)
+        return self._chosen(ALLOCATIONS, self.allocation)
 
     @property
     def solver_rule(self) -> Solver:
         """The choice of solver, with its constants."""
-        members: dict[str, Solver] = {
-            "magnitude": Magnitude(),
-            "wanda": Wanda(),
-            "ria": self.ria,
-            "sparsegpt": self.sparsegpt,
-            "admm": self.admm,
-        }
-        return _resolve("solver", self.solver, members)
+        return self._chosen(SOLVERS, self.solver)
 
     @property
     def pattern_rule(self) -> Pattern:
         """The choice of pattern."""
-        return parse_pattern(self.pattern)
+        return self._chosen(PATTERNS, self.pattern) if self.pattern in PATTERNS else parse_pattern(self.pattern)
+
+    def _chosen(self, registry: Registry[type[Rule]], name: str) -> Rule:
+        member = registry.find(name)
+        return getattr(self, name) if fields(cast(Any, member)) else member()
 
 
-def _resolve(choice: str, name: str, members: Mapping[str, Member]) -> Member:
-    if name in members:
-        return members[name]
-    near = get_close_matches(str(name), members, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    raise InputError(f"{choice} is {name!r}; it has to be one of {', '.join(members)}.{hint}")
+CHOICES: dict[str, Registry[Any]] = {
+    "tokens": TOKENS,
+    "allocation": ALLOCATIONS,
+    "solver": SOLVERS,
+    "pattern": PATTERNS,
+}
+"""Where each choice's members are registered."""
+_sections = Sections(Method)
+
+
+def _declare() -> None:
+    names = {choice: list(registry) for choice, registry in CHOICES.items() if choice != "pattern"}
+    _sections.declare({choice: registry.loaded() for choice, registry in CHOICES.items()}, names)
+
+
+for _registry in CHOICES.values():
+    _registry.watchers.append(_declare)
+_declare()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tamp_lightning.errors import InputError
 from tamp_lightning.ops.masks import matrix_mask, nm_mask, row_mask
+from tamp_lightning.registry import Registry
 
 N_OF_M = re.compile(r"(\d+):(\d+)")
 
@@ -40,10 +41,15 @@ class Pattern(Protocol):
         """Raise InputError where linears of these shapes cannot have this sparsity; no weight is needed."""
 
 
+PATTERNS: Registry[type[Pattern]] = Registry("pattern", "tamp_lightning.patterns")
+
+
+@PATTERNS.register("row")
 @dataclass(frozen=True)
 class Row:
     """Unstructured within each output row; rows keep equal numbers, to within one."""
 
+    says: ClassVar[str] = "anywhere in a row"
     fixes_ratio: ClassVar[bool] = False
 
     def mask(self, scores: Tensor, kept: int) -> Tensor:
@@ -58,10 +64,12 @@ class Row:
         """Fits everything."""
 
 
+@PATTERNS.register("matrix")
 @dataclass(frozen=True)
 class Matrix:
     """Unstructured: all weights of a linear compete with each other."""
 
+    says: ClassVar[str] = "anywhere in a matrix"
     fixes_ratio: ClassVar[bool] = False
 
     def mask(self, scores: Tensor, kept: int) -> Tensor:
@@ -127,14 +135,15 @@ class NofM:
 
 
 def parse_pattern(name: str) -> Pattern:
-    """The pattern of a name: row, matrix, or n:m for any numbers.
+    """The pattern of a name: a registered one with its default constants, or n:m for any numbers.
 
     Raises:
         InputError: it is none of these, or n:m keeps nothing or everything.
     """
-    members: dict[str, Pattern] = {"row": Row(), "matrix": Matrix()}
-    if name in members:
-        return members[name]
+    if name in PATTERNS:
+        return PATTERNS[name]()
     if found := N_OF_M.fullmatch(str(name)):
         return NofM(int(found[1]), int(found[2]))
-    raise InputError(f"pattern is {name!r}; it has to be one of {', '.join(members)}, or n:m in quotes, such as '2:4'.")
+    raise InputError(
+        f"pattern is {name!r}; it has to be one of {', '.join(PATTERNS)}, or n:m in quotes, such as '2:4'."
+    )

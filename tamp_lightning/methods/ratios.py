@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from tamp_lightning.errors import InputError
-from tamp_lightning.methods.allocation import Basis, check_bounds, measured
+from tamp_lightning.methods.allocation import ALLOCATIONS, Basis, check_bounds, measured
 from tamp_lightning.ops.allocation import to_counts
 from tamp_lightning.ops.layer_scores import alpha_sparsity, dlp_sparsity, outlier_ratio, owl_sparsity, ramp_sparsity
 from tamp_lightning.ops.spectrum import hill_alpha
@@ -18,6 +18,7 @@ Counts = dict[str, int]
 Scores = dict[str, float]
 
 
+@ALLOCATIONS.register("owl")
 @dataclass(frozen=True)
 class Owl:
     """Blocks with more outliers among their Wanda scores keep more (OWL, arXiv 2310.05175)."""
@@ -31,6 +32,8 @@ class Owl:
     floor: float = 0.0
     """No linear is less sparse than this; from 0 to the target."""
 
+    title: ClassVar[str] = "OWL"
+    says: ClassVar[str] = "blocks with more outliers keep more"
     basis: ClassVar[Basis] = "inputs"
 
     def __post_init__(self) -> None:
@@ -54,6 +57,7 @@ class Owl:
         return _counts(self, found, ratios, sizes, sparsity)
 
 
+@ALLOCATIONS.register("dlp")
 @dataclass(frozen=True)
 class Dlp:
     """Blocks with a larger mean Wanda score lose more, so mostly the later ones (DLP, arXiv 2505.23807)."""
@@ -65,6 +69,8 @@ class Dlp:
     floor: float = 0.0
     """No linear is less sparse than this; from 0 to the target."""
 
+    title: ClassVar[str] = "DLP"
+    says: ClassVar[str] = "blocks with a smaller mean score keep more"
     basis: ClassVar[Basis] = "inputs"
 
     def __post_init__(self) -> None:
@@ -86,6 +92,7 @@ class Dlp:
         return _counts(self, found, dlp_sparsity(list(found.values()), sparsity, self.alpha), sizes, sparsity)
 
 
+@ALLOCATIONS.register("alpha")
 @dataclass(frozen=True)
 class Alpha:
     """Blocks whose weights have a heavier-tailed spectrum keep more (AlphaPruning, arXiv 2410.10912); no data."""
@@ -99,6 +106,8 @@ class Alpha:
     floor: float = 0.0
     """No linear is less sparse than this; from 0 to the target."""
 
+    title: ClassVar[str] = "AlphaPruning"
+    says: ClassVar[str] = "blocks with heavier-tailed spectra keep more"
     basis: ClassVar[Basis] = "weights"
 
     def __post_init__(self) -> None:
@@ -121,6 +130,7 @@ class Alpha:
         return _counts(self, found, ratios, sizes, sparsity)
 
 
+@ALLOCATIONS.register("depth_ramp")
 @dataclass(frozen=True)
 class DepthRamp:
     """Control for DLP: sparsity rises linearly with depth; nothing is measured."""
@@ -132,6 +142,7 @@ class DepthRamp:
     floor: float = 0.0
     """No linear is less sparse than this; from 0 to the target."""
 
+    says: ClassVar[str] = "later blocks give up more"
     basis: ClassVar[Basis] = "depth"
 
     def __post_init__(self) -> None:

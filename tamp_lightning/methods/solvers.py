@@ -14,6 +14,7 @@ from tamp_lightning.ops import scores
 from tamp_lightning.ops.admm import admm
 from tamp_lightning.ops.masks import keep_where
 from tamp_lightning.ops.obs import sparsegpt
+from tamp_lightning.registry import Registry
 
 Needs = Literal["nothing", "diagonal", "hessian"]
 """Statistics of a linear's inputs: none, sum of w x^2, or sum of w x x^T as well."""
@@ -23,7 +24,8 @@ class Solver(Protocol):
     """Prunes one linear."""
 
     needs: ClassVar[Needs]
-    """What the solver reads of the inputs."""
+    """What the solver reads of the inputs. Optional beside it: `title`, its published name; `says`, what it does in a
+    clause (default: the first line of the docstring); `moves = True` if the weights that stay change."""
 
     def solve(self, weight: Tensor, statistics: Statistics, kept: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """New weight and mask of a linear.
@@ -42,21 +44,30 @@ class Solver(Protocol):
         """
 
 
+SOLVERS: Registry[type[Solver]] = Registry("solver", "tamp_lightning.solvers")
+
+
+@SOLVERS.register("magnitude")
 @dataclass(frozen=True)
 class Magnitude:
     """The smallest weights go; no data is read."""
 
+    title: ClassVar[str] = "Magnitude"
+    says: ClassVar[str] = "the smallest weights go"
     needs: ClassVar[Needs] = "nothing"
 
     def solve(self, weight: Tensor, statistics: Statistics, kept: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """Keep the largest weights; statistics are not read."""
-        return _best(weight, scores.magnitude(weight), kept, pattern)
+        return keep_best(weight, scores.magnitude(weight), kept, pattern)
 
 
+@SOLVERS.register("wanda")
 @dataclass(frozen=True)
 class Wanda:
     """Weight magnitude times the norm of its input feature; the kept weights do not change."""
 
+    title: ClassVar[str] = "Wanda"
+    says: ClassVar[str] = "the weights with the smallest size times input norm go"
     needs: ClassVar[Needs] = "diagonal"
 
     def scores(self, weight: Tensor, sq_norm: Tensor) -> Tensor:
@@ -65,9 +76,10 @@ class Wanda:
 
     def solve(self, weight: Tensor, statistics: Statistics, kept: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """Keep the best by score as they are; see `Solver.solve`."""
-        return _best(weight, self.scores(weight, statistics.diagonal()), kept, pattern)
+        return keep_best(weight, self.scores(weight, statistics.diagonal()), kept, pattern)
 
 
+@SOLVERS.register("ria")
 @dataclass(frozen=True)
 class Ria:
     """Magnitude relative to the weight's row and column, times a power of the input feature's norm (RIA)."""
@@ -75,6 +87,8 @@ class Ria:
     power: float = 0.5
     """Exponent of the feature norm, at least 0; 0 ignores activations."""
 
+    title: ClassVar[str] = "RIA"
+    says: ClassVar[str] = "the weights that matter least to their row and column go"
     needs: ClassVar[Needs] = "diagonal"
 
     def __post_init__(self) -> None:
@@ -86,12 +100,13 @@ class Ria:
 
     def solve(self, weight: Tensor, statistics: Statistics, kept: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """Keep the best by score as they are; see `Solver.solve`."""
-        return _best(weight, self.scores(weight, statistics.diagonal()), kept, pattern)
+        return keep_best(weight, self.scores(weight, statistics.diagonal()), kept, pattern)
 
 
+@SOLVERS.register("sparsegpt")
 @dataclass(frozen=True)
 class SparseGpt:
-    """Column by column; the columns behind make up for each loss (SparseGPT, optimal brain surgeon)."""
+    """Column by column; the columns after each make up for its loss (SparseGPT, optimal brain surgeon)."""
 
     block: int = 128
     """Columns between two updates of the rest of the matrix; at least 1."""
@@ -100,6 +115,9 @@ class SparseGpt:
     share: float = 0.2
     """Share of the all-token Hessian where a token rule leaves tokens out; 0 to 1."""
 
+    title: ClassVar[str] = "SparseGPT"
+    says: ClassVar[str] = "weights go column by column and the others move to make up for it"
+    moves: ClassVar[bool] = True
     needs: ClassVar[Needs] = "hessian"
 
     def __post_init__(self) -> None:
@@ -114,6 +132,7 @@ class SparseGpt:
         return sparsegpt(weight, hessian, **pattern.choice(kept), block=self.block, damp=self.damp)
 
 
+@SOLVERS.register("admm")
 @dataclass(frozen=True)
 class Admm:
     """Weights and mask found in turn by alternating directions; one factorisation per linear (ADMM-Grad)."""
@@ -131,6 +150,9 @@ class Admm:
     share: float = 0.2
     """Share of the all-token Hessian where a token rule leaves tokens out; 0 to 1."""
 
+    title: ClassVar[str] = "ADMM"
+    says: ClassVar[str] = "the weights that stay are solved for anew"
+    moves: ClassVar[bool] = True
     needs: ClassVar[Needs] = "hessian"
 
     def __post_init__(self) -> None:
@@ -154,7 +176,8 @@ class Admm:
         )
 
 
-def _best(weight: Tensor, importance: Tensor, kept: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
+def keep_best(weight: Tensor, importance: Tensor, kept: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
+    """Weights of greatest importance as they are, the others zero, and the mask: what solvers that only mask do."""
     mask = pattern.mask(importance, kept)
     return keep_where(weight, mask), mask
 

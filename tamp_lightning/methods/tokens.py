@@ -14,6 +14,7 @@ from tamp_lightning.errors import InputError
 from tamp_lightning.ops.drift import TEXT, select_drifted
 from tamp_lightning.ops.gram import Precision
 from tamp_lightning.ops.tokens import select_representative
+from tamp_lightning.registry import Registry
 
 Stage = Literal["collect", "drift", "mix"]
 """What a pass over a block is for: statistics, the block's drift before them, choosing a mix of them after."""
@@ -58,10 +59,15 @@ class TokenRule(Protocol):
         """
 
 
+TOKENS: Registry[type[TokenRule]] = Registry("tokens", "tamp_lightning.tokens")
+
+
+@TOKENS.register("all")
 @dataclass(frozen=True)
 class All:
     """Every token counts the same, as in Wanda."""
 
+    says: ClassVar[str] = "every calibration token counts"
     needs_attention: ClassVar[bool] = False
     needs_outputs: ClassVar[bool] = False
     stages: ClassVar[tuple[Stage, ...]] = ("collect",)
@@ -71,19 +77,7 @@ class All:
         return seen.valid
 
 
-@dataclass(frozen=True)
-class TextOnly:
-    """Text tokens alone count."""
-
-    needs_attention: ClassVar[bool] = False
-    needs_outputs: ClassVar[bool] = False
-    stages: ClassVar[tuple[Stage, ...]] = ("collect",)
-
-    def weights(self, seen: Seen) -> Tensor:
-        """True on every text token, bool [B, n]."""
-        return seen.valid & (seen.modality == TEXT)
-
-
+@TOKENS.register("amia")
 @dataclass(frozen=True)
 class Amia:
     """Only tokens that represent the sample, chosen by attention and similarity (TAMP section 3.3)."""
@@ -107,6 +101,8 @@ class Amia:
     precision: Precision = "exact"
     """Of the products of tokens: exact, or float32 outputs rounded to tf32 (on a GPU) or bf16 first."""
 
+    title: ClassVar[str] = "AMIA"
+    says: ClassVar[str] = "the tokens that represent a sample count, found by attention and similarity"
     needs_attention: ClassVar[bool] = True
     needs_outputs: ClassVar[bool] = True
     stages: ClassVar[tuple[Stage, ...]] = ("collect",)
@@ -175,6 +171,22 @@ class Amia:
         )
 
 
+@TOKENS.register("text_only")
+@dataclass(frozen=True)
+class TextOnly:
+    """Text tokens alone count."""
+
+    says: ClassVar[str] = "only text tokens count"
+    needs_attention: ClassVar[bool] = False
+    needs_outputs: ClassVar[bool] = False
+    stages: ClassVar[tuple[Stage, ...]] = ("collect",)
+
+    def weights(self, seen: Seen) -> Tensor:
+        """True on every text token, bool [B, n]."""
+        return seen.valid & (seen.modality == TEXT)
+
+
+@TOKENS.register("atv")
 @dataclass(frozen=True)
 class Atv:
     """All text tokens, and per sample the other tokens that the block changes most (ATV, arXiv 2603.16001)."""
@@ -182,6 +194,8 @@ class Atv:
     alpha: float = 1.0
     """Other tokens per text token and unit of mean drift, at least 0; 0 is text alone."""
 
+    title: ClassVar[str] = "ATV"
+    says: ClassVar[str] = "text counts, and the other tokens that a block changes most"
     needs_attention: ClassVar[bool] = False
     needs_outputs: ClassVar[bool] = False
     stages: ClassVar[tuple[Stage, ...]] = ("drift", "collect")
@@ -201,6 +215,7 @@ class Atv:
         return select_drifted(seen.drift, seen.modality, seen.valid, seen.mean_drift, self.alpha)
 
 
+@TOKENS.register("modality_mix")
 @dataclass(frozen=True)
 class ModalityMix:
     """Statistics kept apart by modality, then mixed so that text loses least in the block's output."""
@@ -210,6 +225,7 @@ class ModalityMix:
     held_out: float = 0.25
     """Share of the samples that judge the mixes and do not enter the statistics; above 0, at most 0.5."""
 
+    says: ClassVar[str] = "text and other tokens are mixed so that text loses least"
     needs_attention: ClassVar[bool] = False
     needs_outputs: ClassVar[bool] = False
     stages: ClassVar[tuple[Stage, ...]] = ("collect", "mix")

@@ -19,6 +19,10 @@ def retention(dense: Mapping[str, float], pruned: Mapping[str, float]) -> float:
 
     Raises:
         ValueError: if the benchmarks differ, there are none, or a dense score is not above 0.
+
+    Example:
+        >>> retention({"pope": 0.8, "mmbench": 0.5}, {"pope": 0.4, "mmbench": 0.5})
+        75.0
     """
     return corrected_retention(dense, pruned, dict.fromkeys(dense, 0.0))
 
@@ -32,6 +36,10 @@ def corrected_retention(dense: Mapping[str, float], pruned: Mapping[str, float],
 
     Raises:
         ValueError: if the benchmarks differ, there are none, or a dense score is not above its floor.
+
+    Example:
+        >>> corrected_retention({"pope": 1.0}, {"pope": 0.75}, {"pope": 0.5})
+        50.0
     """
     if not dense or dense.keys() != pruned.keys() or not dense.keys() <= floor.keys():
         got = f"dense {sorted(dense)}, pruned {sorted(pruned)}, floor {sorted(floor)}"
@@ -50,6 +58,10 @@ def flips(a: Scores, b: Scores) -> float:
 
     Raises:
         ValueError: if lengths differ or no sample is left.
+
+    Example:
+        >>> flips([1, 0, 1, 0], [1, 1, 0, 0])
+        0.5
     """
     first, second, _ = _both_seen(a, b)
     return ((first >= 0.5) != (second >= 0.5)).double().mean().item()

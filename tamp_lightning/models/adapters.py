@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tamp_lightning.checkpoint.adapter import AUDIO, IMAGE, TEXT, VIDEO, Adapter, register
+from tamp_lightning.errors import InputError
 
 __all__ = ["AUDIO", "IMAGE", "TEXT", "VIDEO", "Adapter", "register"]
 
@@ -58,6 +59,22 @@ class Idefics3Adapter(Adapter):
         return super().tower_tokens(model, {**batch, "pixel_attention_mask": mask[shown]})
 
 
+class Gemma4Adapter(Adapter):
+    """Gemma 4: patches that only fill up a picture are told by their position, which is -1."""
+
+    def tower_tokens(self, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        """Every token is real, if no picture is filled up."""
+        for key in ("image_position_ids", "video_position_ids"):
+            if key in batch and bool((batch[key] < 0).any()):
+                raise InputError(
+                    f"{key} marks padding, and which tokens it becomes in the towers of {type(model).__name__} is not "
+                    "known: leave towers.sparsity 0, or calibrate with pictures of one size"
+                )
+        return super().tower_tokens(model, batch)
+
+
+register("gemma4", Gemma4Adapter())
+register("gemma4_unified", Gemma4Adapter())
 register("mllama", MllamaAdapter())
 register("qwen2_audio", Qwen2AudioAdapter())
 register("qwen2_5_omni_thinker", PackedAdapter())

@@ -82,6 +82,10 @@ def to_counts(
 
     Raises:
         ValueError: an impossible argument; the message names it, what is allowed and what to do.
+
+    Example:
+        >>> to_counts({"q": 0.25, "up": 0.5}, {"q": 4, "up": 8}, total_sparsity=0.5)
+        {'q': 3, 'up': 3}
     """
     cap = 1.0 if cap is None else cap
     _check(sparsity, sizes, total_sparsity, cap, floor)

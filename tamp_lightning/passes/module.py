@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from tamp_lightning.distributed.share import Share
-from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
+from tamp_lightning.passes.callbacks.attention import check_attention
 from tamp_lightning.passes.contract import BlockPass, Task, Walk
 from tamp_lightning.passes.inputs import Lengths, check_vocabulary
 from tamp_lightning.stream.base import Stream
@@ -49,9 +49,8 @@ class TampModule(BlockPass):
         self, stream: Stream, method: Method, measured: int = 0, pruned: int = 0, space: CacheSpace | None = None
     ) -> None:
         super().__init__()
-        if method.token_rule.needs_attention and not stream.facts.self_attention:
-            name, rule = type(stream.model).__name__, method.tokens
-            raise InputError(f"tokens {rule} needs self-attention in every block, which {name} lacks: use tokens all")
+        if method.token_rule.needs_attention:
+            check_attention(stream.model, stream.facts, method.tokens)
         self.automatic_optimization = False
         self.strict_loading = False
         self.clock = nn.Parameter(torch.zeros(()))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tamp_lightning.reporting.run import Run
-from tamp_lightning.reporting.wording import benchmark_label, method_name
+from tamp_lightning.reporting.wording import benchmark_label, method_name, moves_weights, reads_data
 
 MOST = 4
 NEAR_FLOOR = 25.0
@@ -19,7 +19,6 @@ UNEVEN = 20.0
 BLURRED = 10.0
 """Width of the interval of retention, in points, above which more questions are asked for."""
 FEW_SAMPLES = 64
-MOVES_WEIGHTS = ("sparsegpt", "admm")
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def _near_floor(run: Run) -> Advice | None:
 def _move_weights(run: Run) -> Advice | None:
     retention = run.scored and run.scored.retention
     method = run.recipe["method"]
-    if not retention or retention.value >= NEARLY_ALL or method["solver"] in MOVES_WEIGHTS:
+    if not retention or retention.value >= NEARLY_ALL or moves_weights(method):
         return None
     why = (
         f"{method_name(method)} leaves the surviving weights as they were. SparseGPT moves them to make up for those "
@@ -126,7 +125,7 @@ def _more_questions(run: Run) -> Advice | None:
 
 def _more_samples(run: Run) -> Advice | None:
     samples = run.recipe["calibration"]["samples"]
-    if samples >= FEW_SAMPLES or run.recipe["method"]["solver"] == "magnitude":
+    if samples >= FEW_SAMPLES or not reads_data(run.recipe["method"]):
         return None
     why = f"The statistics rest on {samples} calibration samples; 128 is usual."
     return Advice("Calibrate with more samples", why, again(run, "128", "--calibration.samples=128"))

@@ -16,13 +16,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from yaml import YAMLError
 
 from tamp_lightning.files import write_text
+from tamp_lightning.reporting.wording import moves_weights
 
 CARD, BASE_CARD = "README.md", "README.base.md"
 START, END = "<!-- tamp-lightning: files -->", "<!-- tamp-lightning: end of files -->"
 TAGS = ["pruning", "sparsity", "tamp-lightning"]
 KEPT_OF_BASE = ("license", "license_name", "license_link", "language", "pipeline_tag")
 """What the header takes from the base model's."""
-MOVING = ("sparsegpt", "admm")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 PLAIN = """## Files
 
@@ -95,7 +95,7 @@ def prune_card(
         zeroed=size - sum(row["kept"] for row in linears.values()),
         kinds=_kinds(linears),
         method=method,
-        moved=method.get("solver") in MOVING,
+        moved=moves_weights(method),
         calibration={k: _published(k, v) for k, v in (calibration or {}).items() if v is not None},
         metrics=metrics,
         versions=versions,

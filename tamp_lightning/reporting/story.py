@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from tamp_lightning.metrics.intervals import Interval
 from tamp_lightning.reporting.gallery import chosen_samples, offered
 from tamp_lightning.reporting.run import Run
-from tamp_lightning.reporting.wording import ALLOCATION, TOKENS, count, duration, figure, method_name, short, size
+from tamp_lightning.reporting.wording import count, duration, figure, in_words, method_name, short, size
 
 
 class Tile(NamedTuple):
@@ -144,7 +144,7 @@ def _decoder_zeros(run: Run) -> str:
 def allocation(run: Run) -> str:
     """What the budget was shared by."""
     name = run.recipe["method"]["allocation"]
-    words = ALLOCATION.get(name, name)
+    words = in_words("allocation", name)
     if run.plan.diversity():
         return f"The budget was shared by {name}: {words}. Diversity was measured on the dense model, in its own walk."
     measured = "" if run.plan.scores() else " Nothing was measured for it."
@@ -159,7 +159,7 @@ def tokens(run: Run) -> str:
     mean = sum(plan.block_tokens(block) for block in plan.blocks) / len(plan.blocks)
     total = sum(run.examples["calibration_tokens"].values())
     of = f" of {total / run.recipe['calibration']['samples']:.0f}" if total else ""
-    text = f"Token rule {name}: {TOKENS.get(name, name)}. On average {mean:.1f}{of} tokens of a sample counted."
+    text = f"Token rule {name}: {in_words('tokens', name)}. On average {mean:.1f}{of} tokens of a sample counted."
     if not chosen_samples(run):
         return text
     return f"{text} Below, the first samples that are not text alone, as the first, middle and last block saw them."

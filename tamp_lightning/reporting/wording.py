@@ -2,69 +2,50 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tamp_lightning.methods.method import CHOICES
+
 LABELS = {"yes_no": "yes/no, balanced", "shape": "shape", "colour": "colour"}
 
-NAMES = {
-    ("amia", "das", "wanda"): "TAMP",
-    ("amia", "uniform", "wanda"): "AMIA",
-    ("all", "das", "wanda"): "DAS",
-    ("all", "uniform", "wanda"): "Wanda",
-    ("atv", "uniform", "wanda"): "ATV",
-    ("all", "uniform", "sparsegpt"): "SparseGPT",
-    ("all", "uniform", "admm"): "ADMM",
-    ("all", "uniform", "ria"): "RIA",
-    ("all", "uniform", "magnitude"): "Magnitude",
-    ("all", "owl", "wanda"): "OWL",
-    ("all", "dlp", "wanda"): "DLP",
-    ("all", "alpha", "wanda"): "AlphaPruning",
-    ("all", "ecoflap", "wanda"): "ECoFLaP",
-}
+WANDA = {"tokens": "all", "allocation": "uniform", "solver": "wanda"}
+"""What a method is called by the title of, where it departs from this in one choice."""
+TAMP = {"tokens": "amia", "allocation": "das", "solver": "wanda"}
 
-TOKENS = {
-    "all": "every calibration token counts",
-    "text_only": "only text tokens count",
-    "amia": "the tokens that represent a sample count, found by attention and similarity",
-    "atv": "text counts, and the other tokens that a block changes most",
-    "modality_mix": "text and other tokens are mixed so that text loses least",
-}
-ALLOCATION = {
-    "uniform": "every linear gives up the same share",
-    "constant": "the budget is shared as by DAS with all scores equal",
-    "das": "linears whose outputs are more diverse keep more",
-    "owl": "blocks with more outliers keep more",
-    "dlp": "blocks with a smaller mean score keep more",
-    "alpha": "blocks with heavier-tailed spectra keep more",
-    "ecoflap": "linears to which the loss is more sensitive keep more",
-    "depth_ramp": "later blocks give up more",
-}
-SOLVER = {
-    "magnitude": "the smallest weights go",
-    "wanda": "the weights with the smallest size times input norm go",
-    "ria": "the weights that matter least to their row and column go",
-    "sparsegpt": "weights go column by column and the others move to make up for it",
-    "admm": "the weights that stay are solved for anew",
-}
-PATTERN = {"row": "anywhere in a row", "matrix": "anywhere in a matrix"}
+
+def in_words(choice: str, name: str) -> str:
+    """What a member does, in its own words or by the first line of its docstring; its name if it is not installed."""
+    member = CHOICES[choice].get(name)
+    said = getattr(member, "says", None) or (inspect.getdoc(member) or name if member else name).splitlines()[0]
+    return str(said).rstrip(".")
+
+
+def moves_weights(method: Mapping[str, Any]) -> bool:
+    """Whether the solver changes the weights that stay."""
+    return bool(getattr(CHOICES["solver"].get(str(method.get("solver"))), "moves", False))
+
+
+def reads_data(method: Mapping[str, Any]) -> bool:
+    """Whether the solver looks at any calibration token."""
+    return getattr(CHOICES["solver"].get(str(method.get("solver"))), "needs", "") != "nothing"
 
 
 def method_name(method: Mapping[str, Any]) -> str:
     """The published name of a recipe's method, or its choices joined by a cross; the pattern where it is n:m."""
-    choices = str(method["tokens"]), str(method["allocation"]), str(method["solver"])
-    name = NAMES.get(choices, " × ".join(choices))
+    choices = {choice: str(method[choice]) for choice in WANDA}
+    other = [choice for choice in WANDA if choices[choice] != WANDA[choice]] or ["solver"]
+    title = getattr(CHOICES[other[0]].get(choices[other[0]]), "title", None) if len(other) == 1 else None
+    name = "TAMP" if choices == TAMP else title or " × ".join(choices.values())
     return f"{name} {method['pattern']}" if ":" in str(method["pattern"]) else name
 
 
 def method_sentence(method: Mapping[str, Any]) -> str:
     """What a method does, in one sentence."""
     pattern = str(method["pattern"])
-    where = PATTERN.get(pattern, f"in the pattern {pattern}")
-    parts = [TOKENS, ALLOCATION, SOLVER]
-    words = [table[str(method[key])] for table, key in zip(parts, ("tokens", "allocation", "solver"), strict=True)]
-    if method["solver"] == "magnitude":
-        words = words[1:]  # no calibration token is looked at
+    where = in_words("pattern", pattern) if pattern in CHOICES["pattern"] else f"in the pattern {pattern}"
+    words = [in_words(choice, str(method[choice])) for choice in WANDA if choice != "tokens" or reads_data(method)]
     if (method.get("correction") or {}).get("tau", 0) > 0:
         words.append("weights are first corrected for what earlier blocks lost")
     if (method.get("polish") or {}).get("steps", 0) > 0:

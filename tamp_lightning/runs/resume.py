@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 
+from tamp_lightning.config.plugins import contents
 from tamp_lightning.config.recipe import FinetuneRecipe, PruneRecipe
 from tamp_lightning.errors import InputError
 from tamp_lightning.runs.state import is_unfinished, refuse_finished
@@ -33,7 +34,7 @@ def run_path(recipe: PruneRecipe | FinetuneRecipe, name: str, is_first: bool = T
 
 def settings_of(recipe: PruneRecipe) -> dict[str, Any]:
     """What of a recipe decides the result, as JSON values."""
-    settings = asdict(recipe)
+    settings = asdict(recipe) | {"plugins": contents(recipe.plugins)}
     trainer = {key: str(value) for key, value in recipe.trainer.items() if key not in SHOWS_ONLY}
     return {key: value for key, value in settings.items() if key not in NO_MATTER} | {"trainer": trainer}
 
@@ -47,7 +48,7 @@ def may_continue(recipe: PruneRecipe, trainer: L.Trainer, out: Path) -> bool:
     several = trainer.world_size > 1
     if not several and not recipe.scores.rides:
         return True
-    what = f"{trainer.world_size} processes" if several else "scores.mode ride_along"
+    what = f"{trainer.world_size} processes" if several else "scores.mode layer_wise"
     if trainer.is_global_zero and is_unfinished(out):
         raise InputError(f"{out} holds an unfinished run, which {what} cannot continue: choose another with --out")
     if (limit := recipe.cache.limit_gb) is not None:

@@ -37,7 +37,7 @@ class CachedBatch:
     def to(self, device: torch.device | str) -> CachedBatch:
         """The same batch with every tensor on `device`."""
         tensors = {name: getattr(self, name).to(device) for name in ("ids", "hidden", "modality", "valid")}
-        moved: dict[int, Tensor] = {}
+        moved: dict[int, Any] = {}
         return replace(self, **tensors, calls=self.calls.to(device, moved), kwargs=move(self.kwargs, device, moved))
 
     def advanced(self, hidden: Tensor) -> CachedBatch:

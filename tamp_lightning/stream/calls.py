@@ -7,7 +7,7 @@ every block, and what reaches the stubs is noted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -20,6 +20,14 @@ from tamp_lightning.errors import InputError
 from tamp_lightning.stream.stubs import Replay, Seen, run_stubs
 
 _MASK = "attention_mask"
+
+
+class Store(dict[str, Any]):
+    """What blocks hand to later blocks of a batch beside the hidden state, such as the keys and values they share.
+
+    Empty before the first block. It belongs to one batch: all blocks get the same object, and a copy of the batch gets
+    a copy of it.
+    """
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class Calls:
             return self.replay.enter(index, hidden)
         return hidden, self.kwargs[self.kinds[index]]
 
-    def to(self, device: torch.device | str, moved: dict[int, Tensor] | None = None) -> Calls:
+    def to(self, device: torch.device | str, moved: dict[int, Any] | None = None) -> Calls:
         """The same calls with every tensor on `device`; what was shared stays shared, also by way of `moved`."""
         moved = {} if moved is None else moved
         kwargs = tuple(move(k, device, moved) for k in self.kwargs)
@@ -86,7 +94,7 @@ def record_calls(model: PreTrainedModel, path: str, batch: Mapping[str, Tensor])
         seen = run_stubs(model, blocks, ((), {**batch, "use_cache": False}))
     finally:
         handle.remove()
-    _refuse(name, seen, len(blocks))
+    refuse_calls(name, seen, len(blocks))
     if "input_ids" in batch and seen[0].hidden.shape[:2] != batch["input_ids"].shape:
         shapes = f"{tuple(batch['input_ids'].shape)} but hidden states of {tuple(seen[0].hidden.shape)}"
         raise InputError(f"{name} was given tokens of shape {shapes}: expand placeholders in the processor")
@@ -96,11 +104,41 @@ def record_calls(model: PreTrainedModel, path: str, batch: Mapping[str, Tensor])
     direct = _untouched(seen) and _untouched(other) and _same([s.kwargs for s in seen], [s.kwargs for s in other])
     if not direct:
         _refuse_far(name, replay, seen[0].hidden)
-    kwargs, kinds = _by_kind([s.kwargs for s in seen])
+    kwargs, kinds = _by_kind(own_stores([s.kwargs for s in seen]))
+    if not direct and any(isinstance(value, Store) for one in kwargs for value in one.values()):
+        raise InputError(
+            f"the decoder blocks of {name} share a state, and something happens between them: they cannot be run one "
+            "by one"
+        )
     return seen[0].hidden, Calls(kwargs, kinds, None if direct else replay)
 
 
-def _refuse(name: str, seen: Sequence[Seen], count: int) -> None:
+def own_stores(calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Arguments of the blocks with a `Store` of ours in place of every empty mapping, the same for the same."""
+    stores: dict[int, Store] = {}
+
+    def own(value: Any) -> Any:
+        return stores.setdefault(id(value), Store()) if is_store(value) else value
+
+    return [{key: own(value) for key, value in kwargs.items()} for kwargs in calls]
+
+
+def is_store(value: Any) -> bool:
+    """Whether an argument of a block is a mapping that waits to be filled."""
+    return isinstance(value, MutableMapping) and len(value) == 0
+
+
+def refuse_calls(name: str, seen: Sequence[Seen], count: int) -> None:
+    """Refuse a decoder that does not call every block once and in order, with one hidden state [B,n,h].
+
+    Args:
+        name: of the model, for messages.
+        seen: the calls, in order.
+        count: number of blocks.
+
+    Raises:
+        InputError: it does not, or hands its blocks a state that cannot be kept apart by batch.
+    """
     order = [s.index for s in seen]
     if order != list(range(count)):
         odd = next((k for k in range(count) if order.count(k) != 1), None)
@@ -115,7 +153,7 @@ def _refuse(name: str, seen: Sequence[Seen], count: int) -> None:
             shapes = f"{tuple(hidden.shape)} and then {tuple(call.hidden.shape)}"
             raise InputError(f"{name} gives its decoder blocks hidden states of shape {shapes}: expected one [B,n,h]")
         for key, value in call.kwargs.items():
-            if not _plain(value):
+            if not is_store(value) and not _plain(value):
                 raise InputError(f"the decoder blocks of {name} share a state ('{key}'): they cannot be run one by one")
 
 
@@ -149,7 +187,16 @@ def _plain(value: Any) -> bool:
 def _untouched(seen: Sequence[Seen]) -> bool:
     """Whether the decoder hands each block just what the one before it returned."""
     unchanged = all(call.returned._version == call.version for call in seen)
-    return unchanged and all(a.returned is b.hidden for a, b in pairwise(seen))
+    return unchanged and all(_is_same(a.returned, b.hidden) for a, b in pairwise(seen))
+
+
+def _is_same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are one, or views of all of it."""
+    if a is b:
+        return True
+    return (a.shape, a.stride(), a.dtype, a.device) == (b.shape, b.stride(), b.dtype, b.device) and (
+        a.data_ptr() == b.data_ptr()
+    )
 
 
 def _by_kind(kwargs: Sequence[dict[str, Any]]) -> tuple[tuple[dict[str, Any], ...], tuple[int, ...]]:
@@ -174,10 +221,14 @@ def _same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and not isinstance(a, Tensor) and bool(a == b)
 
 
-def move(value: Any, device: torch.device | str, moved: dict[int, Tensor]) -> Any:
+def move(value: Any, device: torch.device | str, moved: dict[int, Any]) -> Any:
     """`value` with every tensor in it on `device`; `moved` holds what has moved already, by id."""
     if isinstance(value, Tensor):
         return moved.setdefault(id(value), value.to(device))
+    if isinstance(value, Store):
+        if id(value) not in moved:
+            moved[id(value)] = Store({k: move(v, device, moved) for k, v in value.items()})
+        return moved[id(value)]
     if isinstance(value, Mapping):
         return {k: move(v, device, moved) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.checkpoint.opened import Checkpoint
 from tamp_lightning.checkpoint.reader import FLOATS
-from tamp_lightning.checkpoint.skeleton import compute_dtypes, load_skeleton
+from tamp_lightning.checkpoint.skeleton import compute_dtypes, load_converted, load_skeleton
 from tamp_lightning.checkpoint.writer import TOWERS, ShardWriter, refuse_existing
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.ops.masks import all_finite, keep_where
 from tamp_lightning.stream.base import check_pruned
+from tamp_lightning.stream.rehearsal import rehearse
 
 
 class DiskStream:
@@ -58,7 +59,8 @@ class DiskStream:
         self.device = torch.device(device)
         self.towers = towers or Towers()
         opened = Checkpoint.open(source, dtype, include, exclude, self.towers)
-        self.reader, self.model, self.facts, self._keys = opened.reader, opened.model, opened.facts, opened.keys
+        self.reader, self.model, self._keys = opened.reader, opened.model, opened.keys
+        self.facts = rehearse(opened.model, opened.facts)
         self._towers = {linear.name: linear for linear in self.facts.towers}
         parts = {TOWERS: self.facts.towers, **dict(enumerate(self.facts.linears))}
         pruned = {part: [_key(linear) for linear in linears] for part, linears in parts.items()}
@@ -119,7 +121,11 @@ class DiskStream:
         if index not in self._loaded:
             tensors = self._read(index, {} if dense else self._writer.place)
             self._refuse_non_finite(index, tensors)
-            block.load_state_dict(tensors, assign=True)
+            made = self._keys.converted[index]
+            block.load_state_dict(tensors, assign=True, strict=not made)
+            if made:
+                load_converted(self.model, self.reader, made, self.device)
+                block.requires_grad_(False)
             self._loaded.add(index)
         return block
 

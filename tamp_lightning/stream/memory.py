@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from tamp_lightning.checkpoint.facts import find_facts
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.stream.base import check_pruned
+from tamp_lightning.stream.rehearsal import rehearse
 
 
 class MemoryStream:
@@ -32,7 +33,7 @@ class MemoryStream:
     ) -> None:
         self.model = model
         self.towers = towers or Towers()
-        self.facts = find_facts(model, include, exclude, self.towers)
+        self.facts = rehearse(model, find_facts(model, include, exclude, self.towers))
 
     def load(self, index: int, dense: bool = False) -> nn.Module:
         """Return the model's block ``index``, in eval mode and without gradients; it is dense until it is pruned."""

@@ -37,6 +37,7 @@ def check_walk(
     """
     blocks = model.get_submodule(facts.blocks)
     assert isinstance(blocks, nn.ModuleList)
+    calls = calls.to(hidden.device)  # what blocks store for each other here belongs to the check alone
     kwargs = calls.kwargs[calls.kinds[0]]
     for index, block in enumerate(blocks):
         if index > 0:
@@ -74,6 +75,23 @@ def _behind(model: PreTrainedModel, block: nn.Module, batch: Mapping[str, Tensor
     return seen[0]
 
 
+def as_tokens(inputs: Tensor, shape: Sequence[int]) -> Tensor | None:
+    """What a linear reads as [B,n,c], if it is every token of the sequence once; otherwise None.
+
+    Args:
+        inputs: [B,n,c], or the same with axes of length 1 before n or c, as latent attention has them, or with the
+            samples one after the other [B*n,c].
+        shape: (B, n, ...): the shape of the hidden state.
+    """
+    batch, length = shape[:2]
+    tokens = tuple(size for size in inputs.shape[1:-1] if size != 1)
+    whole = inputs.shape[0] == batch and tokens == ((length,) if length != 1 else ())
+    flat = inputs.ndim == 2 and inputs.shape[0] == batch * length
+    if inputs.ndim < 2 or not (flat or (inputs.ndim >= 3 and whole)):
+        return None
+    return inputs if inputs.ndim == 3 else inputs.reshape(batch, length, inputs.shape[-1])
+
+
 @contextmanager
 def token_guard(block: nn.Module, linears: Sequence[Linear], shape: Sequence[int]) -> Iterator[None]:
     """Refuse linears whose input is not the sequence's tokens, for their statistics would be of something else.
@@ -84,12 +102,12 @@ def token_guard(block: nn.Module, linears: Sequence[Linear], shape: Sequence[int
         shape: (B, n, ...): the shape of the hidden state.
 
     Raises:
-        InputError: inside: a linear is called twice, or with anything but [B,n,c].
+        InputError: inside: a linear is called twice, or with anything but the tokens (`as_tokens`).
     """
     called: set[Linear] = set()
 
     def check(linear: Linear, inputs: Tensor) -> None:
-        if inputs.ndim != 3 or inputs.shape[:2] != tuple(shape[:2]) or linear in called:
+        if as_tokens(inputs, shape) is None or linear in called:
             what = "is called twice" if linear in called else f"reads a tensor of shape {tuple(inputs.shape)}"
             raise InputError(
                 f"{linear.full} {what} where every token of the sequence is expected once "

@@ -44,9 +44,9 @@ def build_tasks(choice: ScoreChoice, processor: ProcessorMixin, say: Say = lambd
     check_names(choice.names)
     check_data(choice.data)
     sources = {name: source_of(name, choice.data) for name in choice.names if name not in BEDS}
-    if choice.mode == "ride_along" and sources and choice.answers == "generate":
+    if choice.mode == "layer_wise" and sources and choice.answers == "generate":
         raise InputError(
-            f"scores.mode is ride_along, and replies to {next(iter(sources))} are generated, which takes a whole "
+            f"scores.mode is layer_wise, and replies to {next(iter(sources))} are generated, which takes a whole "
             "model: set scores.mode: whole, or scores.answers: likelihood"
         )
     for name, source in sources.items():

@@ -70,6 +70,7 @@ def _cells(recipe: CompareRecipe, out: Path) -> Iterator[Cell]:
                         calibration=replace(recipe.calibration, seed=seed),
                         scores=recipe.scores,
                         seed=recipe.seed,
+                        plugins=recipe.plugins,
                         trainer=recipe.trainer,
                     )
                     cell = Cell(name, sparsity, seed, prune)
@@ -128,7 +129,7 @@ def _run_cell(cell: Cell, done: list[Cell], keep_model: bool) -> str:
     if job.processes > 1:
         raise InputError(f"trainer asks for {job.processes} processes: a comparison runs in one, set devices to 1")
     if cell.recipe.scores.rides:
-        raise InputError("scores.mode is ride_along; a comparison scores whole models: set scores.mode: whole")
+        raise InputError("scores.mode is layer_wise; a comparison scores whole models: set scores.mode: whole")
     job.score_dense()
     _check_dense(job)
     alike = next((other for other in done if measure_alike(cell.recipe, other.recipe)), None)
@@ -195,6 +196,7 @@ def is_done(cell: Cell) -> bool:
 
 
 def _without_trainer(text: str) -> dict[str, Any]:
-    """A recipe without its trainer; of scores, what an older version did not write is as by default."""
+    """A recipe without its trainer; what an older version did not write is as by default."""
     content = yaml.safe_load(text)
-    return content | {"trainer": None, "scores": asdict(ScoreChoice()) | content.get("scores", {})}
+    scores = asdict(ScoreChoice()) | content.get("scores", {})
+    return {"plugins": []} | content | {"trainer": None, "scores": scores}

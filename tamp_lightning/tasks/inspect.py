@@ -18,6 +18,9 @@ from tamp_lightning.checkpoint.opened import Checkpoint
 from tamp_lightning.checkpoint.reader import CheckpointReader
 from tamp_lightning.checkpoint.skeleton import build_skeleton
 from tamp_lightning.errors import InputError
+from tamp_lightning.methods.method import Method
+from tamp_lightning.passes.callbacks.attention import check_attention
+from tamp_lightning.stream.rehearsal import rehearse
 from tamp_lightning.testbeds.checkpoints import resolve
 
 NAMES = {IMAGE: "image", VIDEO: "video", AUDIO: "audio"}
@@ -53,7 +56,11 @@ class Inspection:
     parts: dict[str, int]
     """Parameters of every part outside of the blocks, by module name."""
     refusal: str | None = None
-    """Why it would not be pruned; then what follows is empty."""
+    """Why it would not be pruned by any method; then what follows is empty."""
+    method_refusal: str | None = None
+    """Why it would not be pruned by the method asked about."""
+    notes: tuple[str, ...] = ()
+    """What the method does otherwise here than elsewhere."""
     blocks: str = ""
     kinds: dict[str, int] | None = None
     """Decoder blocks by kind."""
@@ -73,13 +80,16 @@ class Inspection:
     """Weights of all of them."""
 
 
-def inspect_checkpoint(folder: Path, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Inspection:
-    """Read the headers of a checkpoint; no weight is read, nothing is written.
+def inspect_checkpoint(
+    folder: Path, include: Sequence[str] = (), exclude: Sequence[str] = (), method: Method | None = None
+) -> Inspection:
+    """Read the headers of a checkpoint, and run its decoder's loop without weights; nothing is written.
 
     Args:
         folder: a safetensors checkpoint.
         include: as in a recipe.
         exclude: as in a recipe.
+        method: how it would be pruned; None = TAMP.
 
     Raises:
         InputError: it is no checkpoint, or its architecture is unknown. What can be read but not pruned is no error.
@@ -90,10 +100,30 @@ def inspect_checkpoint(folder: Path, include: Sequence[str] = (), exclude: Seque
     model = build_skeleton(reader, None)
     common = (folder, type(model).__name__, dict(stored.most_common()), disk)
     try:
-        facts = Checkpoint.of(reader, model, include, exclude).facts
+        facts = rehearse(model, Checkpoint.of(reader, model, include, exclude).facts)
     except InputError as error:
         return Inspection(*common, _parts(model, None), refusal=str(error))
-    return Inspection(*common, _parts(model, facts.blocks), **_described(model, facts))
+    found = _described(model, facts) | _fitted(model, facts, method or Method())
+    return Inspection(*common, _parts(model, facts.blocks), **found)
+
+
+def _fitted(model: PreTrainedModel, facts: ModelFacts, method: Method) -> dict:
+    """Whether a method fits the model, and what it does otherwise in some blocks."""
+    without = [k for k in range(len(facts.linears)) if not facts.attends(k)]
+    try:
+        method.check({linear.full: linear.shape for linear in facts.all_linears})
+        if method.token_rule.needs_attention:
+            check_attention(model, facts, method.tokens)
+    except InputError as error:
+        return {"method_refusal": str(error)}
+    if not (without and method.token_rule.needs_attention):
+        return {}
+    return {
+        "notes": (
+            f"{len(without)} of {len(facts.linears)} blocks have no attention by which tokens {method.tokens} could "
+            "choose: all tokens count there",
+        )
+    }
 
 
 def _described(model: PreTrainedModel, facts: ModelFacts) -> dict:
@@ -177,6 +207,8 @@ def show(console: Console, found: Inspection) -> None:
             "towers.sparsity says otherwise, and then those that calibration samples reach",
             highlight=False,
         )
+    for note in found.notes:
+        console.print(note, highlight=False)
     samples, tokens = TYPICAL
     console.print(
         f"memory to prune: {_size(found.fixed_memory)} for what is not a block and two blocks, plus "
@@ -184,6 +216,9 @@ def show(console: Console, found: Inspection) -> None:
         f"({found.token_memory:,} bytes a token), plus the working memory of one batch",
         highlight=False,
     )
+    if found.method_refusal is not None:
+        why = found.method_refusal
+        console.print(f"[bold red]cannot be pruned by this method[/bold red]: {why}", soft_wrap=True, highlight=False)
 
 
 def _table(found: Inspection) -> Table:
@@ -209,12 +244,18 @@ def _size(count: float) -> str:
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
-def run_inspect(checkpoint: str, console: Console, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> bool:
-    """Print what a checkpoint is; return whether it can be pruned.
+def run_inspect(
+    checkpoint: str,
+    console: Console,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    method: Method | None = None,
+) -> bool:
+    """Print what a checkpoint is; return whether it can be pruned by the method, TAMP by default.
 
     Raises:
         InputError, FileNotFoundError: it cannot be read.
     """
-    found = inspect_checkpoint(resolve(checkpoint), include, exclude)
+    found = inspect_checkpoint(resolve(checkpoint), include, exclude, method)
     show(console, found)
-    return found.refusal is None
+    return found.refusal is None and found.method_refusal is None

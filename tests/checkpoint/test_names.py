@@ -72,8 +72,18 @@ def test_a_merged_linear_of_a_block_is_refused_with_the_reason(tmp_path, monkeyp
     edit(source / "model.safetensors", merge)
     targets = ["mlp.gate_proj.weight", "mlp.up_proj.weight"]
     convert_with(monkeypatch, WeightConverter(["mlp.gate_up.weight"], targets, [Chunk(dim=0)]))
-    with pytest.raises(ValueError, match=r"layers\.0\.mlp\.gate_up\.weight is not stored as it is used: .* by Chunk"):
+    reason = (
+        r"layers\.0\.mlp\.gate_proj\.weight is not stored as it is used: .*gate_up\.weight by Chunk.*: exclude it, or"
+    )
+    with pytest.raises(ValueError, match=reason):
         DiskStream(source, tmp_path / "out")
+    stream = DiskStream(source, tmp_path / "out", exclude=["gate_proj", "up_proj"])
+    for index in range(3):
+        block, dense = stream.load(index), make_llama().model.layers[index]
+        assert all(torch.equal(value, dense.state_dict()[name]) for name, value in block.state_dict().items())
+    prune(stream)
+    stream.finish()
+    assert tensors_of(tmp_path / "out").keys() == tensors_of(source).keys()
 
 
 def test_conversions_outside_the_blocks_are_transformers_business(tmp_path, monkeypatch):

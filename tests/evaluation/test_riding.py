@@ -94,9 +94,9 @@ def test_riders_enter_no_statistic(bed, suite, data, method):
 
 
 def test_what_riders_do_not_know_is_refused():
-    along = ScoreChoice(mode="ride_along")
-    with pytest.raises(ValueError, match=r"ride_along does not go with pruned towers: set scores.mode: whole"):
+    along = ScoreChoice(mode="layer_wise")
+    with pytest.raises(ValueError, match=r"layer_wise does not go with pruned towers: set scores.mode: whole"):
         PruneRecipe(scores=along, towers=Towers(0.3))
-    with pytest.raises(ValueError, match="ride_along does not go with mode: one_shot"):
+    with pytest.raises(ValueError, match="layer_wise does not go with mode: one_shot"):
         PruneRecipe(scores=along, method=Method(allocation="uniform", mode="one_shot"))
-    PruneRecipe(scores=ScoreChoice(benchmarks="none", mode="ride_along"), towers=Towers(0.3))
+    PruneRecipe(scores=ScoreChoice(benchmarks="none", mode="layer_wise"), towers=Towers(0.3))

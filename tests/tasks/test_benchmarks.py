@@ -82,9 +82,9 @@ def test_the_dense_model_is_asked_once(pruned, options, tmp_path, monkeypatch, c
 
 def test_pictures_may_ride_along_where_answers_are_likelihoods(pruned, options, tmp_path):
     more = ["--scores.answers=likelihood", "--scores.batch_size=2"]
-    for mode in ("whole", "ride_along"):
+    for mode in ("whole", "layer_wise"):
         cli.main(["run", "wanda", *options, *more, f"--scores.mode={mode}", f"--out={tmp_path / mode}"])
-    first, second = (content(tmp_path / mode / "metrics.json") for mode in ("whole", "ride_along"))
+    first, second = (content(tmp_path / mode / "metrics.json") for mode in ("whole", "layer_wise"))
     assert first == second
     assert first["fidelity"]["kl"] > 0
     assert first["pruned"]["pope"]["unparsed"] == 0
@@ -105,7 +105,7 @@ REFUSED = {
     "--scores.benchmarks=[pop]": "benchmarks has 'pop', expected easy_vqa, clips, mmbench",
     "--scores.benchmarks=pope,mme": "benchmarks has 'pope,mme', expected",
     "--scores.limit=0": "scores.limit is 0; it has to be at least 1",
-    "--scores.mode=ride_along": "replies to pope are generated, which takes a whole model",
+    "--scores.mode=layer_wise": "replies to pope are generated, which takes a whole model",
     "--scores.data={mmme: x}": "data has 'mmme', expected mmbench",
 }
 

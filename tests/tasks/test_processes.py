@@ -146,7 +146,7 @@ def test_processes_started_by_torchrun_do_the_same(place, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["whole", "ride_along"])
+@pytest.mark.parametrize("mode", ["whole", "layer_wise"])
 def test_scores_are_those_of_one_process(place, tmp_path, mode):
     scores = {"benchmarks": "easy_vqa", "split": "selection", "slice": "quick", "batch_size": 32, "mode": mode}
     one, several = check(place, tmp_path, WANDA, 4, 3, scores=scores)

@@ -45,6 +45,10 @@ class Family:
     """Whether samples may have no media."""
     linears: int = 28
     """Prunable linears."""
+    exclude: tuple[str, ...] = ()
+    """What cannot be pruned."""
+    tolerance: float = 0.0
+    """How far logits may be from themselves after saving and loading, as they are for the dense model too."""
 
     def make(self, seed: int = 0) -> PreTrainedModel:
         """A random model; no weight is at a value that would hide an error."""

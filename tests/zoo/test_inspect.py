@@ -14,10 +14,12 @@ from accelerate import init_empty_weights
 from rich.console import Console
 from transformers import PreTrainedModel
 
+from tamp_lightning.methods.method import Method
 from tamp_lightning.models.videollama2 import Videollama2Config, Videollama2Qwen2ForCausalLM
 from tamp_lightning.tasks.inspect import inspect_checkpoint, run_inspect, show
 
 from .families import FAMILIES, MROPE, TEXT, omni
+from .newer import NEWER, chameleon, gemma3n, idefics
 
 MEDIA = ("image", "video", "audio")
 DTYPES = {torch.bfloat16: "BF16", torch.float32: "F32", torch.int64: "I64"}
@@ -161,3 +163,45 @@ def test_the_command(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["qwen3_5", "lfm2_vl", "gemma4_shared", "phi4_multimodal", "blip2"])
+def test_what_is_pruned_is_not_refused(name, tmp_path):
+    NEWER[name].make().save_pretrained(tmp_path / "model")
+    console = Console(record=True, width=200)
+    assert run_inspect(str(tmp_path / "model"), console)
+    text = console.export_text()
+    hybrid = {"qwen3_5": "3 of 4 blocks have no attention", "lfm2_vl": "3 of 4 blocks have no attention"}
+    assert ("blocks have no attention" in text) == (name in hybrid)
+    assert hybrid.get(name, "") in text
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: tf.Gemma3nForCausalLM(gemma3n()), r"expected one [B,n,h]"),
+        (lambda: tf.ChameleonForConditionalGeneration(chameleon()), "return a tuple"),
+        (lambda: tf.IdeficsForVisionText2Text(idefics()), "does not run on text alone"),
+    ],
+)
+def test_what_prune_refuses_is_refused(make, reason, tmp_path):
+    make().save_pretrained(tmp_path / "model")
+    console = Console(record=True, width=400)
+    assert not run_inspect(str(tmp_path / "model"), console)
+    assert reason in console.export_text()
+
+
+def test_the_method_is_asked_for_too(tmp_path):
+    FAMILIES["mllama"].make().save_pretrained(tmp_path / "mllama")
+    console = Console(record=True, width=400)
+    assert not run_inspect(str(tmp_path / "mllama"), console)
+    assert "cannot be pruned by this method: tokens amia needs self-attention" in console.export_text()
+    assert run_inspect(str(tmp_path / "mllama"), console, method=Method(tokens="all"))
+    FAMILIES["llama"].make().save_pretrained(tmp_path / "llama")
+    options = ["--method.allocation=uniform", "--method.pattern=3:7"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tamp_lightning", "inspect", str(tmp_path / "llama"), *options],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "3:7" in done.stdout + done.stderr

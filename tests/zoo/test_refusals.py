@@ -4,12 +4,14 @@ import pytest
 import torch
 import transformers as tf
 
+from tamp_lightning.checkpoint.facts import find_facts, media_of
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.trainer import prune_stream
 from tamp_lightning.stream import MemoryStream
 
-from .families import FAMILIES, SLIDING, TEXT, text
+from .families import FAMILIES, TEXT, text
+from .newer import NEWER, chameleon, gemma3n, idefics
 
 IDS = torch.randint(3, 80, (1, 12), generator=torch.Generator().manual_seed(0))
 
@@ -25,19 +27,6 @@ def qwen3_vl_moe():
     )
 
 
-def gemma4():
-    config = tf.Gemma4TextConfig(
-        **TEXT, head_dim=8, layer_types=SLIDING, sliding_window=6, num_kv_shared_layers=2,
-        hidden_size_per_layer_input=8, vocab_size_per_layer_input=96, global_head_dim=8,
-    )  # fmt: skip
-    return tf.Gemma4ForCausalLM(config)
-
-
-def opt():
-    sizes = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 48}
-    return tf.OPTForCausalLM(tf.OPTConfig(**sizes, max_position_embeddings=64, word_embed_proj_dim=32))
-
-
 def gpt2():
     sizes = {"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
     return tf.GPT2LMHeadModel(tf.GPT2Config(**sizes, bos_token_id=1, eos_token_id=2))
@@ -46,10 +35,16 @@ def gpt2():
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: tf.MixtralForCausalLM(text(tf.MixtralConfig, num_local_experts=2)), "a mixture of experts"),
-        (qwen3_vl_moe, "a mixture of experts"),
-        (gemma4, r"share a state \('shared_kv_states'\)"),
-        (opt, r"layers\.0\.fc1 reads a tensor of shape \(12, 32\)"),
+        (
+            lambda: tf.MixtralForCausalLM(text(tf.MixtralConfig, num_local_experts=2)),
+            r"a mixture of experts\), which cannot be pruned yet: leave them dense with exclude",
+        ),
+        (qwen3_vl_moe, r"a mixture of experts\), which cannot be pruned yet: leave them dense with exclude"),
+        (lambda: tf.Gemma3nForCausalLM(gemma3n()), r"hidden states of shape \(4, 1, 8, 32\) .*expected one \[B,n,h\]"),
+        (
+            lambda: tf.ChameleonForConditionalGeneration(chameleon()),
+            "return a tuple rather than the hidden state",
+        ),
         (gpt2, "no linear left to prune"),
         (lambda: FAMILIES["mllama"].make(), "calls 0 times block 1"),
     ],
@@ -75,3 +70,25 @@ def test_media_without_a_token_are_refused():
     object.__setattr__(stream.facts, "modality_ids", {7777: 1})
     with pytest.raises(ValueError, match="pixel_values, but every token in it counts as text"):
         prune_stream(stream, CalibrationData.from_batches(batches), Method(), progress=False)
+
+
+def test_pictures_that_are_no_tokens_are_refused():
+    """IDEFICS of 2023: pictures enter through cross-attention between the blocks, and have to be there."""
+    model = tf.IdeficsForVisionText2Text(idefics()).eval()
+    reason = "IdeficsForVisionText2Text does not run on text alone .*and no token is known to stand for its pictures"
+    with pytest.raises(ValueError, match=reason):
+        MemoryStream(model)
+
+
+@pytest.mark.parametrize("name", [name for name, family in (FAMILIES | NEWER).items() if family.media])
+def test_media_never_count_as_text(name):
+    family = (FAMILIES | NEWER)[name]
+    facts = find_facts(family.make(), exclude=family.exclude)
+    for kind in family.media:
+        batch = family.sample((kind,), 12, 0)
+        assert media_of(batch), kind
+        for token in facts.modality_ids:
+            batch["input_ids"][batch["input_ids"] == token] = 5
+        batch.pop("mm_token_type_ids", None)
+        with pytest.raises(ValueError, match="but every token in it counts as text"):
+            facts.modality(batch)

@@ -7,8 +7,9 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
+from tamp_lightning.checkpoint.facts import ModelFacts
 from tamp_lightning.compat.modeling import sdpa_attention_forward, sdpa_mask
 from tamp_lightning.errors import InputError
 from tamp_lightning.passes.contract import BlockPass
@@ -46,13 +47,16 @@ def _collects(pl_module: BlockPass) -> bool:
 class AttentionCollector(L.Callback):
     """Lets the decoder's sdpa attention note the row of each sample's last valid token in `rows` [B,n].
 
-    The decoder's own output does not change: the row is one extra softmax, no n x n map is ever held.
+    The decoder's own output does not change: the row is one extra softmax, no n x n map is ever held. Only the current
+    block is listened to, not towers that run inside of the decoder, and a row is gone when the next batch begins: a
+    block without attention has none.
     """
 
     def __init__(self) -> None:
         self.rows: Tensor | None = None
         self._before: str | None = None
         self._module: BlockPass | None = None
+        self._listened: set[int] = set()
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Register the attention function and switch the decoder to it.
@@ -60,20 +64,28 @@ class AttentionCollector(L.Callback):
         Raises:
             InputError: the decoder does not run sdpa attention.
         """
-        decoder = pl_module.stream.model.get_decoder()
+        decoder = decoder_of(pl_module.stream.model, pl_module.stream.facts)
+        refuse_unwatched(decoder)
         self._before = decoder.config._attn_implementation
-        if self._before != "sdpa":
-            raise InputError(f"attention implementation is {self._before!r}: load the model with 'sdpa'")
         AttentionInterface.register(IMPLEMENTATION, self._attend)
         AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
         decoder.set_attn_implementation(IMPLEMENTATION)
         self._module = pl_module
 
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Listen to the block of this epoch."""
+        self.rows = None
+        self._listened = {id(m) for m in pl_module.block.modules()} if _collects(pl_module) else set()
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: BlockPass, *_: object) -> None:
+        """Forget the row of the batch before."""
+        self.rows = None
+
     def _attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, None]:
         # gradients are asked for only when the statistics are there already
-        if self._module is not None and _collects(self._module) and not torch.is_grad_enabled():
+        if self._module is not None and id(module) in self._listened and not torch.is_grad_enabled():
             scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
             last = self._module.current.valid.long().cumsum(1).argmax(1)
             self.rows = last_row(query, key, last, scaling, attention_mask)
@@ -89,5 +101,37 @@ class AttentionCollector(L.Callback):
 
     def _restore(self, pl_module: BlockPass) -> None:
         if self._before is not None:
-            pl_module.stream.model.get_decoder().set_attn_implementation(self._before)
+            decoder_of(pl_module.stream.model, pl_module.stream.facts).set_attn_implementation(self._before)
         self._before = self._module = self.rows = None
+        self._listened = set()
+
+
+def decoder_of(model: PreTrainedModel, facts: ModelFacts) -> PreTrainedModel:
+    """The module that holds the blocks, whose config says how they attend."""
+    decoder = model.get_submodule(facts.blocks.rpartition(".")[0])
+    return decoder if isinstance(decoder, PreTrainedModel) else model.get_decoder()
+
+
+def check_attention(model: PreTrainedModel, facts: ModelFacts, rule: str) -> None:
+    """Refuse a token rule by attention for a decoder whose attention cannot be watched; no weight is needed.
+
+    Args:
+        model: the model.
+        facts: where its blocks are.
+        rule: name of the token rule.
+
+    Raises:
+        InputError: blocks attend to something else than the sequence, none attends, or not by sdpa.
+    """
+    if not facts.self_attention or not any(facts.attends(k) for k in range(len(facts.linears))):
+        where = "every block" if not facts.self_attention else "some block"
+        raise InputError(
+            f"tokens {rule} needs self-attention in {where}, which {type(model).__name__} lacks: use tokens all"
+        )
+    refuse_unwatched(decoder_of(model, facts))
+
+
+def refuse_unwatched(decoder: PreTrainedModel) -> None:
+    """Raise InputError if the decoder does not run sdpa attention."""
+    if (kind := decoder.config._attn_implementation) != "sdpa":
+        raise InputError(f"attention implementation is {kind!r}: load the model with 'sdpa'")

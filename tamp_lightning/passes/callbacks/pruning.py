@@ -69,7 +69,7 @@ class PruningCallback(L.Callback):
         solved = self.chooser.solved if self.chooser else self.solve(pl_module)
         assert solved is not None
         for linear, (_, mask) in solved.items():
-            self._report(linear, mask)
+            self._report(pl_module, linear, mask)
         self._place(pl_module, solved)
         pl_module.stream.commit(pl_module.index, {linear.name: mask for linear, (_, mask) in solved.items()})
         self.statistics.clear()
@@ -126,12 +126,14 @@ class PruningCallback(L.Callback):
         for linear in solved:
             self.report[linear.full]["block_error"] = {"pruned": before, "polished": after}
 
-    def _report(self, linear: Linear, mask: Tensor) -> None:
+    def _report(self, pl_module: BlockPass, linear: Linear, mask: Tensor) -> None:
         full = linear.full
         mass, samples = self.statistics.mass(linear), max(len(self.statistics.samples), 1)
         kept = int(mask.count_nonzero())
         row = {"kept": kept, "size": mask.numel(), "shape": list(mask.shape), "sha256": mask_sha256(mask)}
         self.report[full] = {**row, "tokens_per_sample": float(mass.sum()) / samples}
+        if self.method.token_rule.needs_attention and not pl_module.stream.facts.attends(linear.block):
+            self.report[full]["tokens"] = "all"  # the block has no attention to choose by
         if self.chooser is not None:
             self.report[full]["lambda"] = self.chooser.lam
         self.masks[full] = pack_bits(mask)

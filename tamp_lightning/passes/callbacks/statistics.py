@@ -130,7 +130,7 @@ class StatisticsCollector(L.Callback):
         share = pl_module.share
         step = _Step(seen, pl_module.current.ids, share.leaf(share.own[batch_idx]), {})
         # all at once, so that no two share an id because one is gone already
-        self.weights = self._weights(seen, tokens)
+        self.weights = self._weights(seen, tokens, pl_module.stream.facts.attends(pl_module.index))
         for linear, weights in self.weights.items():
             self._add_diagonal(step, linear, tokens[linear], weights)
             if self.method.statistics == "hessian":
@@ -163,9 +163,14 @@ class StatisticsCollector(L.Callback):
             mean_drift=self.drift.mean if self.drift else None,
         )
 
-    def _weights(self, seen: Seen, tokens: dict[Linear, Tokens]) -> dict[Linear, Tensor]:
-        """Token weights of each linear; one object for those that weigh tokens alike."""
+    def _weights(self, seen: Seen, tokens: dict[Linear, Tokens], attends: bool) -> dict[Linear, Tensor]:
+        """Token weights of each linear; one object for those that weigh tokens alike.
+
+        A rule that chooses by attention has nothing to choose by in a block without it: all tokens count there.
+        """
         rule = self.method.token_rule
+        if rule.needs_attention and not attends:
+            return dict.fromkeys(tokens, seen.valid)
         if not isinstance(rule, Amia):
             return dict.fromkeys(tokens, rule.weights(seen))
         groups: dict[int, dict[str, Tensor]] = {}

@@ -14,6 +14,7 @@ from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.errors import InputError
 from tamp_lightning.passes.contract import BlockPass
 from tamp_lightning.stream.stubs import replaced
+from tamp_lightning.stream.verify import as_tokens
 
 
 @dataclass
@@ -48,6 +49,7 @@ class TokenCollector(L.Callback):
     """False: in the passes that collect statistics nobody reads what linears put out, so the last may put out zeros."""
     _handles: list[RemovableHandle] = field(default_factory=list)
     _spared: ExitStack | None = None
+    _reshaped: tuple[Tensor, Tensor] | None = None
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Hook the block of this epoch, if something is to be learnt from it."""
@@ -55,13 +57,25 @@ class TokenCollector(L.Callback):
             return
         for linear in pl_module.stream.facts.linears[pl_module.index]:
             module = pl_module.block.get_submodule(linear.name)
-            self._handles.append(module.register_forward_hook(self._keep(linear)))
+            self._handles.append(module.register_forward_hook(self._keep(pl_module, linear)))
 
-    def _keep(self, linear: Linear) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def _keep(self, pl_module: BlockPass, linear: Linear) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            self.tokens[linear] = Tokens(args[0], output)
+            inputs = args[0]
+            if inputs.ndim != 3:
+                inputs, output = self._shaped(pl_module, inputs, output)
+            self.tokens[linear] = Tokens(inputs, output)
 
         return hook
+
+    def _shaped(self, pl_module: BlockPass, inputs: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        """Input and output as [B,n,c]; linears that read one tensor still read one, until another is read."""
+        shape = pl_module.current.hidden.shape
+        if self._reshaped is None or self._reshaped[0] is not inputs:
+            tokens = as_tokens(inputs, shape)
+            assert tokens is not None  # the guard has looked at it
+            self._reshaped = inputs, tokens
+        return self._reshaped[1], output.reshape(*shape[:2], output.shape[-1])
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: BlockPass, *_: object) -> None:
         """Spare the batches to come the linear that ran last: nothing that is looked at depends on it."""
@@ -85,6 +99,7 @@ class TokenCollector(L.Callback):
             handle.remove()
         self._handles.clear()
         self.tokens.clear()
+        self._reshaped = None
         if self._spared:
             self._spared.close()
             self._spared = None

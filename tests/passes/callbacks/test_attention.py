@@ -16,6 +16,7 @@ class Module:
 
     def __init__(self, model, batch, walk="prune"):
         self.stream, self.walk, self.stage = MemoryStream(model), walk, "collect"
+        self.block = model.get_decoder()
         self.current = type("Current", (), {"valid": batch["attention_mask"].bool()})
 
 
@@ -58,7 +59,9 @@ def collected_rows(model, batch, collector):
 def test_row_is_that_of_eager_attention_with_padding_and_grouped_heads(make, kinds):
     model, batch, collector = make(), as_batch(toys(kinds)), AttentionCollector()
     expected = eager_rows(model, batch)
-    collector.on_fit_start(None, Module(model, batch))
+    module = Module(model, batch)
+    collector.on_fit_start(None, module)
+    collector.on_train_epoch_start(None, module)
     rows, _ = collected_rows(model, batch, collector)
     assert len(rows) == len(expected) == 3
     assert len({int(n) for n in batch["attention_mask"].sum(1)}) == 3
@@ -77,6 +80,7 @@ def test_logits_with_the_collector_are_bit_identical(make):
         plain = model(**inputs, use_cache=False).logits
     module = Module(model, batch)
     collector.on_fit_start(None, module)
+    collector.on_train_epoch_start(None, module)
     assert model.get_decoder().config._attn_implementation == IMPLEMENTATION
     rows, logits = collected_rows(model, batch, collector)
     assert torch.equal(logits, plain)
@@ -88,8 +92,23 @@ def test_logits_with_the_collector_are_bit_identical(make):
 
 def test_nothing_is_collected_while_measuring():
     model, batch, collector = make_llama(), as_batch(toys("tt")), AttentionCollector()
-    collector.on_fit_start(None, Module(model, batch, walk="measure"))
+    module = Module(model, batch, walk="measure")
+    collector.on_fit_start(None, module)
+    collector.on_train_epoch_start(None, module)
     assert collected_rows(model, batch, collector)[0] == [None] * 3
+
+
+def test_only_the_current_block_is_listened_to():
+    model, batch, collector = make_llama(), as_batch(toys("tt")), AttentionCollector()
+    module = Module(model, batch)
+    module.block = model.get_decoder().layers[1]
+    collector.on_fit_start(None, module)
+    collector.on_train_epoch_start(None, module)
+    first, second, third = collected_rows(model, batch, collector)[0]
+    assert first is None
+    assert second is third is not None
+    collector.on_train_batch_start(None, module)
+    assert collector.rows is None
 
 
 def test_attention_that_cannot_be_watched_is_refused_and_left_alone():
