@@ -21,7 +21,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
-from tamp_lightning.evaluation.predictions import write_json
+from tamp_lightning.files import write_json
 from tamp_lightning.kernels import cpu
 from tamp_lightning.kernels.build import cpu_library
 from tamp_lightning.kernels.form import Bitmask
@@ -44,9 +44,9 @@ def measure(shape: tuple[int, int], sparsity: float, repeats: int) -> dict[str, 
     generator = torch.Generator().manual_seed(0)
     dense, held = [], []
     for _ in range(COPIES):
-        weight = torch.randn(shape, generator=generator)
-        kept = torch.rand(shape, generator=generator) >= sparsity
-        weight = (weight * kept).bfloat16()
+        tile = torch.randn(64, shape[1], generator=generator)
+        tile *= torch.rand(64, shape[1], generator=generator) >= sparsity
+        weight = tile.bfloat16().repeat(shape[0] // 64, 1)
         dense.append({"float32": weight.float(), "bfloat16": weight})
         held.append(Bitmask.of_dense(weight))
     inputs = {dtype: torch.randn(1, shape[1]).to(getattr(torch, dtype)) for dtype in dense[0]}
@@ -79,8 +79,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("perf/results/kernels_cpu.json"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    library = cpu_library()
-    assert library is not None
+    assert cpu_library() is not None
     rows, view = [], Table("sparsity", "linear", "compressed ms", "float32 ms", "bfloat16 ms", "ratio (min to max)")
     for sparsity in (0.5, 0.7):
         block = dict.fromkeys(("compressed", "float32", "bfloat16"), 0.0)
@@ -98,7 +97,7 @@ def main() -> None:
         cells = [f"{1000 * block[form]:.2f}" for form in block]
         view.add_row(f"{sparsity}", "a block", *cells, f"{fastest / block['compressed']:.2f}")
         rows.append({"sparsity": sparsity, "linear": "a block", "median_seconds": block})
-    instructions = cpu.SETS[library.tamp_best_set()]
+    instructions = cpu.SETS[cpu.best_set()]
     write_json(options.out, {"rows": rows, "instructions": instructions, **environment()})
     Console(width=120).print(view)
 

@@ -6,7 +6,7 @@ import argparse
 import multiprocessing
 import statistics
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -35,7 +35,7 @@ def bench(arguments: Sequence[str], console: Console) -> None:
     speed meets all of them. The first generation of each is not counted.
 
     Raises:
-        ValueError, FileNotFoundError: a folder, form or number makes no sense, or nothing of the folder is sparse.
+        InputError, FileNotFoundError: a folder, form or number makes no sense, or nothing of the folder is sparse.
         RuntimeError: a process ended with an error, which is in the message.
     """
     given = _parser().parse_args(arguments)
@@ -108,10 +108,13 @@ class _Worker:
         return answer
 
     def end(self) -> None:
-        """Let it go, whatever it is doing."""
-        self.pipe.close()
+        """Let it end, or end it if it does not within ten seconds."""
+        with suppress(OSError):
+            self.pipe.send(None)
+        self.process.join(10)
         self.process.terminate()
         self.process.join()
+        self.pipe.close()
 
 
 def _measure(folder: Path, forms: Sequence[str], device: str, given: argparse.Namespace) -> list[dict[str, Any]]:
@@ -145,13 +148,14 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
 
 def table(results: Sequence[dict[str, Any]]) -> Table:
     """One row per form: medians with the least and the most, and decoding beside the fastest dense form."""
-    view = Table("form", "dtype", "peak MB", "prefill ms", "tokens/s", "decode")
+    view = Table("form", "dtype", "model MB", "peak MB", "prefill ms", "tokens/s", "decode")
     dense = [r["tokens_per_second"]["median"] for r in results if r["form"] != COMPRESSED]
     for result in results:
         speed = result["tokens_per_second"]
         view.add_row(
             result["form"],
             result["dtype"],
+            f"{result['model_bytes'] / 1e6:.0f}",
             f"{result['peak']['max'] / 1e6:.0f}",
             _cell(result["prefill_seconds"], 1000, 0),
             _cell(speed, 1, 2),

@@ -35,7 +35,8 @@ def serve(pipe: Connection, folder: str, form: str, device: str, threads: int, p
             model.to(device)
         linears = sum(isinstance(module, CompressedLinear) for module in model.modules())
         facts = {"load_seconds": time.perf_counter() - start, "dtype": str(model.dtype).removeprefix("torch.")}
-        pipe.send((True, {**facts, "linears": linears, "compressed_bytes": compressed_bytes(model)}))
+        held = {"model_bytes": model_bytes(model), "compressed_bytes": compressed_bytes(model)}
+        pipe.send((True, {**facts, **held, "linears": linears}))
         inputs = prompt_ids(model, prompt).to(device)
         while pipe.recv():
             timing = generate(model, inputs, tokens)
@@ -54,6 +55,12 @@ def load(folder: Path, form: str) -> PreTrainedModel:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You passed `quantization_config`")
         return kind.from_pretrained(folder, dtype="auto", quantization_config=BitmaskConfig(keep_compressed=True))
+
+
+def model_bytes(model: PreTrainedModel) -> int:
+    """Bytes of all parameters and buffers, tied ones once."""
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def prompt_ids(model: PreTrainedModel, length: int) -> Tensor:

@@ -9,12 +9,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
+from tamp_lightning.evaluation.whole import load_whole
 from tamp_lightning.export.quantizer import BitmaskConfig
 from tamp_lightning.kernels.linear import CompressedLinear, compressed_bytes
-from tamp_lightning.tasks.prune import load_whole
 
 from ..stream.conftest import logits, make_llama, save
 from .conftest import bitmask, n_of_m, pruned_run, weight_files
+
+pytestmark = pytest.mark.filterwarnings("ignore:the CPU kernel")  # it need not be there
 
 
 def load(folder, kind=AutoModelForImageTextToText, **options):

@@ -1,5 +1,7 @@
 """Pruned weights of awkward shapes."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -18,7 +20,9 @@ def pruned(rows: int, columns: int, density: float, dtype: torch.dtype, seed: in
 @pytest.fixture(scope="session")
 def instructions() -> list[int]:
     """The instruction sets of the kernel that this processor has."""
-    library = cpu_library()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        library = cpu_library()
     if library is None:
         pytest.skip("there is no C++ compiler")
     return list(range(library.tamp_best_set() + 1))

@@ -100,6 +100,30 @@ def test_nothing_is_read_beyond_the_values(dtype, kept, instructions):
         libc.mprotect(ctypes.c_void_p(whole.data_ptr() + page), ctypes.c_size_t(page), 3)
 
 
+def test_defaults_of_torch_do_not_matter(instructions):
+    """A buffer of another dtype or device would be written past its end."""
+    weight = pruned(33, 100, 0.5, torch.bfloat16)
+    form, inputs = Bitmask.of_dense(weight), torch.ones(1, 100)
+    expected = cpu.multiply(form, inputs, None)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        with torch.device("meta"):
+            assert torch.equal(cpu.multiply(form, inputs, None), expected)
+            assert torch.equal(cpu.expand(form, 0, 33, torch.bfloat16), weight)
+            assert cpu.best_set.__wrapped__() == cpu.best_set()
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_an_instruction_set_that_is_wrong_is_not_used(instructions, monkeypatch):
+    assert all(cpu._agrees(which) for which in instructions)
+    assert cpu.best_set() == instructions[-1]
+    right = cpu.multiply
+    monkeypatch.setattr(cpu, "multiply", lambda *given: right(*given) + (given[3] == instructions[-1] != 0))
+    assert cpu.best_set.__wrapped__() == max(0, instructions[-1] - 1)
+
+
 def test_without_a_compiler_one_line_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setenv("TAMP_CACHE", str(tmp_path))

@@ -57,6 +57,7 @@ def test_without_triton_or_a_gpu_it_does_not_serve():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("batch", [1, 3, 8, 9, 300])
 def test_on_a_gpu(dtype, batch):
@@ -73,6 +74,7 @@ def test_on_a_gpu(dtype, batch):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_cuda_graph_holds_it():
     weight = pruned(256, 1024, 0.5, torch.bfloat16).cuda()
     linear = CompressedLinear(Bitmask.of_dense(weight))
