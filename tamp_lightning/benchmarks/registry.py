@@ -15,7 +15,7 @@ BENCHMARKS: Registry[Benchmark] = Registry("benchmark", "tamp_lightning.benchmar
 """Others add theirs with `BENCHMARKS.add(benchmark.name, benchmark)`, or as entry points of this group."""
 for _benchmark in (*pictures.BENCHMARKS, *videos.BENCHMARKS, *sounds.BENCHMARKS):
     BENCHMARKS.add(_benchmark.name, _benchmark)
-BEDS = ("easy_vqa", "clips")
+BEDS = ("easy_vqa", "easy_vqa_forms", "skills", "clips")
 
 
 def check_names(names: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal
 
 from tamp_lightning.config.finetune import DistillSection, FinetuneData, LoraSection, Schedule
@@ -17,7 +18,8 @@ class ModelChoice:
     """What is pruned."""
 
     checkpoint: str = "smol-llava-next"
-    """A folder, a hub id, or a test bed: smol-llava-next, smol-videollama2."""
+    """A folder, a hub id, or a test bed: smol-llava-next (language model frozen), smol-llava-next-2 (trained too),
+    smol-videollama2."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """What to compute in; auto = the checkpoint's own. What is written always has the checkpoint's own."""
     include: list[str] = field(default_factory=list)
@@ -30,9 +32,11 @@ class ModelChoice:
 class CalibrationChoice:
     """The samples that statistics are taken from."""
 
-    source: Literal["easy_vqa", "clips", "llava_json", "llava_next_data"] = "easy_vqa"
-    """easy_vqa or clips (their calibration splits), a json or jsonl file of conversations (LLaVA, or `messages`) with
-    its media, or LLaVA-NeXT-Data's parquet."""
+    source: Literal["easy_vqa", "easy_vqa_forms", "skills", "captions", "clips", "llava_json", "llava_next_data"] = (
+        "easy_vqa"
+    )
+    """The test beds' calibration splits, captions of other pictures, a json or jsonl file of conversations (LLaVA, or
+    `messages`) with its media, or LLaVA-NeXT-Data's parquet."""
     path: str | None = None
     """llava_json: the file. llava_next_data: hub id or folder of parquet files."""
     media: str | None = None
@@ -42,7 +46,7 @@ class CalibrationChoice:
     samples: int = 128
     """How many conversations."""
     turns: int = 4
-    """easy_vqa, clips: questions per conversation."""
+    """easy_vqa, skills, clips: questions per conversation."""
     seed: int = 42
     """Seed of the draw."""
     batch_size: int = 8
@@ -57,7 +61,7 @@ class CalibrationChoice:
         for name in ("samples", "turns", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"calibration.{name} is {getattr(self, name)}; it has to be at least 1")
-        if self.source not in ("easy_vqa", "clips") and self.path is None:
+        if self.source in ("llava_json", "llava_next_data") and self.path is None:
             raise InputError(f"calibration.source {self.source} needs calibration.path")
 
 
@@ -66,13 +70,14 @@ class ScoreChoice:
     """What the dense and the pruned model are scored on."""
 
     benchmarks: list[str] | str = "easy_vqa"
-    """Names such as [mmbench, pope], or easy_vqa (yes/no, shape, colour), clips (sight, sound, both, order), none."""
+    """Names such as [mmbench, pope], none, or a test bed's: easy_vqa (yes/no, shape, colour), easy_vqa_forms (the
+    same in the benchmarks' wordings), skills (and six kinds about scenes of several things), clips."""
     data: dict[str, Any] = field(default_factory=dict)
     """Benchmark -> path, or a section with path, config, split, media, skip_bad, limit; default: its own on the hub."""
     limit: int | None = None
     """Only so many questions of each benchmark, evenly spread over it, with all rotations; default: all."""
     answers: Literal["generate", "likelihood"] = "generate"
-    """Greedy replies, or the likeliest of each question's closed set of answers. easy_vqa, clips: neither, they are
+    """Greedy replies, or the likeliest of each question's closed set of answers. The test beds' own: neither, they are
     read from the probabilities of given words."""
     prompt: Literal["protocol", "bare"] = "protocol"
     """The benchmark's own wording, or the question alone, for models that do not follow requests for a letter."""
@@ -85,7 +90,7 @@ class ScoreChoice:
     frames_as_pictures: bool = False
     """Show a video as so many pictures, for models that take pictures only."""
     split: Literal["selection", "test"] = "test"
-    """easy_vqa, clips: report on test; choose between variants on selection."""
+    """The test beds' own: report on test; choose between variants on selection."""
     slice: Literal["demo", "quick", "standard", "full"] = "quick"
     """easy_vqa: about 320 questions on 100 pictures, about 400 on 330, about 1,500, or all (not balanced); clips: 264,
     264, 1,056 or 2,640."""
@@ -227,7 +232,7 @@ class EvaluateRecipe:
     """What the recipe does."""
     model: ModelChoice = field(default_factory=ModelChoice)
     benchmarks: list[str] = field(default_factory=lambda: ["easy_vqa"])
-    """Names, such as mmbench or pope; easy_vqa and clips are asked beside their `controls`. Where the keys of this
+    """Names, such as mmbench or pope; the test beds' own are asked beside their `controls`. Where the keys of this
     recipe and of its `scores` have one name, this one counts."""
     data: dict[str, Any] = field(default_factory=dict)
     """Benchmark -> path, or a section with path, config, split, media, skip_bad, limit; default: its own on the hub."""
@@ -249,9 +254,12 @@ class EvaluateRecipe:
     reference: str | None = None
     """A checkpoint to compare with, such as the dense one: both are scored, and report.html says what differs."""
     scores: ScoreChoice = field(default_factory=ScoreChoice)
-    """split, slice and batch_size of easy_vqa and clips; limit of all others."""
-    controls: list[Literal["shuffled", "muted", "blank"]] = field(default_factory=lambda: ["shuffled", "blank"])
-    """easy_vqa, clips: rows beside the model's own: another picture or clip, a grey one, no sound (clips)."""
+    """split, slice and batch_size of the test beds' own; limit of all others."""
+    controls: list[Literal["shuffled", "muted", "blank", "unseen", "letters"]] = field(
+        default_factory=lambda: ["shuffled", "blank"]
+    )
+    """easy_vqa, skills, clips: rows beside the model's own: another picture or clip, a grey one, no sound (clips), a
+    wording that was not trained (skills, easy_vqa_forms), four options with letters (easy_vqa_forms)."""
     out: str | None = None
     """Folder for predictions and scores, shared by checkpoints. Default: runs/evaluate."""
     plugins: list[str] = field(default_factory=list)
@@ -295,6 +303,8 @@ class Stage:
     """Peak learning rate of the vision tower."""
     projector_lr: float = 1e-3
     """Peak learning rate of the projector and the newline embedding."""
+    language_lr: float = 1e-3
+    """Peak learning rate of the language model's low-rank updates, where it has any."""
     log_every: int = 20
     """Steps between log lines."""
 
@@ -313,20 +323,35 @@ class TrainBedRecipe:
 
     task: Literal["train_bed"] = "train_bed"
     """What the recipe does."""
-    bed: Literal["smol-llava-next", "smol-videollama2"] = "smol-llava-next"
+    bed: Literal["smol-llava-next", "smol-llava-next-2", "smol-videollama2"] = "smol-llava-next"
     """Which one."""
     warmup: Stage = field(default_factory=Stage)
-    """First: the tower on labelled pictures."""
+    """First: the tower on labelled pictures (smol-llava-next-2 begins with the first edition's instead)."""
     align: Stage = field(default_factory=Stage)
-    """Then: tower and projector through the frozen language model."""
+    """Then: tower and projector through the language model, which is frozen but in smol-llava-next-2."""
     clips: int = 2304
     """smol-videollama2: how many different clips to train on; each takes 300 KB."""
+    easy: float = 1.0
+    """smol-llava-next-2: share of easy-VQA's pictures; the others are scenes of several things."""
+    rank: int = 16
+    """smol-llava-next-2: rank of the language model's updates."""
+    named: int = 0
+    """smol-llava-next-2: pictures per step whose contents the tower learns to name, beside those with questions; what
+    scenes show it has to learn this way."""
+    begin: str | None = None
+    """smol-llava-next-2: a towers.safetensors or progress.safetensors of its own to go on from, with new pictures where
+    the seed is new. Default: the first edition's towers and updates of zero."""
     seed: int = 0
-    """Seed of initialisation; batches are numbered and do not depend on it."""
+    """Seed of initialisation; batches are numbered and do not depend on it (smol-llava-next-2: numbered from it)."""
     out: str | None = None
     """Folder for towers.safetensors and card.json; must not hold them yet. Default: the bed's in data/."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """Arguments of lightning.Trainer for both stages."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the bed goes."""
+        return Path(self.out or f"data/{self.bed.replace('-', '_')}")
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,12 @@ from tamp_lightning.evaluation.likelihood import LikelihoodTask, check_likelihoo
 from tamp_lightning.evaluation.packed import PackedTask
 from tamp_lightning.evaluation.task import Task
 from tamp_lightning.resources import cache_folder
-from tamp_lightning.testbeds import easy_vqa_layouts
+from tamp_lightning.testbeds import easy_vqa_layouts, skill_layouts
 from tamp_lightning.testbeds.suites import build_suite
 
 Say = Callable[[str], Any]
+LAYOUTS = {layouts.NAME: layouts for layouts in (easy_vqa_layouts, skill_layouts)}
+"""The test beds' questions, written as files of public benchmarks."""
 
 
 def build_tasks(choice: ScoreChoice, processor: ProcessorMixin, say: Say = lambda line: None) -> list[Task]:
@@ -127,8 +129,9 @@ def source_of(name: str, data: Mapping[str, Any]) -> Source:
     if not isinstance(given, dict) or not given.keys() <= set(known):
         raise InputError(f"data.{name} is {given!r}, expected a path or a section with {', '.join(known)}")
     default = BENCHMARKS[name].source
-    if given.get("path") == easy_vqa_layouts.NAME:
-        default = easy_vqa_layouts.write(name, cache_folder() / "easy_vqa_layouts")
+    if given.get("path") in LAYOUTS:
+        layouts = LAYOUTS[given["path"]]
+        default = layouts.write(name, cache_folder() / f"{layouts.NAME.replace('-', '_')}_layouts")
         given = {key: value for key, value in given.items() if key != "path"}
     source = replace(default, **given)
     if source.path is None:

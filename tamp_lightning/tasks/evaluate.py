@@ -29,8 +29,7 @@ from tamp_lightning.reporting.table import control_table, show_scores
 from tamp_lightning.runs.environment import compute_dtype, environment
 from tamp_lightning.tasks.benchmarks import build_tasks, check_answers
 from tamp_lightning.testbeds.checkpoints import resolve
-from tamp_lightning.testbeds.clip_suite import Shown
-from tamp_lightning.testbeds.suites import build_suite
+from tamp_lightning.testbeds.suites import Shown, build_suite
 
 OUT = "runs/evaluate"
 

@@ -32,6 +32,7 @@ from tamp_lightning.stream.follower import FollowerStream
 from tamp_lightning.tasks.benchmarks import Say, build_tasks, check_answers
 from tamp_lightning.testbeds.checkpoints import resolve
 from tamp_lightning.testbeds.clip_samples import clip_samples
+from tamp_lightning.testbeds.skill_samples import caption_samples, skill_samples
 
 
 def calibration_samples(choice: CalibrationChoice, processor: ProcessorMixin) -> SampleList:
@@ -43,6 +44,10 @@ def calibration_samples(choice: CalibrationChoice, processor: ProcessorMixin) ->
     """
     if choice.source == "easy_vqa":
         return sources.from_easy_vqa(choice.samples, choice.seed, choice.turns)
+    if choice.source in ("easy_vqa_forms", "skills"):
+        return skill_samples(choice.samples, choice.seed, choice.turns, scenes=choice.source == "skills")
+    if choice.source == "captions":
+        return caption_samples(choice.samples, choice.seed)
     if choice.source == "clips":
         return clip_samples(choice.samples, choice.seed, choice.turns)
     path = str(choice.path)

@@ -1,1 +1,1 @@
-"""Small real models and data sets that need no hub."""
+"""Small multimodal models with real language weights, and the pictures and questions they are made for."""

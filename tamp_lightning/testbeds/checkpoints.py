@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 from tamp_lightning.checkpoint.adapter import load_port
@@ -16,10 +17,11 @@ from tamp_lightning.errors import InputError
 from tamp_lightning.files import sha256_of
 from tamp_lightning.resources import cache_folder, data_folder
 from tamp_lightning.testbeds import smol_llava_next
+from tamp_lightning.testbeds.low_rank import merge_low_rank, split_low_rank
 from tamp_lightning.testbeds.shapes import SHAPES, assemble_shape
 from tamp_lightning.testbeds.smollm2 import GGUF_SHA256
 
-LLAVA_NEXT, VIDEOLLAMA2 = BEDS = ("smol-llava-next", "smol-videollama2")
+FIRST_LLAVA_NEXT, LLAVA_NEXT, VIDEOLLAMA2 = BEDS = ("smol-llava-next", "smol-llava-next-2", "smol-videollama2")
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
@@ -56,7 +58,7 @@ def _download(checkpoint: str) -> Path:
         ) from None
 
 
-def assemble_bed(bed: str = LLAVA_NEXT) -> Path:
+def assemble_bed(bed: str = FIRST_LLAVA_NEXT) -> Path:
     """A test bed's checkpoint in the user's cache, put together on first use.
 
     The folder's name holds the checksums of what it is made of, so other weights give another folder. It appears
@@ -89,16 +91,27 @@ def assemble_bed(bed: str = LLAVA_NEXT) -> Path:
 
 def _write_bed(bed: str, towers: Path, folder: Path) -> None:
     model, processor = _untrained(bed)
-    state = {k: v.to(torch.bfloat16) for k, v in load_file(towers).items()}
-    unexpected = model.load_state_dict(state, strict=False).unexpected_keys
-    if unexpected:
-        raise InputError(f"{towers} holds tensors the model does not have, such as {unexpected[0]}: restore the file")
+    load_trained(model, load_file(towers), towers)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 
 
+def load_trained(model: PreTrainedModel, state: dict[str, Tensor], file: Path) -> None:
+    """Put a bed's tensors into its model, in the model's dtype: towers as they are, low-rank updates merged.
+
+    Raises:
+        InputError: the file holds what the model does not have.
+    """
+    factors, towers = split_low_rank(state)
+    merge_low_rank(model, factors)
+    state = {k: v.to(model.dtype) for k, v in towers.items()}
+    unexpected = model.load_state_dict(state, strict=False).unexpected_keys
+    if unexpected:
+        raise InputError(f"{file} holds tensors the model does not have, such as {unexpected[0]}: restore the file")
+
+
 def _untrained(bed: str) -> tuple[PreTrainedModel, ProcessorMixin]:
-    if bed == LLAVA_NEXT:
+    if bed in (FIRST_LLAVA_NEXT, LLAVA_NEXT):
         return smol_llava_next.build_untrained(torch.bfloat16)
     from tamp_lightning.testbeds import smol_videollama2  # registers the port with the auto classes
 

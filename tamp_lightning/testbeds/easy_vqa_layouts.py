@@ -22,6 +22,7 @@ from tamp_lightning.data.readers.item import Source
 from tamp_lightning.data.readers.mmbench import ROTATION
 from tamp_lightning.errors import InputError
 from tamp_lightning.files import atomic_write
+from tamp_lightning.testbeds import skill_layouts
 
 NAME = "easy-vqa"
 QUESTIONS = 400
@@ -35,7 +36,7 @@ def write(benchmark: str, folder: Path, questions: int = QUESTIONS) -> Source:
     """Write one benchmark's files below `folder`, unless they are there, and say where they are.
 
     Args:
-        benchmark: pope, vqav2 or mmbench.
+        benchmark: pope, vqav2, mmbench, or mme (a pair about each of 100 pictures, whatever `questions` says).
         folder: parent of the files.
         questions: size of easy-VQA's slice: half of it yes/no, half shape and colour.
 
@@ -43,8 +44,10 @@ def write(benchmark: str, folder: Path, questions: int = QUESTIONS) -> Source:
         InputError: easy-VQA is not written in that benchmark's layout.
         FileNotFoundError: easy-VQA is not installed.
     """
+    if benchmark == "mme":
+        return skill_layouts.write(benchmark, folder, scenes=False)
     if benchmark not in WRITERS:
-        raise InputError(f"data.{benchmark} is {NAME}, which is written as {', '.join(WRITERS)} only")
+        raise InputError(f"data.{benchmark} is {NAME}, which is written as {', '.join(WRITERS)}, mme only")
     pictures = easy_vqa.root() / "test" / "images"
     asked = easy_vqa.balanced_slice("test", questions)
     name, wanted, writer = WRITERS[benchmark]

@@ -8,11 +8,15 @@ from transformers import ProcessorMixin
 
 from tamp_lightning.errors import InputError
 from tamp_lightning.evaluation.packed import PackedTask
-from tamp_lightning.testbeds.clip_suite import ClipSuite, Shown
+from tamp_lightning.testbeds.clip_suite import ClipSuite
 from tamp_lightning.testbeds.easy_vqa_suite import EasyVqaSuite
+from tamp_lightning.testbeds.skills import FormSuite, SkillSuite
 
+Shown = Literal["own", "shuffled", "muted", "blank", "unseen", "letters"]
 SUITES: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "easy_vqa": (EasyVqaSuite, "LlavaNextProcessor", ("own", "shuffled", "blank")),
+    "easy_vqa_forms": (FormSuite, "LlavaNextProcessor", ("own", "shuffled", "blank", "unseen", "letters")),
+    "skills": (SkillSuite, "LlavaNextProcessor", ("own", "shuffled", "blank", "unseen")),
     "clips": (ClipSuite, "Videollama2Processor", ("own", "shuffled", "muted", "blank")),
 }
 """Name -> suite, the processor it is made for, and what can be shown."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
-from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from tamp_lightning.config.recipe import Stage
@@ -85,10 +84,12 @@ class PrintLine(L.Callback):
             self.write(f"{type(module).__name__} step {trainer.global_step}: {values}")
 
 
-def fit_stage(module: TowerStage, loader: DataLoader, write: Callable[[str], None], **trainer: Any) -> None:
+def fit_stage(
+    module: TowerStage, loader: Iterable, write: Callable[[str], None], *callbacks: L.Callback, **trainer: Any
+) -> None:
     """Run one stage to the end of its one-cycle schedule."""
     fixed = {"max_steps": module.stage.steps, "max_epochs": 1, "gradient_clip_val": 1.0}
-    L.Trainer(**{**QUIET, **trainer, **fixed, "callbacks": [PrintLine(module.stage.log_every, write)]}).fit(
+    L.Trainer(**{**QUIET, **trainer, **fixed, "callbacks": [PrintLine(module.stage.log_every, write), *callbacks]}).fit(
         module, loader
     )
 
