@@ -1,7 +1,9 @@
 """A token rule of your own: the first tokens of a sample count alone.
 
-plugins: [examples/own_token_rule.py]
-method: {tokens: first, first: {count: 64}}
+In a recipe:
+
+    plugins: [examples/own_token_rule.py]
+    method: {tokens: first, first: {count: 64}}
 """
 
 from dataclasses import dataclass

@@ -17,6 +17,7 @@ from tamp_lightning.methods.method import CHOICES
 from tamp_lightning.methods.table import option_table
 from tamp_lightning.reporting.card import Base, prune_card
 from tamp_lightning.reporting.wording import method_name, method_sentence
+from tamp_lightning.runs.plan import Plan
 
 from .conftest import as_batch, toys
 from .stream.conftest import make_llava
@@ -101,7 +102,7 @@ def test_own_solver_prunes_and_is_told_of(plugin):
     assert method_name(told) == "Wanda by chance"
     assert "the weights that go are drawn, small ones most often; zeros" in method_sentence(told)
     plan = {"sparsity": 0.5, "linears": {"a.q": {"size": 2, "kept": 1, "sparsity": 0.5}}}
-    assert "by\\_chance" in prune_card(Base("m"), plan, told)
+    assert "by\\_chance" in prune_card(Base("m"), Plan.parse(plan), told)
 
 
 def test_own_token_rule_counts_the_first_tokens(plugin):

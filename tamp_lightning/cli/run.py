@@ -205,7 +205,7 @@ def inspect_checkpoint(args: Sequence[str]) -> None:
         parser.add_argument("--model.include", type=list[str], default=[], help="as in a recipe")
         parser.add_argument("--model.exclude", type=list[str], default=[], help="as in a recipe")
         parser.add_class_arguments(Method, "method")
-        options = parser.instantiate_classes(parser.parse_args(list(args)))
+        options = parser.instantiate(parser.parse_args(list(args)))
         from tamp_lightning.tasks.inspect import run_inspect
 
         quieten()

@@ -224,7 +224,7 @@ REFUSED = [
     ({"sparsity": 1.0}, r"towers\.sparsity is 1\.0"),
     ({"sparsity": -0.1}, r"towers\.sparsity is -0\.1"),
     ({"include": ["mlp"]}, r"towers\.include is given, but towers\.sparsity is 0"),
-    ({"sparsty": 0.3}, r"towers has no 'sparsty'.*did you mean 'sparsity'"),
+    ({"sparsty": 0.3}, r"towers: unknown key sparsty .did you mean 'sparsity'"),
     (
         {"sparsity": 0.3, "include": ["language_model"]},
         r"towers\.include pattern 'language_model' finds no linear of t",

@@ -67,7 +67,7 @@ def test_no_batch_and_left_padding_are_refused():
     with pytest.raises(ValueError, match="pad on the right"):
         CalibrationData.from_batches([batch, left])
     batch["attention_mask"][0] = 0
-    with pytest.raises(ValueError, match="pad on the right"):
+    with pytest.raises(ValueError, match="batch 0: row 0 of attention_mask is all padding: leave the sample out"):
         CalibrationData.from_batches([batch])
 
 

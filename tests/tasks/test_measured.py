@@ -9,7 +9,8 @@ from filelock import FileLock
 from rich.console import Console
 
 from tamp_lightning.config.recipe import CalibrationChoice, CompareRecipe, Grid, ModelChoice, ScoreChoice
-from tamp_lightning.methods.method import Das, Method
+from tamp_lightning.methods.allocation import Das
+from tamp_lightning.methods.method import Method
 from tamp_lightning.tasks import compare
 from tamp_lightning.tasks.compare import grid_cells, run_compare
 from tamp_lightning.tasks.measured import measure_alike

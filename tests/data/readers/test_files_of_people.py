@@ -8,7 +8,7 @@ from tamp_lightning.benchmarks.registry import BENCHMARKS
 from tamp_lightning.data.media import read_subtitles
 from tamp_lightning.data.readers.fields import number, optional
 from tamp_lightning.data.readers.item import BadRow, Source
-from tamp_lightning.evaluation.predictions import questions_digest
+from tamp_lightning.evaluation.items import questions_digest
 
 from ...fixtures import layouts, media
 from ...fixtures.layouts import LAYOUTS

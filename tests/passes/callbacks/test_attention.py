@@ -129,16 +129,18 @@ def test_nothing_is_collected_while_measuring():
     assert collected_rows(model, batch, collector)[0] == [None] * 3
 
 
-def test_only_the_current_block_is_listened_to():
+@torch.no_grad()
+def test_a_row_is_handed_out_for_its_block_and_samples_alone():
     model, batch, collector = make_llama(), as_batch(toys("tt")), AttentionCollector()
     module = Module(model, batch)
-    module.block = model.get_decoder().layers[1]
     collector.on_fit_start(None, module)
-    first, second, third = collected_rows(model, batch, collector)[0]
-    assert first is None
-    assert second is third is not None
-    collector.on_train_batch_start(None, module)
-    assert collector.rows is None
+    model(**{k: v for k, v in batch.items() if k != "attention_mask"}, use_cache=False)
+    module.index = 2
+    assert collector.of(module) is collector.last.row, "the last block was the last to attend"
+    module.index = 1
+    assert collector.of(module) is None
+    module.index, module.current.ids = 2, module.current.ids + 2
+    assert collector.of(module) is None, "it is the row of other samples"
 
 
 def test_attention_that_cannot_be_watched_is_refused_and_left_alone():

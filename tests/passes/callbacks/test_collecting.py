@@ -7,6 +7,7 @@ import torch
 
 from tamp_lightning.methods.method import Method
 from tamp_lightning.ops.bits import mask_sha256, pack_bits
+from tamp_lightning.passes.callbacks import progress
 from tamp_lightning.passes.callbacks.progress import title
 from tamp_lightning.passes.callbacks.tokens import TokenCollector
 from tamp_lightning.passes.module import TampModule
@@ -146,9 +147,10 @@ def test_pruning_without_a_budget_is_an_error():
         trainer.fit(TampModule(MemoryStream(make_llama()), WANDA), datamodule=calibration(toys("t"), 1))
 
 
-def test_the_bar_names_walk_and_block(capsys):
+def test_the_bar_names_walk_and_block(capsys, monkeypatch):
     from tamp_lightning import prune
 
+    monkeypatch.setattr(progress, "is_live", lambda: True)
     prune(make_llama(), [as_batch(toys("tt"))], progress=True, accelerator="cpu")
     shown = capsys.readouterr().out
     assert "prune 3/3" in shown
