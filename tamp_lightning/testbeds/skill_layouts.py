@@ -31,6 +31,8 @@ ANSWERS = 10
 PICTURES = (36, 64)
 """Of easy-VQA and scenes."""
 EASY_ALONE = 100
+CATEGORY = "existence"
+"""Of MME's fourteen; its metric takes no other."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def _mme(rows: list[Row], folder: Path) -> None:
         pair = [next((q for q in own if q.answer == answer), None) for answer in YES_NO]
         if any(q is None for q in pair):
             continue
-        place = folder / "MME" / ("existence" if file.startswith("scene") else "easy-vqa")
+        place = folder / "MME" / CATEGORY
         place.mkdir(parents=True, exist_ok=True)
         (place / file).write_bytes((folder / "pictures" / file).read_bytes())
         lines = [f"{q.text} Please answer yes or no.\t{q.answer.capitalize()}" for q in pair if q is not None]

@@ -67,7 +67,9 @@ def test_what_a_benchmark_says_of_itself(name):
 
 
 NAMES = {
-    ("mmbnech",): r"benchmarks has 'mmbnech', expected easy_vqa, clips, mmbench.* \(did you mean 'mmbench'\?\)",
+    (
+        "mmbnech",
+    ): r"benchmarks has 'mmbnech', expected easy_vqa, easy_vqa_forms, skills, .*mmbench.* \(did you mean 'mmbench'\?\)",
     (): "benchmarks is empty; choose from easy_vqa",
     ("pope", "mme", "pope"): "benchmarks names one twice",
 }

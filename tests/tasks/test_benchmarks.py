@@ -102,7 +102,7 @@ def test_evaluate_scores_a_checkpoint_beside_its_reference(pruned, checkpoint, f
 
 
 REFUSED = {
-    "--scores.benchmarks=[pop]": "benchmarks has 'pop', expected easy_vqa, clips, mmbench",
+    "--scores.benchmarks=[pop]": "benchmarks has 'pop', expected easy_vqa, easy_vqa_forms, skills, clips, mmbench",
     "--scores.benchmarks=pope,mme": "benchmarks has 'pope,mme', expected",
     "--scores.limit=0": "scores.limit is 0; it has to be at least 1",
     "--scores.mode=layer_wise": "replies to pope are generated, which takes a whole model",

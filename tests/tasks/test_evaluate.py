@@ -171,7 +171,7 @@ def test_the_packed_suite_still_runs_beside_the_others(checkpoint, data, tmp_pat
 
 
 REFUSED = {
-    ("--benchmarks=[pop]",): "error: benchmarks has 'pop', expected easy_vqa, clips, mmbench,",
+    ("--benchmarks=[pop]",): "error: benchmarks has 'pop', expected easy_vqa, easy_vqa_forms, skills, clips, mmbench,",
     ("--benchmarks=[]",): "error: benchmarks is empty",
     ("--benchmarks", "pope", "--data.mmme=x"): "error: data has 'mmme', expected mmbench, pope,",
     (
@@ -183,7 +183,7 @@ REFUSED = {
         "--benchmarks",
         "music_avqa",
     ): "error: music_avqa has no data on the hub that we know of: give data.music_avqa.path",
-    ("--benchmarks", "mme", "--data.mme=easy-vqa"): "error: data.mme is easy-vqa, which is written as pope, vqav2, mmb",
+    ("--benchmarks", "gqa", "--data.gqa=easy-vqa"): "error: data.gqa is easy-vqa, which is written as pope, vqav2, mmb",
     ("--benchmarks", "pope", "--data.pope=./gone"): "error: gone does not exist",
     ("--frames=0",): "error: command line: frames is 0; it has to be at least 1",
     ("--answers=guess",): "error: command line: --answers is 'guess', expected one of generate, likelihood",

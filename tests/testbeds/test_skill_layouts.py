@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from tamp_lightning.benchmarks.base import update
 from tamp_lightning.benchmarks.registry import BENCHMARKS
 from tamp_lightning.testbeds import easy_vqa_layouts, skill_layouts
 from tamp_lightning.testbeds.skill_layouts import WRITERS, write
@@ -28,13 +29,13 @@ def test_mme_has_one_yes_and_one_no_for_every_picture(tmp_path):
     items = BENCHMARKS["mme"].read(write("mme", tmp_path)).items
     for circle in {i.circle for i in items}:
         assert sorted(str(i.target) for i in items if i.circle == circle) == ["no", "yes"]
-    assert {i.groups["category"] for i in items} == {"existence", "easy-vqa"}
+    assert {i.groups["category"] for i in items} == {"existence"}
 
 
 def test_easy_vqa_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(skill_layouts, "EASY_ALONE", 5)
     items = BENCHMARKS["mme"].read(easy_vqa_layouts.write("mme", tmp_path)).items
-    assert {i.groups["category"] for i in items} == {"easy-vqa"}
+    assert {i.groups["category"] for i in items} == {"existence"}
     assert len(items) % 2 == 0 < len(items)
 
 
@@ -49,3 +50,11 @@ def test_every_rotation_of_mmbench_is_there(tmp_path):
 def test_other_benchmarks_are_refused(tmp_path):
     with pytest.raises(ValueError, match="which is written as pope, vqav2, mme, mmbench only"):
         write("gqa", tmp_path)
+
+
+def test_mmes_own_metric_takes_its_category(tmp_path):
+    benchmark = BENCHMARKS["mme"]
+    items = benchmark.read(write("mme", tmp_path)).items
+    metric = benchmark.metric(items)
+    update(metric, list(range(len(items))), [str(i.target).capitalize() for i in items], items)
+    assert float(metric.compute()["perception"]) == 200
