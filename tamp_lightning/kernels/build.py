@@ -7,8 +7,11 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -59,6 +62,17 @@ def load(folder: Path) -> ctypes.CDLL:
     return library
 
 
+@contextmanager
+def _own_programs() -> Iterator[None]:
+    """Let ninja be found where it is installed beside this Python, whose environment need not be activated."""
+    before = os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join([before, str(Path(sys.executable).parent)])
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
+
+
 def _compile(path: Path) -> None:
     from torch.utils import cpp_extension
 
@@ -66,7 +80,7 @@ def _compile(path: Path) -> None:
         raise RuntimeError(f"there is no C++ compiler {cpp_extension.get_cxx_compiler()!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
     # in a folder of its own: two processes may compile at a time, and one that is killed leaves no lock
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch, _own_programs():
         cpp_extension.load(
             name="bitmask",
             sources=[str(_SOURCES / "bitmask.cpp")],
