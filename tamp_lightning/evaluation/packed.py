@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from tamp_lightning.data.packing import IGNORE, Packed, collate
 from tamp_lightning.evaluation.records import Record
 from tamp_lightning.evaluation.task import LogProbs, Task
+from tamp_lightning.metrics import SampleTable
 from tamp_lightning.metrics.fidelity import kl_divergence, token_sums
 
 EXTRAS = ("labels", "segments", "answers", "items", "turns", "bad")
@@ -120,6 +121,22 @@ def _compared(
         replace(record, kl=mean, fidelity=(len(part), *part.sum(0).tolist()))
         for record, mean, part in zip(records, means, sums, strict=True)
     ]
+
+
+def update_by_kind(
+    metrics: Mapping[str, SampleTable], records: Sequence[Record], asked: Sequence[tuple[str, str]]
+) -> None:
+    """Score each answer by the metric of its question's kind.
+
+    Args:
+        metrics: by kind.
+        records: answers.
+        asked: kind and right answer of every question, by position.
+    """
+    for kind, metric in metrics.items():
+        own = [record for record in records if asked[record.position][0] == kind]
+        positions = torch.tensor([record.position for record in own], dtype=torch.int64)
+        metric.update(positions, [record.reply for record in own], [asked[record.position][1] for record in own])
 
 
 def answer_means(values: Tensor, lengths: Sequence[int]) -> Tensor:

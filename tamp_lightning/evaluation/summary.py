@@ -15,7 +15,6 @@ from tamp_lightning.evaluation.task import Task
 from tamp_lightning.files import atomic_write
 from tamp_lightning.metrics import corrected_retention, flips, retention
 from tamp_lightning.metrics.fidelity import means
-from tamp_lightning.metrics.paired import verdict
 
 
 def prediction_rows(task: Task, models: Mapping[str, Scores]) -> list[dict[str, Any]]:
@@ -133,9 +132,3 @@ def change_content(change: Any) -> dict[str, float | None]:
     """A paired difference as JSON: in shares, with its 95 % interval and the p of a t-test clustered by picture."""
     held = {"value": change.mean, "low": change.low, "high": change.high, "p": change.p}
     return {name: None if value != value else value for name, value in held.items()}
-
-
-def verdict_of(content: Mapping[str, float | None]) -> str:
-    """The verdict on a change as metrics.json has it."""
-    low, high = content["low"], content["high"]
-    return verdict(NAN if low is None else low, NAN if high is None else high)

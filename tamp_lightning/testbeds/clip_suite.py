@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from tamp_lightning.data.packing import Packed
-from tamp_lightning.evaluation.packed import PackedTask, packed_batch
+from tamp_lightning.evaluation.packed import PackedTask, packed_batch, update_by_kind
 from tamp_lightning.evaluation.records import Record
 from tamp_lightning.metrics import SCORERS, AnswerScore, SampleTable
 from tamp_lightning.testbeds.clip_files import RATE, SIDE, draw, frame_count
@@ -112,11 +112,7 @@ class ClipSuite(PackedTask):
 
     def update(self, metrics: Mapping[str, SampleTable], records: Sequence[Record]) -> None:
         """Score each answer by the metric of its category."""
-        for category, metric in metrics.items():
-            own = [record for record in records if self.items[record.position].category == category]
-            right = [self.items[record.position].answer for record in own]
-            positions = torch.tensor([record.position for record in own], dtype=torch.int64)
-            metric.update(positions, [record.reply for record in own], right)
+        update_by_kind(metrics, records, [(q.category, q.answer) for q in self.items])
 
     def picture(self, name: Any) -> Image.Image:
         """The middle picture of the clip with this number."""

@@ -19,7 +19,7 @@ from tamp_lightning.data import easy_vqa
 from tamp_lightning.data.easy_vqa import CANDIDATES, Kind, Question, Split
 from tamp_lightning.data.packing import Packed, pack
 from tamp_lightning.errors import InputError
-from tamp_lightning.evaluation.packed import PackedTask, packed_batch
+from tamp_lightning.evaluation.packed import PackedTask, packed_batch, update_by_kind
 from tamp_lightning.evaluation.records import Record
 from tamp_lightning.metrics import SCORERS, AnswerScore, SampleTable, YesNo
 
@@ -127,11 +127,7 @@ class EasyVqaSuite(PackedTask):
 
     def update(self, metrics: Mapping[str, SampleTable], records: Sequence[Record]) -> None:
         """Score each answer by the metric of its kind."""
-        for kind, metric in metrics.items():
-            own = [record for record in records if self.items[record.position].kind == kind]
-            right = [self.items[record.position].answer for record in own]
-            positions = torch.tensor([record.position for record in own], dtype=torch.int64)
-            metric.update(positions, [record.reply for record in own], right)
+        update_by_kind(metrics, records, [(q.kind, q.answer) for q in self.items])
 
     def picture(self, name: Any) -> Image.Image:
         """The picture with this number."""

@@ -22,7 +22,7 @@ from tamp_lightning.data import easy_vqa
 from tamp_lightning.data.easy_vqa import CANDIDATES, Question, by_picture
 from tamp_lightning.data.packing import Packed, pack
 from tamp_lightning.errors import InputError
-from tamp_lightning.evaluation.packed import PackedTask, packed_batch
+from tamp_lightning.evaluation.packed import PackedTask, packed_batch, update_by_kind
 from tamp_lightning.evaluation.records import Record
 from tamp_lightning.metrics import SCORERS, AnswerScore, SampleTable
 from tamp_lightning.testbeds.forms import LETTERS, Form, draw_form, options, worded
@@ -133,10 +133,7 @@ class SkillSuite(PackedTask):
 
     def update(self, metrics: Mapping[str, SampleTable], records: Sequence[Record]) -> None:
         """Score each answer by the metric of its kind."""
-        for kind, metric in metrics.items():
-            own = [record for record in records if self.items[record.position].asked.kind == kind]
-            positions = torch.tensor([record.position for record in own], dtype=torch.int64)
-            metric.update(positions, [r.reply for r in own], [self.items[r.position].answer for r in own])
+        update_by_kind(metrics, records, [(q.asked.kind, q.answer) for q in self.items])
 
     def picture(self, name: Any) -> Image.Image:
         """The picture of this name."""
