@@ -44,7 +44,13 @@ def make_run(tiny, tmp_path_factory) -> Callable[..., tuple[Path, str]]:
     parent = tmp_path_factory.mktemp("runs")
 
     def make(name: str, recipe: str, *overrides: str) -> tuple[Path, str]:
-        fixed = [f"--model.checkpoint={tiny}", "--calibration.samples=4", "--scores.split=selection", *QUIET]
+        fixed = [
+            f"--model.checkpoint={tiny}",
+            "--calibration.samples=4",
+            "--scores.split=selection",
+            "--scores.slice=demo",
+            *QUIET,
+        ]
         return parent / name, tamp("run", recipe, *fixed, f"--out={parent / name}", *overrides)
 
     return make

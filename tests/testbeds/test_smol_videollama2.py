@@ -23,7 +23,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture
 def prune(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("TAMP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(clips, "SLICES", {"quick": 1})
+    monkeypatch.setitem(clips.SLICES, "demo", 1)
     monkeypatch.setattr(clips, "DESIGN", 16)
 
     def call(name, *more):
