@@ -111,6 +111,17 @@ class AllocationCallback(PassCallback):
         if self.measured == len(pl_module.stream.facts.linears):
             self._allocate(pl_module)
 
+    def record(self, names: list[str]) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Scores and cosines of a measured block's linears, for `restore`."""
+        cosines = {name: self.cosines[name].contiguous() for name in names if name in self.cosines}
+        return {name: self.scores[name] for name in names}, cosines
+
+    def restore(self, scores: dict[str, float], cosines: dict[str, Tensor]) -> None:
+        """Take up what an earlier process of the run has measured of the next block."""
+        self.scores |= scores
+        self.cosines |= cosines
+        self.measured += 1
+
     def _take(self, index: int, scores: dict[str, float]) -> None:
         self.scores |= scores
         self.measured = index + 1

@@ -65,6 +65,20 @@ class PruningCallback(PassCallback):
         if len(self._snapshots) == len(pl_module.stream.facts.linears):
             self._prune_all(pl_module)
 
+    def record(self, names: list[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What became of a pruned block's linears as JSON values, and their masks, for `restore`."""
+        content = {
+            "report": {name: self.report[name] for name in names},
+            "token_share": {name: self.token_share[name] for name in names},
+        }
+        return content, {name: self.masks[name] for name in names}
+
+    def restore(self, content: Mapping[str, Any], masks: Mapping[str, Tensor]) -> None:
+        """Take up a block that an earlier process of the run has pruned."""
+        self.report |= content["report"]
+        self.token_share |= content["token_share"]
+        self.masks |= {name: masks[name] for name in content["report"]}
+
     def _prune_all(self, pl_module: BlockPass) -> None:
         """Prune block after block, now that the last has been passed and the budget is known."""
         for index, snapshot in enumerate(self._snapshots):
