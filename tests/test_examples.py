@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from tamp_lightning import Method, prune
-from tamp_lightning.cli.run import build_parser, parse
+from tamp_lightning.cli.parsing import build_parser, parse
 from tamp_lightning.config.plugins import load_plugins
 from tamp_lightning.methods.method import CHOICES
 from tamp_lightning.methods.table import option_table

@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 
 from tamp_lightning.config.plugins import contents
-from tamp_lightning.config.recipe import FinetuneRecipe, PruneRecipe
+from tamp_lightning.config.recipe import CacheChoice, PruneRecipe
 from tamp_lightning.errors import InputError
 from tamp_lightning.runs.state import is_unfinished, refuse_finished
 
@@ -20,13 +20,18 @@ SHOWS_ONLY = ("enable_progress_bar", "enable_model_summary", "logger", "log_ever
 """Arguments of lightning.Trainer that change nothing but what is shown."""
 
 
-def run_path(recipe: PruneRecipe | FinetuneRecipe, name: str, is_first: bool = True) -> Path:
+def run_path(out: str | None, name: str, is_first: bool = True) -> Path:
     """The run folder, which must be new or hold an unfinished run when the first process looks.
+
+    Args:
+        out: as a recipe names it; None = a folder named after the recipe and the time.
+        name: of the recipe.
+        is_first: whether this process looks.
 
     Raises:
         InputError: it holds something else.
     """
-    path = Path(recipe.out or f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}")
+    path = Path(out or f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}")
     if is_first:
         refuse_finished(path, "choose another with --out")
     return path
@@ -39,18 +44,24 @@ def settings_of(recipe: PruneRecipe) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in NO_MATTER} | {"trainer": trainer}
 
 
-def may_continue(recipe: PruneRecipe, trainer: L.Trainer, out: Path) -> bool:
+def may_continue(trainer: L.Trainer, out: Path, rides: bool, cache: CacheChoice) -> bool:
     """Whether such a run keeps what it needs to be continued once it has been killed.
+
+    Args:
+        trainer: in how many processes.
+        out: the run folder.
+        rides: whether it is scored layer by layer.
+        cache: where hidden states wait.
 
     Raises:
         InputError: it does not, and the folder holds a killed run or the cache is to lie in a folder.
     """
     several = trainer.world_size > 1
-    if not several and not recipe.scores.rides:
+    if not several and not rides:
         return True
     what = f"{trainer.world_size} processes" if several else "scores.mode layer_wise"
     if trainer.is_global_zero and is_unfinished(out):
         raise InputError(f"{out} holds an unfinished run, which {what} cannot continue: choose another with --out")
-    if (limit := recipe.cache.limit_gb) is not None:
+    if (limit := cache.limit_gb) is not None:
         raise InputError(f"cache.limit_gb is {limit}; with {what} all hidden states wait in RAM: leave it out")
     return False

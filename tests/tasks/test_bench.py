@@ -66,7 +66,7 @@ def test_decoding_is_compared_with_the_fastest_dense_form():
     ],
 )
 def test_refusals_come_before_any_work(tmp_path, monkeypatch, arguments, message):
-    monkeypatch.setattr("tamp_lightning.tasks.bench._measure", lambda *_: pytest.fail("it went on"))
+    monkeypatch.setattr("tamp_lightning.tasks.bench.measure", lambda *_: pytest.fail("it went on"))
     with pytest.raises(ValueError, match=message):
         bench([str(save(make_llama(), tmp_path / "model")), *arguments], Console())
 

@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from tamp_lightning.cli.run import parse
+from tamp_lightning.cli.parsing import parse
 from tamp_lightning.data import easy_vqa
 from tamp_lightning.tasks.evaluate import run_evaluate
 from tamp_lightning.testbeds.checkpoints import resolve

@@ -5,7 +5,7 @@ import json
 import pytest
 from rich.console import Console
 
-from tamp_lightning.cli.run import parse
+from tamp_lightning.cli.parsing import parse
 from tamp_lightning.tasks.prune import run_prune
 from tamp_lightning.testbeds import clip_suite as clips
 
