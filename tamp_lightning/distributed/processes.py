@@ -12,7 +12,7 @@ import lightning as L
 from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed import DistNetworkError, TCPStore
 
-from tamp_lightning.distributed.share import Share
+from tamp_lightning.distributed.partition import BatchPartition
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
@@ -55,7 +55,7 @@ def check_processes(trainer: L.Trainer, method: Method, batches: int, towers: To
         raise InputError(f"mode one_shot is for one process, not {processes}: set devices: 1")
     if processes > 1 and towers.on:
         raise InputError(f"towers are pruned by one process, not {processes}: set devices: 1")
-    if processes > (most := Share(batches).leaves):
+    if processes > (most := BatchPartition(batches).leaves):
         raise InputError(
             f"trainer asks for {processes} processes, and {batches} calibration batches can be shared by {most}: "
             "lower calibration.batch_size or devices"

@@ -183,8 +183,8 @@ def _kept_chunks(kind: str, code: NDArray[np.uint8], size: int) -> Iterator[tupl
 
 
 def _check_length(kind: str, code: NDArray[np.uint8], bits: int) -> None:
-    """Refuse a code of another length, or with something behind its last bit."""
+    """Refuse a code of another length, or with something after its last bit."""
     if len(code) != -(-bits // 8):
         raise InputError(f"its {kind} has {len(code)} bytes where {-(-bits // 8)} are needed")
     if bits % 8 and int(code[-1]) & (0xFF >> bits % 8):
-        raise InputError(f"its {kind} has bits behind the last weight")
+        raise InputError(f"its {kind} has bits after the last weight")

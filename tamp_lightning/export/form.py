@@ -15,7 +15,7 @@ METHOD = "tamp_bitmask"
 """`quant_method` in config.json."""
 VERSION = 1
 CODES = {BITMASK: "_bitmask", POSITIONS: "_positions"}
-"""Ending of the tensor that says where the values stand, behind the key of the weight."""
+"""Ending of the tensor that says where the values stand, after the key of the weight."""
 DENSE_HEADER = "tamp_bitmask.dense_header"
 LAYOUT_VERSION = "tamp_bitmask.version"
 BIT_TYPES: dict[str, Any] = {"F64": np.uint64, "F32": np.uint32, "F16": np.uint16, "BF16": np.uint16}

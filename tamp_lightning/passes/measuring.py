@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tamp_lightning.checkpoint.linear import Linear
-from tamp_lightning.distributed.together import merged
+from tamp_lightning.distributed.collectives import gather_by_id
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.allocation import Das
 from tamp_lightning.ops.diversity import pairs_present
@@ -58,7 +58,7 @@ class SampleRows:
         Raises:
             InputError: no token reached the linear.
         """
-        rows = merged(pl_module.share, self._rows.pop(linear, {}))
+        rows = gather_by_id(pl_module.partition, self._rows.pop(linear, {}))
         if not rows:
             raise unreached(linear)
         return torch.stack([rows[i] for i in sorted(rows)])

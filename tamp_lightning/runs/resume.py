@@ -44,20 +44,20 @@ def settings_of(recipe: PruneRecipe) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in NO_MATTER} | {"trainer": trainer}
 
 
-def may_continue(trainer: L.Trainer, out: Path, rides: bool, cache: CacheChoice) -> bool:
+def may_continue(trainer: L.Trainer, out: Path, is_layerwise: bool, cache: CacheChoice) -> bool:
     """Whether such a run keeps what it needs to be continued once it has been killed.
 
     Args:
         trainer: in how many processes.
         out: the run folder.
-        rides: whether it is scored layer by layer.
+        is_layerwise: whether it is scored layer by layer.
         cache: where hidden states wait.
 
     Raises:
         InputError: it does not, and the folder holds a killed run or the cache is to lie in a folder.
     """
     several = trainer.world_size > 1
-    if not several and not rides:
+    if not several and not is_layerwise:
         return True
     what = f"{trainer.world_size} processes" if several else "scores.mode layer_wise"
     if trainer.is_global_zero and is_unfinished(out):

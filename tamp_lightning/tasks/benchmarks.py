@@ -14,7 +14,7 @@ from tamp_lightning.data.readers.item import Source
 from tamp_lightning.errors import InputError
 from tamp_lightning.evaluation.examples import check_accepts
 from tamp_lightning.evaluation.generate import GenerationTask
-from tamp_lightning.evaluation.items import ItemTask, Way, spread
+from tamp_lightning.evaluation.items import GenerationOptions, ItemTask, spread
 from tamp_lightning.evaluation.likelihood import LikelihoodTask, check_likelihood
 from tamp_lightning.evaluation.packed import PackedTask
 from tamp_lightning.evaluation.task import Task
@@ -63,16 +63,16 @@ def _bed(name: str, choice: ScoreChoice, processor: ProcessorMixin) -> PackedTas
 def _public(name: str, source: Source, choice: ScoreChoice, processor: ProcessorMixin) -> ItemTask:
     benchmark = BENCHMARKS[name] if choice.prompt == "protocol" else question_alone(BENCHMARKS[name])
     items = spread(benchmark.read(source), choice.limit)
-    way = Way(
+    options = GenerationOptions(
         choice.prompt, choice.new_tokens, choice.frames, choice.frames_as_pictures, source.skip_bad, choice.thinking
     )
     if not items.scored:
         check_submission(name, benchmark.submission)
-    check_accepts(benchmark, items, processor, way.frames_as_pictures)
+    check_accepts(benchmark, items, processor, options.frames_as_pictures)
     if choice.answers == "likelihood":
         check_likelihood(benchmark, items, processor)
-        return LikelihoodTask(benchmark, items, processor, way, str(source.split or ""))
-    return GenerationTask(benchmark, items, processor, way, str(source.split or ""))
+        return LikelihoodTask(benchmark, items, processor, options, str(source.split or ""))
+    return GenerationTask(benchmark, items, processor, options, str(source.split or ""))
 
 
 def check_answers(tasks: Sequence[Task]) -> None:

@@ -76,7 +76,7 @@ def _run_cell(cell: Cell, done: list[Cell], keep_model: bool) -> str:
         raise InputError(
             f"trainer asks for {job.place.processes} processes: a comparison runs in one, set devices to 1"
         )
-    if job.scoring.riders is not None:
+    if job.scoring.layerwise is not None:
         raise InputError("scores.mode is layer_wise; a comparison scores whole models: set scores.mode: whole")
     job.scoring.score_dense()
     _check_dense(job.scoring)

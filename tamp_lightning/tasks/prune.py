@@ -46,7 +46,7 @@ def prune_job(job: Job) -> tuple[dict[str, Any], dict[str, Any] | None]:
     Returns:
         Contents of run.json and metrics.json, None for the latter if nothing was scored.
     """
-    pruned = job.pruner.run(job.scoring.riders)
+    pruned = job.pruner.run(job.scoring.layerwise)
     job.clock.seconds |= pruned.seconds
     job.share_name()
     job.scoring.score_pruned(job.place.folder.model)

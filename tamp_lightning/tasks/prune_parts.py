@@ -13,13 +13,13 @@ from transformers import PreTrainedModel
 
 from tamp_lightning.config.recipe import CalibrationChoice
 from tamp_lightning.data.calibration import CalibrationData, SampleList
-from tamp_lightning.evaluation.riding import ScoreRiders
+from tamp_lightning.evaluation.layerwise import LayerwiseScores
 from tamp_lightning.evaluation.scorer import Scorer
 from tamp_lightning.evaluation.scoring import Scores
 from tamp_lightning.evaluation.summary import prediction_rows, summarise
 from tamp_lightning.evaluation.task import Task
 from tamp_lightning.methods.method import Method
-from tamp_lightning.passes.callbacks.riding import Riders
+from tamp_lightning.passes.callbacks.layerwise import LayerwiseCallback
 from tamp_lightning.passes.pruned import Pruned
 from tamp_lightning.passes.trainer import prune_stream
 from tamp_lightning.runs.folder import RunFolder
@@ -56,10 +56,10 @@ class Pruner:
     space: CacheSpace | None
     """Where hidden states wait between two blocks; None = in RAM."""
 
-    def run(self, riders: Riders | None) -> Pruned:
-        """Prune every block; `riders` are taken through them as well."""
+    def run(self, layerwise: LayerwiseCallback | None) -> Pruned:
+        """Prune every block; samples of `layerwise` pass them as well."""
         L.seed_everything(self.seed, verbose=False)
-        kept: dict[str, Any] = {"state": self.state, "space": self.space, "riders": riders}
+        kept: dict[str, Any] = {"state": self.state, "space": self.space, "layerwise": layerwise}
         return prune_stream(self.stream, self.data, self.method, **kept, **self.trainer)
 
 
@@ -70,7 +70,7 @@ class Scoring:
     scorer: Scorer
     source: Path
     """Folder of the dense model."""
-    riders: ScoreRiders | None
+    layerwise: LayerwiseScores | None
     """What passes the blocks together with calibration to be scored; None if whole models are, or nothing is."""
     dense: list[Scores] = field(default_factory=list)
     """On each task, once they are known."""
@@ -83,13 +83,13 @@ class Scoring:
 
     def score_dense(self) -> None:
         """Score the source, unless nothing is scored or it is as it is pruned."""
-        if self.tasks and self.riders is None:
+        if self.tasks and self.layerwise is None:
             self.dense = self.scorer.score(self.source, "score dense")
 
     def score_pruned(self, folder: Path) -> None:
         """Score the checkpoint that was written."""
-        if self.riders is not None:
-            self.dense, self.pruned = self.riders.scores()
+        if self.layerwise is not None:
+            self.dense, self.pruned = self.layerwise.scores()
         elif self.tasks:
             self.pruned = self.scorer.score(folder, "score pruned", self.source)
 

@@ -12,8 +12,8 @@ from transformers import AutoProcessor
 
 from tamp_lightning.config.recipe import CacheChoice, ModelChoice, PruneRecipe, ScoreChoice
 from tamp_lightning.distributed.processes import check_processes
+from tamp_lightning.evaluation.layerwise import LayerwiseScores
 from tamp_lightning.evaluation.packed import PackedTask
-from tamp_lightning.evaluation.riding import ScoreRiders
 from tamp_lightning.evaluation.scorer import Scorer
 from tamp_lightning.evaluation.task import Task
 from tamp_lightning.methods.towers import Towers
@@ -80,7 +80,7 @@ def prepare(recipe: PruneRecipe, name: str, text: str, say: Say = lambda line: N
         stream = _stream(recipe.model, recipe.towers, source, place, resumes=bool(state and state.resumes))
         check_pattern(stream, recipe.method)
     pruner = Pruner(stream, data, recipe.method, recipe.trainer, recipe.seed, state, _space(recipe.cache, state))
-    scoring = Scoring(scorer, source, _riders(recipe.scores, tasks))
+    scoring = Scoring(scorer, source, _layerwise(recipe.scores, tasks))
     origin = Provenance(
         recipe=name,
         text=text,
@@ -104,7 +104,7 @@ def _place(recipe: PruneRecipe, name: str, trainer: L.Trainer) -> Place:
 def _state(recipe: PruneRecipe, source: Path, place: Place, trainer: L.Trainer) -> RunState | None:
     """What is kept of the run; None if it could not be continued anyway."""
     out = place.folder.path
-    if not may_continue(trainer, out, recipe.scores.rides, recipe.cache):
+    if not may_continue(trainer, out, recipe.scores.is_layerwise, recipe.cache):
         return None
     return RunState(out, fingerprint(source, settings_of(recipe), place.dtype, place.device))
 
@@ -122,7 +122,7 @@ def _space(choice: CacheChoice, state: RunState | None) -> CacheSpace | None:
     return CacheSpace(state.folder, int(choice.limit_gb * 1e9))
 
 
-def _riders(choice: ScoreChoice, tasks: Sequence[Task]) -> ScoreRiders | None:
+def _layerwise(choice: ScoreChoice, tasks: Sequence[Task]) -> LayerwiseScores | None:
     """What passes the blocks together with calibration to be scored; None if whole models are, or nothing is."""
     packed = [task for task in tasks if isinstance(task, PackedTask)]
-    return ScoreRiders(packed, choice.batch_size) if choice.rides else None
+    return LayerwiseScores(packed, choice.batch_size) if choice.is_layerwise else None

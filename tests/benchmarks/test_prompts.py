@@ -52,10 +52,10 @@ def test_what_is_not_there_is_not_asked(name, item):
 def test_question_alone_compares_the_options_texts():
     benchmark = question_alone(BENCHMARKS["mmbench"])
     assert benchmark.prompt(CHOICE) == "Which is IT?"
-    assert benchmark.spoken(CHOICE) == ("one.", "two.")
+    assert benchmark.continuations(CHOICE) == ("one.", "two.")
     assert benchmark.candidates(CHOICE) == "AB"
-    assert question_alone(BENCHMARKS["pope"]).spoken(OPEN) == ("yes", "no")
-    assert question_alone(BENCHMARKS["textvqa"]).spoken is None
+    assert question_alone(BENCHMARKS["pope"]).continuations(OPEN) == ("yes", "no")
+    assert question_alone(BENCHMARKS["textvqa"]).continuations is None
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -63,7 +63,7 @@ def test_what_a_benchmark_says_of_itself(name):
     benchmark = BENCHMARKS[name]
     assert benchmark.name == name
     assert benchmark.about
-    assert (benchmark.candidates is None) == (benchmark.right is None)
+    assert (benchmark.candidates is None) == (benchmark.answer_index is None)
 
 
 NAMES = {

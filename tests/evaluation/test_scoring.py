@@ -48,7 +48,7 @@ def scored(model, suite, dense=None, size=7):
 
 @torch.no_grad()
 def ask(model, processor, question):
-    """Log-probabilities in front of every answer token, and those tokens, from a sequence of this question alone."""
+    """Log-probabilities before every answer token, and those tokens, from a sequence of this question alone."""
     chat = conversation(question.text, question.answer)
     texts = [processor.apply_chat_template(chat[:1], add_generation_prompt=True), processor.apply_chat_template(chat)]
     pictures = [load_picture("test", question.picture)]

@@ -49,19 +49,19 @@ def test_only_masks_that_say_no_more_than_causal_are_dropped():
     for make, dropped in ((make_llama, [True]), (make_gemma3, [False, True])):
         model = make()
         _, calls = recorded(model)
-        lean = calls.lean(model.model.layers, VALID)
-        assert [k["attention_mask"] is None for k in lean.kwargs] == dropped
+        unmasked = calls.drop_causal_mask(model.model.layers, VALID)
+        assert [k["attention_mask"] is None for k in unmasked.kwargs] == dropped
         assert all(k["attention_mask"] is not None for k in calls.kwargs)
         short = VALID[:, :3]  # shorter than the window
         _, calls = recorded(model, {"input_ids": IDS[:, :3], "attention_mask": short.long()})
-        assert all(k["attention_mask"] is None for k in calls.lean(model.model.layers, short).kwargs)
+        assert all(k["attention_mask"] is None for k in calls.drop_causal_mask(model.model.layers, short).kwargs)
 
 
 def test_a_block_that_is_not_causal_keeps_its_mask():
     model = make_llama()
     _, calls = recorded(model)
     model.model.layers[0].self_attn.is_causal = False
-    assert calls.lean(model.model.layers, VALID).kwargs[0]["attention_mask"] is not None
+    assert calls.drop_causal_mask(model.model.layers, VALID).kwargs[0]["attention_mask"] is not None
 
 
 def test_moving_keeps_what_is_shared():

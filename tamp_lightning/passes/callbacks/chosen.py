@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tamp_lightning.checkpoint.linear import Linear
-from tamp_lightning.distributed.together import everyones
+from tamp_lightning.distributed.collectives import all_gather
 from tamp_lightning.ops.diversity import MODALITIES
 from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.passes.contract import BlockPass
@@ -81,7 +81,7 @@ class ChosenTokens(L.Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Put together what the processes have seen, in the order of batches."""
-        parts = everyones(pl_module.share, self.chosen)
+        parts = all_gather(pl_module.partition, self.chosen)
         samples = [sample for part in parts for sample in part.samples][: self.limit]
         self.chosen = Chosen(samples, torch.stack([part.totals for part in parts]).sum(0))
 

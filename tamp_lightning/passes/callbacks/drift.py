@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tamp_lightning.distributed.together import everyones
+from tamp_lightning.distributed.collectives import all_gather
 from tamp_lightning.ops.drift import drift, drift_totals
 from tamp_lightning.passes.callbacks.tokens import check_finite
 from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
@@ -45,7 +45,7 @@ class DriftCollector(PassCallback):
 
     def pass_ends(self, pl_module: BlockPass) -> None:
         """Average once all samples have passed."""
-        totals = {i: row for rows in everyones(pl_module.share, self._totals) for i, row in rows.items()}
+        totals = {i: row for rows in all_gather(pl_module.partition, self._totals) for i, row in rows.items()}
         ordered = [totals[i] for i in sorted(totals)]
         count = sum(number for _, number in ordered)
         self._mean = sum(total for total, _ in ordered) / count if count else 0.0

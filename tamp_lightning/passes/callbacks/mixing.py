@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tamp_lightning.checkpoint.linear import Linear
-from tamp_lightning.distributed.together import everyones
+from tamp_lightning.distributed.collectives import all_gather
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.tokens import ModalityMix
 from tamp_lightning.ops.drift import TEXT
@@ -93,7 +93,7 @@ class MixChooser(PassCallback):
         Raises:
             InputError: no sample was held out.
         """
-        processes = everyones(pl_module.share, self._errors)
+        processes = all_gather(pl_module.partition, self._errors)
         found = {lam: {i: e for own in processes for i, e in own[lam].items()} for lam in self._errors}
         totals = {lam: sum(errors[i] for i in sorted(errors)) for lam, errors in found.items()}
         if not any(found.values()):

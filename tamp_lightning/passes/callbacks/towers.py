@@ -1,4 +1,4 @@
-"""Towers and projector: pruned once, in front of the decoder's prune walk, by what they read while they are dense."""
+"""Towers and projector: pruned once, before the decoder's prune walk, by what they read while they are dense."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class TowerStatistics:
             return Statistics()
         return Statistics(
             sq_norm=torch.stack([read.rows[first] for first in sorted(read.rows)]).sum(0),
-            mass=read.tokens,
+            weight_sum=read.tokens,
             hessian=self._grams.get(self._leader.get(name, name)),
             count=read.tokens,
         )
@@ -149,7 +149,7 @@ class TowerPruning(L.Callback):
         self.restored = False
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
-        """Collect, prune and commit, in front of the first pass of the prune walk.
+        """Collect, prune and commit, before the first pass of the prune walk.
 
         Raises:
             InputError: no media reach what is to be pruned, or something is not finite.

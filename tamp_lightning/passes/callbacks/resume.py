@@ -20,10 +20,10 @@ from tamp_lightning.runs.state import RunState
 from tamp_lightning.stream.disk import DiskStream
 
 
-class StateKeeper(L.Callback):
-    """Keeps the scores of every measured block, and report and masks of every pruned one after its commit.
+class ResumeCallback(L.Callback):
+    """Notes the scores of every measured block, and report and masks of every pruned one after its commit.
 
-    Has to stand behind the callbacks that it watches. A run of mode one_shot, whose statistics live to its end, keeps
+    Has to stand after the callbacks that it reads. A run of mode one_shot, whose statistics live to its end, notes
     no block and starts anew.
     """
 
@@ -33,12 +33,12 @@ class StateKeeper(L.Callback):
         allocation: AllocationCallback,
         pruning: PruningCallback,
         timer: PhaseTimer,
-        watcher: ChosenTokens,
+        chosen: ChosenTokens,
         towers: TowerPruning | None = None,
     ) -> None:
         self.state, self.allocation, self.pruning, self.timer, self.towers = state, allocation, pruning, timer, towers
-        self.watcher = watcher
-        self._keeps_blocks = allocation.method.mode != "one_shot"
+        self.chosen = chosen
+        self._notes_blocks = allocation.method.mode != "one_shot"
         self._inputs: list[str] = []
         self._known = (state.load("inputs") or (None, {}))[0]
 
@@ -54,23 +54,23 @@ class StateKeeper(L.Callback):
         records = list(self.state.numbered("pruned"))
         towers, tower_masks = self.state.load("towers") or ({"report": {}, "unreached": []}, {})
         if self.towers is not None and not towers["report"]:
-            records = []  # blocks behind dense towers are not what they were
+            records = []  # blocks after dense towers are not what they were
         pruned = stream.resume(len(records), records[-1][0]["files"], list(towers["report"])) if records else 0
         if self.towers is not None and pruned > 0:
             self.towers.restore(towers, tower_masks)
         for content, masks in records[:pruned]:
             self.pruning.restore(content, masks)
             self.timer.restore(content["seconds"])
-        if pruned > 0 and (chosen := self.state.load("chosen")):
-            self.watcher.restore(*chosen)
+        if pruned > 0 and (noted := self.state.load("chosen")):
+            self.chosen.restore(*noted)
         return pruned
 
     def setup(self, trainer: L.Trainer, pl_module: BlockPass, stage: str) -> None:
         """From now on note the scores of each block as soon as they are there."""
         if self.towers is not None:
             self.state.begin()  # they are committed before anything else is noted
-        if self._keeps_blocks:
-            self.allocation.on_scored = lambda index: self._keep_scores(trainer, pl_module, index)
+        if self._notes_blocks:
+            self.allocation.on_scored = lambda index: self._note_scores(trainer, pl_module, index)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: BlockPass, outputs: object, batch: Any, batch_idx: int
@@ -95,8 +95,8 @@ class StateKeeper(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Note a block that has just been pruned and committed."""
-        if pl_module.now.prunes and self._keeps_blocks:
-            self._keep_block(trainer, pl_module)
+        if pl_module.now.prunes and self._notes_blocks:
+            self._note_block(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """When the prune walk starts, note the towers, which have just been pruned, or take up what was noted."""
@@ -109,20 +109,20 @@ class StateKeeper(L.Callback):
         else:
             self.state.save("towers", content, masks)
 
-    def _keep_scores(self, trainer: L.Trainer, pl_module: BlockPass, index: int) -> None:
+    def _note_scores(self, trainer: L.Trainer, pl_module: BlockPass, index: int) -> None:
         scores, cosines = self.allocation.record(_names(pl_module, index))
         content = {"scores": scores, "seconds": self.timer.lap()}
         if trainer.is_global_zero:
             self.state.save(f"measured-{index:05d}", content, cosines)
 
-    def _keep_block(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+    def _note_block(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         found, masks = self.pruning.record(_names(pl_module, pl_module.index))
         stream = pl_module.stream
         assert isinstance(stream, DiskStream)
         content = {**found, "files": stream.files, "seconds": self.timer.lap()}
         if trainer.is_global_zero:
-            if self.watcher.watches(pl_module):  # first, for no process comes back to a block that is noted
-                self.state.save("chosen", *self.watcher.record())
+            if self.chosen.watches(pl_module):  # first, for no process comes back to a block that is noted
+                self.state.save("chosen", *self.chosen.record())
             self.state.save(f"pruned-{pl_module.index:05d}", content, masks)
 
 
