@@ -1,4 +1,4 @@
-"""Train the second edition of smol-llava-next: tower and projector, and the language model by low-rank updates."""
+"""Train the second edition of smol-llava-next: all of it but the embedding, as LLaVA's second stage does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.utilities import CombinedLoader
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -25,7 +25,7 @@ from tamp_lightning.evaluation.packed import PackedTask, answer_logits
 from tamp_lightning.files import atomic_write
 from tamp_lightning.resources import data_folder
 from tamp_lightning.testbeds.checkpoints import load_trained
-from tamp_lightning.testbeds.low_rank import DOWN, UP, add_low_rank, low_rank_state
+from tamp_lightning.testbeds.low_rank import is_linear, low_rank_difference
 from tamp_lightning.testbeds.mixture import KINDS, NAMES, UNKNOWN, MixedQuestions, NamedPictures
 from tamp_lightning.testbeds.skills import FormSuite, Shown, SkillSuite
 from tamp_lightning.testbeds.smol_llava_next import build_untrained, trainable_state
@@ -35,7 +35,6 @@ from tamp_lightning.testbeds.train_stages import (
     fit_stage,
     freeze_language_model,
     one_cycle,
-    save_towers,
 )
 
 SHARPNESS = 20
@@ -97,8 +96,8 @@ def _regions(crop_values: Tensor) -> Tensor:
 
 
 class InstructionStage(TowerStage):
-    """Teaches everything to answer, towers and projector at their rates, the low-rank updates at `stage.language_lr`,
-    and the tower to name what it sees on pictures beside.
+    """Teaches everything to answer, towers and projector at their rates, the language model at `stage.language_lr`, and
+    the tower to name what it sees on pictures beside.
 
     Cross-entropy on the answers' tokens; accuracy of first tokens by kind of question over the last `log_every` steps,
     on pictures that are all new.
@@ -132,8 +131,10 @@ class InstructionStage(TowerStage):
         """AdamW, one cycle."""
         found = one_cycle(self, self.stage)
         optimizer = found["optimizer"]
-        ours = [p for n, p in self.model.named_parameters() if n.endswith((DOWN, UP))]
+        ours = [p for n, p in self.model.named_parameters() if p.requires_grad and "language_model" in n]
         optimizer.add_param_group({"params": ours, "weight_decay": 0.0})
+        for group in optimizer.param_groups:  # so few steps that squares of the first ones must not linger
+            group["betas"] = (0.9, 0.95)
         peaks = [self.stage.tower_lr, self.stage.projector_lr, self.stage.language_lr]
         steps = self.stage.cycle or self.stage.steps
         schedule = OneCycleLR(optimizer, max_lr=peaks, total_steps=steps, pct_start=0.1)
@@ -141,7 +142,7 @@ class InstructionStage(TowerStage):
 
 
 class KeepProgress(L.Callback):
-    """Writes what is trained to a file every few steps, in bfloat16: an interrupted training goes on from it."""
+    """Writes what is trained to a file every few steps: an interrupted training goes on from it."""
 
     def __init__(self, file: Path, every: int) -> None:
         self.file, self.every = file, every
@@ -150,36 +151,39 @@ class KeepProgress(L.Callback):
         """Write the file; it appears complete or not at all."""
         if trainer.global_step % self.every == 0:
             with atomic_write(self.file) as scratch:
-                save_towers(trained_state(module.model), scratch)
+                save_file(trained_state(module.model), scratch)
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """Tower, projector, newline and low-rank updates in bfloat16, the dtype they ship in."""
-    return {k: v.to(torch.bfloat16) for k, v in (trainable_state(model) | low_rank_state(model)).items()}
+    """Everything that is trained, in float32: all but the embedding."""
+    return {n: p.detach().float() for n, p in model.named_parameters() if p.requires_grad}
 
 
-def start(rank: int, begin: Path | None = None) -> tuple[LlavaNextForConditionalGeneration, LlavaNextProcessor]:
-    """The first edition in float32, its language model with low-rank updates; these, tower and rest have gradients."""
+def start(begin: Path | None = None) -> tuple[LlavaNextForConditionalGeneration, LlavaNextProcessor]:
+    """The first edition in float32, with gradients for all but the embedding.
+
+    Args:
+        begin: progress of a training that was interrupted.
+    """
     model, processor = build_untrained(torch.float32)
     file = data_folder() / "smol_llava_next" / "towers.safetensors"
     load_trained(model, load_file(file), file)
-    freeze_language_model(model)
-    add_low_rank(model.model.language_model, rank)
+    model.requires_grad_(True)
+    model.get_input_embeddings().requires_grad_(False)
     if begin is not None:
         load_progress(model, begin)
     return model, processor
 
 
 def load_progress(model: nn.Module, file: Path) -> None:
-    """Put what `KeepProgress` or a finished training wrote into a model that is to be trained.
+    """Put what `KeepProgress` wrote into a model that is to be trained.
 
     Raises:
-        InputError: it is not what this model trains: other names, or updates of another rank.
+        InputError: it is not what this model trains.
     """
-    state, own = load_file(file), trainable_state(model) | low_rank_state(model)
-    shapes = {k: v.shape for k, v in state.items()}
-    if shapes != {k: v.shape for k, v in own.items()}:
-        raise InputError(f"{file} is not of a smol-llava-next-2 of this rank: check begin and rank")
+    state, own = load_file(file), trained_state(model)
+    if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in own.items()}:
+        raise InputError(f"{file} is not the progress of a smol-llava-next-2: check begin")
     model.load_state_dict(state, strict=False)
 
 
@@ -189,7 +193,7 @@ def train_second(recipe: TrainBedRecipe, write: Callable[[str], None]) -> Traine
     Raises:
         FileNotFoundError: easy-VQA or the language model is not installed.
     """
-    model, processor = start(recipe.rank, Path(recipe.begin) if recipe.begin else None)
+    model, processor = start(Path(recipe.begin) if recipe.begin else None)
     align, total = recipe.align, recipe.align.steps
     first = recipe.seed * PICTURES_PER_SEED
     mixed = MixedQuestions(processor, total * align.pictures, align.questions, first, recipe.easy)
@@ -201,7 +205,14 @@ def train_second(recipe: TrainBedRecipe, write: Callable[[str], None]) -> Traine
     with sdpa_kernel(SDPBackend.MATH):  # backward through the fused kernel is slow on a CPU
         keep = KeepProgress(recipe.folder / "progress.safetensors", 5 * align.log_every)
         fit_stage(stage, CombinedLoader(loaders, "min_size"), write, keep, **recipe.trainer)
-    return trained_bed(trained_state(model), recipe.easy)
+    return trained_bed(shipped(trained_state(model), recipe.rank), recipe.easy)
+
+
+def shipped(trained: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """What a file holds: the language model's linears as low-rank differences, everything else in bfloat16."""
+    before = build_untrained(torch.float32)[0].state_dict()
+    rest = {k: v.to(torch.bfloat16) for k, v in trained.items() if not is_linear(k)}
+    return low_rank_difference(trained, before, rank) | rest
 
 
 def trained_bed(state: dict[str, Tensor], easy: float) -> TrainedBed:
