@@ -1,4 +1,4 @@
-"""Differences of low rank: exact where the rank suffices, the best of their rank otherwise, refused where they do not fit."""
+"""Differences of low rank: exact where the rank suffices, else the best of their rank; refused where nothing fits."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Training the second edition on a tiny model: what moves, what stays, what is kept on the way."""
+"""Training all of a bed on a tiny model: what moves, what stays, what is kept on the way."""
 
 import pytest
 import torch
@@ -9,18 +9,12 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig, LlavaNe
 
 from tamp_lightning.config.recipe import Stage
 from tamp_lightning.testbeds.checkpoints import load_trained
-from tamp_lightning.testbeds.low_rank import is_linear, low_rank_difference
-from tamp_lightning.testbeds.mixture import MixedQuestions, NamedPictures
+from tamp_lightning.testbeds.low_rank import is_linear
+from tamp_lightning.testbeds.mixture import KINDS, MixedQuestions, NamedPictures
+from tamp_lightning.testbeds.naming import Naming, _regions
 from tamp_lightning.testbeds.smol_llava_next import PINPOINTS
-from tamp_lightning.testbeds.train_second import (
-    InstructionStage,
-    KeepProgress,
-    Naming,
-    _regions,
-    load_progress,
-    trained_state,
-)
 from tamp_lightning.testbeds.train_stages import fit_stage
+from tamp_lightning.testbeds.train_whole import InstructionStage, KeepProgress, load_progress, shipped, trained_state
 
 STEPS = 4
 
@@ -64,7 +58,7 @@ def fitted(reader, tmp_path_factory):
     asked = DataLoader(MixedQuestions(reader, 2 * STEPS, 3), batch_size=2, collate_fn=MixedQuestions.collate)
     named = DataLoader(NamedPictures(4 * STEPS), batch_size=4)
     keep = KeepProgress(tmp_path_factory.mktemp("bed") / "progress.safetensors", STEPS)
-    module = InstructionStage(model, Naming(model, reader), stage)
+    module = InstructionStage(model, stage, KINDS, Naming(model, reader))
     loader = CombinedLoader([asked, named], "min_size")
     fit_stage(module, loader, lines.append, keep, accelerator="cpu", enable_progress_bar=False)
     return model, before, lines, keep.file
@@ -100,10 +94,8 @@ def test_progress_is_what_was_trained_and_goes_on(fitted, reader):
 
 def test_what_ships_answers_as_what_was_trained(fitted, reader):
     model, before, _, file = fitted
-    ships = {k: v for k, v in load_file(file).items() if not is_linear(k)}
-    ships |= low_rank_difference(load_file(file), before, 24)
     plain = tiny(reader)
-    load_trained(plain, ships, file)
+    load_trained(plain, shipped(load_file(file), before, 24), file)
     batch = MixedQuestions.collate([MixedQuestions(reader, 1, 3)[0]])
     inputs = {k: v for k, v in batch.items() if k not in ("labels", "segments", "answers", "items")}
     with torch.no_grad():
