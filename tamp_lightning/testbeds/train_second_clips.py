@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
@@ -38,9 +39,13 @@ def train_second_clips(recipe: TrainBedRecipe, write: Callable[[str], None]) -> 
         fit_stage(
             InstructionStage(model, align, CATEGORIES), ((batch,) for batch in loader), write, keep, **recipe.trainer
         )
-    state = shipped(trained_state(model), before, recipe.rank)
+    return trained_bed(shipped(trained_state(model), before, recipe.rank), recipe.clips)
+
+
+def trained_bed(state: dict[str, Tensor], clips: int) -> TrainedBed:
+    """The model that a file with these tensors makes, and what it is scored on."""
     model, processor = build_untrained(torch.bfloat16)
     load_trained(model, state, Path("towers.safetensors"))
     controls: tuple[Shown, ...] = ("own", "muted", "blank", "shuffled")
     suites: dict[str, PackedTask] = {shown: ClipSuite(processor, "test", "quick", shown) for shown in controls}
-    return TrainedBed(model, state, suites, f"the first {recipe.clips} clips of the train split")
+    return TrainedBed(model, state, suites, f"the first {clips} clips of the train split")
