@@ -15,8 +15,8 @@ from tamp_lightning.methods.allocation import Das
 from tamp_lightning.ops.diversity import pairs_present
 from tamp_lightning.ops.scores import wanda
 from tamp_lightning.ops.stats import weighted_square_sum
-from tamp_lightning.passes.callbacks.tokens import TokenCollector, check_finite, unreached
-from tamp_lightning.passes.contract import BlockPass
+from tamp_lightning.passes.callbacks.tokens import check_finite, unreached
+from tamp_lightning.passes.contract import BlockPass, TokenSource
 
 
 class Meter(Protocol):
@@ -67,8 +67,8 @@ class SampleRows:
 class OutputMeter:
     """How much the output tokens of a linear differ (DAS)."""
 
-    def __init__(self, rule: Das, collector: TokenCollector) -> None:
-        self.rule, self.collector = rule, collector
+    def __init__(self, rule: Das, source: TokenSource) -> None:
+        self.rule, self.source = rule, source
         self.cosines: dict[str, Tensor] = {}
         self._rows = SampleRows()
 
@@ -80,7 +80,7 @@ class OutputMeter:
         """
         current = pl_module.current
         present = pairs_present(current.modality, current.counted)
-        for linear, tokens in self.collector.tokens.items():
+        for linear, tokens in self.source.latest().items():
             rows = self.rule.score(tokens.outputs, current.modality, current.counted)
             if bool((rows.isnan() & present).any()):  # then look at every value, which costs more than the score
                 finite = (tokens.outputs.isfinite().all(-1) | ~current.counted).all(-1)
@@ -112,8 +112,8 @@ class OutputMeter:
 class InputMeter:
     """Wanda scores of whole blocks, from the norms of what their linears read (OWL, DLP)."""
 
-    def __init__(self, rule: BlockRule, collector: TokenCollector) -> None:
-        self.rule, self.collector = rule, collector
+    def __init__(self, rule: BlockRule, source: TokenSource) -> None:
+        self.rule, self.source = rule, source
         self.cosines: dict[str, Tensor] = {}
         self._rows = SampleRows()
 
@@ -125,7 +125,7 @@ class InputMeter:
         """
         current = pl_module.current
         found: dict[int, Tensor] = {}
-        for linear, tokens in self.collector.tokens.items():
+        for linear, tokens in self.source.latest().items():
             if id(tokens.inputs) not in found:
                 found[id(tokens.inputs)] = weighted_square_sum(tokens.inputs, current.counted)
             rows = found[id(tokens.inputs)]

@@ -49,24 +49,18 @@ class StateKeeper(L.Callback):
             InputError: a file of the earlier run is damaged.
         """
         for content, cosines in self.state.numbered("measured"):
-            self.allocation.scores |= content["scores"]
-            self.allocation.cosines |= cosines
-            self.allocation.measured += 1
-            self.timer.seconds = content["seconds"]
+            self.allocation.restore(content["scores"], cosines)
+            self.timer.restore(content["seconds"])
         records = list(self.state.numbered("pruned"))
         towers, tower_masks = self.state.load("towers") or ({"report": {}, "unreached": []}, {})
         if self.towers is not None and not towers["report"]:
             records = []  # blocks behind dense towers are not what they were
         pruned = stream.resume(len(records), records[-1][0]["files"], list(towers["report"])) if records else 0
         if self.towers is not None and pruned > 0:
-            self.towers.report, self.towers.unreached = towers["report"], towers["unreached"]
-            self.towers.masks = {name: tower_masks[name] for name in towers["report"]}
-            self.towers.finished = True
+            self.towers.restore(towers, tower_masks)
         for content, masks in records[:pruned]:
-            self.pruning.report |= content["report"]
-            self.pruning.token_share |= content["token_share"]
-            self.pruning.masks |= {name: masks[name] for name in content["report"]}
-            self.timer.seconds = content["seconds"]
+            self.pruning.restore(content, masks)
+            self.timer.restore(content["seconds"])
         if pruned > 0 and (chosen := self.state.load("chosen")):
             self.watcher.restore(*chosen)
         return pruned
@@ -106,37 +100,30 @@ class StateKeeper(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """When the prune walk starts, note the towers, which have just been pruned, or take up what was noted."""
-        towers, stream = self.towers, pl_module.stream
-        if towers is None or not pl_module.now.starts_pruning:
+        if self.towers is None or not pl_module.now.starts_pruning:
             return
-        if towers.finished:
-            assert isinstance(stream, DiskStream)
-            stream.load_towers(list(towers.report))
+        content, masks = self.towers.record()
+        if self.towers.restored:
+            assert isinstance(pl_module.stream, DiskStream)
+            pl_module.stream.load_towers(list(content["report"]))
         else:
-            self.state.save("towers", {"report": towers.report, "unreached": towers.unreached}, towers.masks)
-            towers.finished = True
+            self.state.save("towers", content, masks)
 
     def _keep_scores(self, trainer: L.Trainer, pl_module: BlockPass, index: int) -> None:
-        names, found = _names(pl_module, index), self.allocation
-        content = {"scores": {name: found.scores[name] for name in names}, "seconds": self.timer.lap()}
+        scores, cosines = self.allocation.record(_names(pl_module, index))
+        content = {"scores": scores, "seconds": self.timer.lap()}
         if trainer.is_global_zero:
-            cosines = {name: found.cosines[name].contiguous() for name in names if name in found.cosines}
             self.state.save(f"measured-{index:05d}", content, cosines)
 
     def _keep_block(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
-        names, found = _names(pl_module, pl_module.index), self.pruning
+        found, masks = self.pruning.record(_names(pl_module, pl_module.index))
         stream = pl_module.stream
         assert isinstance(stream, DiskStream)
-        content = {
-            "report": {name: found.report[name] for name in names},
-            "token_share": {name: found.token_share[name] for name in names},
-            "files": stream.files,
-            "seconds": self.timer.lap(),
-        }
+        content = {**found, "files": stream.files, "seconds": self.timer.lap()}
         if trainer.is_global_zero:
             if self.watcher.watches(pl_module):  # first, for no process comes back to a block that is noted
                 self.state.save("chosen", *self.watcher.record())
-            self.state.save(f"pruned-{pl_module.index:05d}", content, {name: found.masks[name] for name in names})
+            self.state.save(f"pruned-{pl_module.index:05d}", content, masks)
 
 
 def _names(pl_module: BlockPass, index: int) -> list[str]:
