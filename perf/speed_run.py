@@ -20,8 +20,8 @@ import torch
 from measure import RESULTS, save
 from transformers import AutoProcessor
 
-from tamp_lightning.api import _build
 from tamp_lightning.cli.run import quieten
+from tamp_lightning.config.build import build
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.data.sources import from_easy_vqa
 from tamp_lightning.evaluation.scoring import score
@@ -85,7 +85,7 @@ def bare_forwards(folder: Path, samples: int) -> float:
 def measured(folder: Path, name: str, samples: int, dense: Any, suite: EasyVqaSuite | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "model"
-        method = _build(Method, METHODS[name], "method")
+        method = build(Method, METHODS[name], "method")
         pruned = prune_stream(DiskStream(folder, out), calibration(folder, samples), method, progress=False)
         row = {"method": name, **{f"{k} s": v for k, v in pruned.seconds.items()}, "s": sum(pruned.seconds.values())}
         row["tokens/sample"] = sum(v["tokens_per_sample"] for v in pruned.linears.values()) / len(pruned.linears)

@@ -12,9 +12,9 @@ from tamp_lightning.benchmarks.registry import BENCHMARKS
 from tamp_lightning.data.readers.item import Source
 from tamp_lightning.errors import InputError
 from tamp_lightning.resources import cache_folder
-from tamp_lightning.testbeds import easy_vqa_layouts, skill_layouts
+from tamp_lightning.testbeds import clip_layouts, easy_vqa_layouts, skill_layouts
 
-LAYOUTS = {layouts.NAME: layouts for layouts in (easy_vqa_layouts, skill_layouts)}
+LAYOUTS = {layouts.NAME: layouts for layouts in (easy_vqa_layouts, skill_layouts, clip_layouts)}
 """The test beds' questions, written as files of public benchmarks."""
 
 

