@@ -21,10 +21,10 @@ from tamp_lightning.checkpoint.reader import CheckpointReader
 from tamp_lightning.errors import InputError
 from tamp_lightning.files import write_json
 from tamp_lightning.runs.environment import compute_dtype, environment
-from tamp_lightning.tasks.bench_worker import COMPRESSED, DENSE, FLOAT32, serve
+from tamp_lightning.tasks.bench_worker import COMPRESSED, DENSE, FLOAT32, TWO_OF_FOUR, serve
 from tamp_lightning.testbeds.checkpoints import resolve
 
-FORMS = (COMPRESSED, DENSE, FLOAT32)
+FORMS = (COMPRESSED, DENSE, FLOAT32, TWO_OF_FOUR)
 MEASURES = ("prefill_seconds", "tokens_per_second", "memory", "peak")
 
 
@@ -57,7 +57,7 @@ def bench(arguments: Sequence[str], console: Console) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tamp bench", description=__doc__)
     parser.add_argument("checkpoint", help="a run folder, a checkpoint folder in either form, or a hub id")
-    parser.add_argument("--forms", help=f"of {','.join(FORMS)}; default: all that make sense")
+    parser.add_argument("--forms", help=f"of {','.join(FORMS)}; default: all that make sense but 2:4")
     parser.add_argument("--device", help="default: cuda if there is one, else cpu")
     parser.add_argument("--prompt", type=int, default=64, help="tokens read before the first new one (default 64)")
     parser.add_argument("--tokens", type=int, default=32, help="tokens generated after the first (default 32)")
@@ -77,6 +77,8 @@ def _forms(asked: str | None, folder: Path, device: str) -> list[str]:
         forms = asked.split(",")
         if wrong := [form for form in forms if form not in FORMS]:
             raise InputError(f"--forms has {wrong[0]!r}, expected some of {', '.join(FORMS)}")
+        if TWO_OF_FOUR in forms and not device.startswith("cuda"):
+            raise InputError(f"--forms has {TWO_OF_FOUR}, which needs --device cuda")
         return forms
     dtypes = {info.dtype for shard in CheckpointReader(folder).shards.values() for info in shard.tensors.values()}
     slow = compute_dtype("auto", torch.device(device)) is torch.float32 and bool(dtypes & {"BF16", "F16"})
@@ -148,13 +150,14 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
 
 def table(results: Sequence[dict[str, Any]]) -> Table:
     """One row per form: medians with the least and the most, and decoding beside the fastest dense form."""
-    view = Table("form", "dtype", "model MB", "peak MB", "prefill ms", "tokens/s", "decode")
+    view = Table("form", "dtype", "linears", "model MB", "peak MB", "prefill ms", "tokens/s", "decode")
     dense = [r["tokens_per_second"]["median"] for r in results if r["form"] != COMPRESSED]
     for result in results:
         speed = result["tokens_per_second"]
         view.add_row(
             result["form"],
             result["dtype"],
+            _weights(result),
             f"{result['model_bytes'] / 1e6:.0f}",
             f"{result['peak']['max'] / 1e6:.0f}",
             _cell(result["prefill_seconds"], 1000, 0),
@@ -162,6 +165,13 @@ def table(results: Sequence[dict[str, Any]]) -> Table:
             f"{speed['median'] / max(dense):.2f}x" if dense else "",
         )
     return view
+
+
+def _weights(result: dict[str, Any]) -> str:
+    """What compressed linears hold, and how many bits a weight that is."""
+    if not result["compressed_weights"]:
+        return ""
+    return f"{result['values']}, {8 * result['compressed_bytes'] / result['compressed_weights']:.1f} bits"
 
 
 def _cell(spread: dict[str, Any], scale: float, digits: int) -> str:
