@@ -52,11 +52,16 @@ def export_checkpoint(args: Sequence[str]) -> None:
         parser.add_argument("checkpoint", help="run folder, checkpoint folder or hub id")
         parser.add_argument("--format", required=True, help="bitmask, or dense to turn that back")
         parser.add_argument("--out", required=True, help="new folder; a killed export goes on there")
+        parser.add_argument(
+            "--values",
+            default="none",
+            help="int8 or int4: round what is kept to so many bits; default: none, all bits stay",
+        )
         options = parser.parse_args(list(args))
         from tamp_lightning.tasks.export import run_export
 
         quieten()
-        run_export(options.checkpoint, options.format, Path(options.out), Console())
+        run_export(options.checkpoint, options.format, Path(options.out), Console(), options["values"])
 
 
 def bench_checkpoint(arguments: Sequence[str]) -> None:

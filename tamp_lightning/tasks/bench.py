@@ -16,10 +16,10 @@ from tamp_lightning.files import write_json
 from tamp_lightning.runs.environment import compute_dtype, environment
 from tamp_lightning.tasks.bench_processes import Load, measure
 from tamp_lightning.tasks.bench_table import table
-from tamp_lightning.tasks.bench_worker import COMPRESSED, DENSE, FLOAT32
+from tamp_lightning.tasks.bench_worker import COMPRESSED, DENSE, FLOAT32, TWO_OF_FOUR
 from tamp_lightning.testbeds.checkpoints import resolve
 
-FORMS = (COMPRESSED, DENSE, FLOAT32)
+FORMS = (COMPRESSED, DENSE, FLOAT32, TWO_OF_FOUR)
 
 
 def bench(arguments: Sequence[str], console: Console) -> None:
@@ -48,7 +48,7 @@ def bench(arguments: Sequence[str], console: Console) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tamp bench", description=__doc__)
     parser.add_argument("checkpoint", help="a run folder, a checkpoint folder in either form, or a hub id")
-    parser.add_argument("--forms", help=f"of {','.join(FORMS)}; default: all that make sense")
+    parser.add_argument("--forms", help=f"of {','.join(FORMS)}; default: all that make sense but 2:4")
     parser.add_argument("--device", help="default: cuda if there is one, else cpu")
     parser.add_argument("--prompt", type=int, default=64, help="tokens read before the first new one (default 64)")
     parser.add_argument("--tokens", type=int, default=32, help="tokens generated after the first (default 32)")
@@ -68,6 +68,8 @@ def _forms(asked: str | None, folder: Path, device: str) -> list[str]:
         forms = asked.split(",")
         if wrong := [form for form in forms if form not in FORMS]:
             raise InputError(f"--forms has {wrong[0]!r}, expected some of {', '.join(FORMS)}")
+        if TWO_OF_FOUR in forms and not device.startswith("cuda"):
+            raise InputError(f"--forms has {TWO_OF_FOUR}, which needs --device cuda")
         return forms
     dtypes = {info.dtype for shard in CheckpointReader(folder).shards.values() for info in shard.tensors.values()}
     slow = compute_dtype("auto", torch.device(device)) is torch.float32 and bool(dtypes & {"BF16", "F16"})

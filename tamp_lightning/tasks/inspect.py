@@ -15,6 +15,7 @@ from tamp_lightning.checkpoint.opened import Checkpoint
 from tamp_lightning.checkpoint.reader import CheckpointReader
 from tamp_lightning.checkpoint.skeleton import build_skeleton
 from tamp_lightning.errors import InputError
+from tamp_lightning.export.layout import described
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.callbacks.attention import check_attention
 from tamp_lightning.stream.rehearsal import rehearse
@@ -54,6 +55,11 @@ def inspect_checkpoint(
     Raises:
         InputError: it is no checkpoint, or its architecture is unknown. What can be read but not pruned is no error.
     """
+    if form := described(folder):
+        raise InputError(
+            f"{folder} is {form}. It is loaded but not pruned: "
+            f"`tamp export {folder} --format dense --out NEW` turns it back"
+        )
     reader = CheckpointReader(folder)
     stored = Counter(info.dtype for shard in reader.shards.values() for info in shard.tensors.values())
     disk = sum(shard.size for shard in reader.shards.values())
