@@ -88,7 +88,7 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/mypy
 
 docs: $(READY) ## these pages and an API reference from docstrings, as a site in site/
-	@$(PIP) -e '.[docs]'
+	@$(PIP) $(CONSTRAINTS) -c $(VENV)/torch.txt -e '.[docs]'
 	$(BIN)/mkdocs build --quiet
 
 bench: $(READY) ## speed on this machine, side by side: perf/results/*.json and tables; docs/performance.md
