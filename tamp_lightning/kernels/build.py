@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,6 +23,9 @@ from tamp_lightning.resources import cache_folder
 SWITCH = "TAMP_CPU_KERNEL"
 """Set to 0, this variable keeps the kernel from being built or used."""
 _SOURCES = Path(__file__).parent / "csrc"
+_C: dict[str, Any] = {"i": ctypes.c_int, "n": ctypes.c_int64, "p": ctypes.c_void_p}
+_MATRIX: list[Any] = [_C[kind] for kind in "iipnppnpn"]
+"""Set, type, values, their number, mask, starts and their stride, scales and theirs."""
 _FLAGS = ["-O3", "-std=c++17", "-fopenmp"]
 
 
@@ -59,6 +63,9 @@ def load(folder: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     library.tamp_best_set.restype = ctypes.c_int
     library.tamp_multiply.restype = library.tamp_expand.restype = None
+    # told once, so that numbers are not made into objects at every call
+    library.tamp_multiply.argtypes = [*_MATRIX, *(_C[kind] for kind in "nnpnppi")]
+    library.tamp_expand.argtypes = [*_MATRIX, *(_C[kind] for kind in "nnnipi")]
     return library
 
 

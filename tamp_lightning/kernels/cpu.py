@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from functools import cache
 
 import torch
@@ -82,12 +81,12 @@ def multiply(weight: Bitmask, inputs: Tensor, bias: Tensor | None, instructions:
     library.tamp_multiply(
         best_set() if instructions is None else instructions,
         *_matrix(weight),
-        ctypes.c_int64(rows),
-        ctypes.c_int64(words),
-        ctypes.c_void_p(x.data_ptr()),
-        ctypes.c_int64(len(x)),
-        ctypes.c_void_p(None if b is None else b.data_ptr()),
-        ctypes.c_void_p(out.data_ptr()),
+        rows,
+        words,
+        x.data_ptr(),
+        len(x),
+        None if b is None else b.data_ptr(),
+        out.data_ptr(),
         _threads(rows * weight.columns),
     )
     return out.to(inputs.dtype)
@@ -103,11 +102,11 @@ def expand(weight: Bitmask, first: int, last: int, dtype: torch.dtype, instructi
     library.tamp_expand(
         best_set() if instructions is None else instructions,
         *_matrix(weight),
-        ctypes.c_int64(words),
-        ctypes.c_int64(first),
-        ctypes.c_int64(last),
+        words,
+        first,
+        last,
         int(whole or dtype != weight.dtype),
-        ctypes.c_void_p(out.data_ptr()),
+        out.data_ptr(),
         _threads((last - first) * weight.columns),
     )
     return out[:, : weight.columns].to(dtype)
@@ -120,11 +119,11 @@ def _threads(weights: int) -> int:
 def _matrix(weight: Bitmask) -> tuple[object, ...]:
     return (
         TYPES[weight.values.dtype],
-        ctypes.c_void_p(weight.values.data_ptr()),
-        ctypes.c_int64(weight.capacity),
-        ctypes.c_void_p(weight.mask.data_ptr()),
-        ctypes.c_void_p(weight.starts.data_ptr()),
-        ctypes.c_int64(weight.starts.shape[1]),
-        ctypes.c_void_p(None if weight.scales is None else weight.scales.data_ptr()),
-        ctypes.c_int64(0 if weight.scales is None else weight.scales.shape[1]),
+        weight.values.data_ptr(),
+        weight.capacity,
+        weight.mask.data_ptr(),
+        weight.starts.data_ptr(),
+        weight.starts.shape[1],
+        None if weight.scales is None else weight.scales.data_ptr(),
+        0 if weight.scales is None else weight.scales.shape[1],
     )

@@ -39,10 +39,11 @@ class CompressedLinear(nn.Module):
     @property
     def form(self) -> Bitmask:
         """The weight as it is held; its parts are those of this layer, not copies."""
-        if self.scale_bits is None:
-            return Bitmask(self.values, self.mask, self.starts, self.in_features)
-        scales = self.scale_bits.view(torch.bfloat16)
-        return Bitmask(self.values, self.mask, self.starts, self.in_features, scales, self.like.dtype)
+        held: Any = self._buffers  # not looked up one by one: that takes longer than a small product
+        parts = held["values"], held["mask"], held["starts"], self.in_features
+        if held["scale_bits"] is None:
+            return Bitmask(*parts)
+        return Bitmask(*parts, held["scale_bits"].view(torch.bfloat16), held["like"].dtype)
 
     @property
     def weight(self) -> Tensor:

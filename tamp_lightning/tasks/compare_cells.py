@@ -11,6 +11,7 @@ import yaml
 
 from tamp_lightning.config.recipe import CompareRecipe, PruneRecipe, ScoreChoice
 from tamp_lightning.errors import InputError
+from tamp_lightning.methods.method import Method
 from tamp_lightning.runs.folder import RunFolder
 
 
@@ -86,4 +87,7 @@ def _without_trainer(text: str) -> dict[str, Any]:
     """A recipe without its trainer; what an older version did not write is as by default."""
     content = yaml.safe_load(text)
     scores = asdict(ScoreChoice()) | content.get("scores", {})
-    return {"plugins": []} | content | {"trainer": None, "scores": scores}
+    method = content.get("method", {})
+    sections = {name: held for name, held in asdict(Method()).items() if isinstance(held, dict)}
+    method = method | {name: held | method.get(name, {}) for name, held in sections.items()}
+    return {"plugins": []} | content | {"trainer": None, "scores": scores, "method": method}

@@ -35,7 +35,8 @@ def names(folder):
 
 def test_there_and_back(run, tmp_path, capsys):
     main(["export", str(run), "--format", "bitmask", "--out", str(tmp_path / "small")])
-    assert re.search(r"21 linears: .* MB became .* MB \(5\d\.\d\d %\)", capsys.readouterr().out)
+    said = capsys.readouterr().out
+    assert re.search(r"21 linears: .* MB became .* MB \(5\d\.\d\d %, \d+\.\d\d bits a weight\)", said)
     main(["export", str(tmp_path / "small"), "--format=dense", "--out", str(tmp_path / "back")])
     assert weight_files(tmp_path / "back") == weight_files(run / "model")
     assert names(tmp_path) == ["back", "run", "run-dense", "small"]
