@@ -67,7 +67,8 @@ def prepare(recipe: PruneRecipe, name: str, text: str, say: Say = lambda line: N
         InputError, FileNotFoundError: bad input.
     """
     trainer = scoring_trainer(**recipe.trainer)
-    place, clock = _place(recipe, name, trainer), PhaseClock()
+    out = run_path(recipe.out, name, trainer.is_global_zero)
+    place, clock = _place(out, recipe.model.dtype, trainer), PhaseClock()
     with clock.phase("prepare"):
         source = resolve(recipe.model.checkpoint)
         state = _state(recipe, source, place, trainer)
@@ -95,10 +96,9 @@ def prepare(recipe: PruneRecipe, name: str, text: str, say: Say = lambda line: N
     return Job(place, pruner, scoring, origin, clock)
 
 
-def _place(recipe: PruneRecipe, name: str, trainer: L.Trainer) -> Place:
-    device, is_first = trainer.strategy.root_device, trainer.is_global_zero
-    folder = RunFolder(run_path(recipe.out, name, is_first))
-    return Place(folder, is_first, trainer.world_size, device, compute_dtype(recipe.model.dtype, device))
+def _place(out: Path, dtype: str, trainer: L.Trainer) -> Place:
+    device = trainer.strategy.root_device
+    return Place(RunFolder(out), trainer.is_global_zero, trainer.world_size, device, compute_dtype(dtype, device))
 
 
 def _state(recipe: PruneRecipe, source: Path, place: Place, trainer: L.Trainer) -> RunState | None:
