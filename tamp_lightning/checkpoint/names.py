@@ -80,6 +80,11 @@ def stored_linear(linear: Linear, keys: KeyMap, reader: CheckpointReader) -> Lin
         InputError: its weight is not stored as one tensor of its own, or not as plain floating point (an undeclared
             quantisation).
     """
+    if linear.piece is not None:
+        raise InputError(
+            f"{linear.full} is an expert, and experts are pruned in memory only: load the model with from_pretrained, "
+            f"or leave them dense with exclude: ['{linear.piece.layer.rpartition('.')[2]}\\.']"
+        )
     inside = linear.block != OUTSIDE
     key = (keys.blocks[linear.block] if inside else keys.outside).get(linear.parameter)
     if key is None:

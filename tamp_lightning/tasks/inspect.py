@@ -20,6 +20,7 @@ from tamp_lightning.checkpoint.skeleton import build_skeleton
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.callbacks.attention import check_attention
+from tamp_lightning.passes.callbacks.experts import check_experts
 from tamp_lightning.stream.rehearsal import rehearse
 from tamp_lightning.testbeds.checkpoints import resolve
 
@@ -112,6 +113,7 @@ def _fitted(model: PreTrainedModel, facts: ModelFacts, method: Method) -> dict:
     without = [k for k in range(len(facts.linears)) if not facts.attends(k)]
     try:
         method.check({linear.full: linear.shape for linear in facts.all_linears})
+        check_experts(facts, method)
         if method.token_rule.needs_attention:
             check_attention(model, facts, method.tokens)
     except InputError as error:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import lightning as L
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from tamp_lightning.methods.tokens import ModalityMix
 from tamp_lightning.ops.bits import pack_bits
 from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.ops.masks import keep_where
+from tamp_lightning.passes.callbacks.experts import tell_of_rare_experts
 from tamp_lightning.passes.callbacks.mixing import MixChooser, Solved, swapped
 from tamp_lightning.passes.callbacks.polishing import polish
 from tamp_lightning.passes.callbacks.statistics import WHOLE, Snapshot, StatisticsCollector
@@ -58,6 +60,11 @@ class PruningCallback(PassCallback):
         self._snapshots.append(self.statistics.snapshot())
         if len(self._snapshots) == len(pl_module.stream.facts.linears):
             self._prune_all(pl_module)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:  # type: ignore[override]
+        """Say how many experts had few tokens."""
+        if pl_module.share.is_first:
+            tell_of_rare_experts(self.report, self.method)
 
     def _prune_all(self, pl_module: BlockPass) -> None:
         """Prune block after block, now that the last has been passed and the budget is known."""
@@ -134,6 +141,11 @@ class PruningCallback(PassCallback):
         self.report[full] = mask_row(mask, tokens_per_sample=float(mass.sum()) / samples)
         if self.method.token_rule.needs_attention and not pl_module.stream.facts.attends(linear.block):
             self.report[full]["tokens"] = "all"  # the block has no attention to choose by
+        if linear.piece is not None and self.statistics.experts.layers:
+            tokens = self.statistics.experts.tokens(linear)
+            self.report[full]["expert_tokens"] = tokens
+            if self.method.statistics == "hessian" and tokens < linear.shape[1]:
+                self.report[full]["fallback"] = "wanda"
         if self.chooser is not None:
             self.report[full]["lambda"] = self.chooser.lam
         self.masks[full] = pack_bits(mask)

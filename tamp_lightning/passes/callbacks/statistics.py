@@ -19,8 +19,11 @@ from tamp_lightning.ops.stats import weighted_square_sum
 from tamp_lightning.passes.callbacks.attention import AttentionCollector
 from tamp_lightning.passes.callbacks.dense import DenseTwin
 from tamp_lightning.passes.callbacks.drift import DriftCollector
+from tamp_lightning.passes.callbacks.experts import ExpertStatistics
 from tamp_lightning.passes.callbacks.tokens import TokenCollector, Tokens, check_finite, unreached
 from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
+from tamp_lightning.passes.expert_sums import Seen as ExpertSeen
+from tamp_lightning.passes.routing import Routed
 
 WHOLE = -1
 """The part of the tokens that is not one modality but all of them."""
@@ -51,6 +54,7 @@ class Snapshot:
 
     sums: dict[Linear, dict[int, Sums]]
     count: int
+    experts: ExpertStatistics
 
 
 @dataclass
@@ -101,19 +105,20 @@ class StatisticsCollector(PassCallback):
         self._sums: dict[Linear, dict[int, Sums]] = {}
         self._own, self._all = Matrices(), Matrices()
         self._count = 0
+        self.experts = ExpertStatistics(self.method)
 
     def snapshot(self) -> Snapshot:
         """Hand out the block's statistics, samples added up, and forget it; `restore` undoes that."""
         for parts in self._sums.values():
             for sums in parts.values():
                 sums.samples = {0: sums.total()}
-        snapshot = Snapshot(self._sums, self._count)
+        snapshot = Snapshot(self._sums, self._count, self.experts)
         self.clear()
         return snapshot
 
     def restore(self, snapshot: Snapshot) -> None:
         """Make a block the current one again."""
-        self._sums, self._count = snapshot.sums, snapshot.count
+        self._sums, self._count, self.experts = snapshot.sums, snapshot.count, snapshot.experts
 
     @torch.no_grad()
     def batch_passed(self, pl_module: BlockPass, batch: object, batch_idx: int) -> None:
@@ -122,7 +127,8 @@ class StatisticsCollector(PassCallback):
         Raises:
             InputError: a token that counts has a NaN or infinite activation.
         """
-        seen, tokens = self._seen(pl_module), dict(self.collector.tokens)
+        seen, routed = self._seen(pl_module), dict(self.collector.routed)
+        tokens = self.collector.tokens | {layer: Tokens(own.hidden, own.outputs) for layer, own in routed.items()}
         twins = self.dense.tokens(pl_module, batch_idx) if self.dense else {}
         self._count += int(seen.valid.sum())
         self.samples.update(pl_module.current.ids.tolist())
@@ -131,9 +137,16 @@ class StatisticsCollector(PassCallback):
         # all at once, so that no two share an id because one is gone already
         self.weights = self._weights(seen, tokens, pl_module.stream.facts.attends(pl_module.index))
         for linear, weights in self.weights.items():
+            if linear in routed:
+                self._add_routed(step, linear, routed[linear], weights, share.processes == 1)
+                continue
             self._add_diagonal(step, linear, tokens[linear], weights)
             if self.method.statistics == "hessian":
                 self._add_matrices(step, linear, tokens[linear], weights, twins.get(linear))
+
+    def _add_routed(self, step: _Step, layer: Linear, routed: Routed, weights: Tensor, alone: bool) -> None:
+        seen = ExpertSeen(step.ids, step.seen.modality, alone)
+        self.experts.add(layer, routed, self._parts(step, weights), step.seen.valid, seen)
 
     def pass_ends(self, pl_module: BlockPass) -> None:
         """Put the statistics of all processes together: sums by sample in each, second moments in the first alone."""
@@ -146,6 +159,7 @@ class StatisticsCollector(PassCallback):
                 sums.samples, sums.masses = merged(share, sums.samples), merged(share, sums.masses)
         for store in (self._own.grams, self._own.crosses, self._all.grams):
             sum_on_first(share, store.values())
+        self.experts.share_out(share)
         self._count = sum(everyones(share, self._count))
         self.samples.update(*everyones(share, self.samples))
 
@@ -221,6 +235,8 @@ class StatisticsCollector(PassCallback):
         """
         if self.method.statistics == "nothing":
             return {WHOLE: Statistics()}
+        if linear.piece is not None:
+            return self.experts.of(linear)
         if linear not in self._sums:
             raise unreached(linear)
         leader, everything = self._own.leader.get(linear, linear), self._all.leader.get(linear, linear)
@@ -238,6 +254,8 @@ class StatisticsCollector(PassCallback):
 
     def mass(self, linear: Linear) -> Tensor:
         """Sum of a linear's token weights per modality, float64 [4]; zero if no token was needed."""
+        if linear.piece is not None and self.experts.layers:
+            return self.experts.mass(linear)
         parts = self._sums.get(linear, {}).values()
         zero = torch.zeros(len(MODALITIES), dtype=torch.float64)
         return torch.stack([sums.mass for sums in parts]).sum(0) if parts else zero
