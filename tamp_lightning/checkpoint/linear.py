@@ -51,6 +51,9 @@ class Linear:
     piece: Piece | None = field(default=None, compare=False)
     """Where it stands in a parameter that stacks several matrices; None for the weight of an ``nn.Linear``."""
 
+    stored: Piece | None = field(default=None, compare=False)
+    """Where it stands in what is stored under its key; None if it is that itself."""
+
     def __str__(self) -> str:
         return self.full
 
@@ -75,3 +78,7 @@ class Linear:
     def part(self, value: Tensor) -> Tensor:
         """What of its parameter's value, or of a mask of that shape, is its own [out, in]: a view."""
         return value if self.piece is None else self.piece.of(value)
+
+    def stored_part(self, value: Tensor) -> Tensor:
+        """What of a tensor as it is stored under its key is its own [out, in]: a view."""
+        return value if self.stored is None else self.stored.of(value)

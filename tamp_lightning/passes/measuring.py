@@ -105,7 +105,7 @@ class OutputMeter:
         Raises:
             InputError: a linear was not reached by any token, or no sample has two tokens to compare.
         """
-        found = {}
+        found: dict[str, float] = {}
         for shared, linears in _scored_together(pl_module.stream.facts.linears[pl_module.index]).items():
             cosines = self._rows.take(pl_module, shared)
             try:

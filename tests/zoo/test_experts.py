@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from torch.nn import functional as F
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.trainer import prune_stream
-from tamp_lightning.stream import MemoryStream
+from tamp_lightning.stream import DiskStream, MemoryStream, Stream
 
+from ..conftest import hashes
 from ..passes.test_literal import keep_rows
 from .experts import WITH_EXPERTS
 from .families import WANDA, Family
@@ -165,6 +167,28 @@ def test_the_plan_is_met_in_the_model_and_all_else_stays(name: str) -> None:
         assert full in parameters or torch.equal(value, was)
 
 
-def prune_model(stream: MemoryStream, family: Family) -> Any:
+@pytest.mark.filterwarnings("ignore:.*matrices of experts")
+@pytest.mark.parametrize("name", WITH_EXPERTS)
+def test_from_disk_it_is_the_same_and_what_is_written_loads(name: str, tmp_path: Path) -> None:
+    family = WITH_EXPERTS[name]
+    model = family.make()
+    in_memory = prune_model(MemoryStream(model), family)
+    family.make().save_pretrained(tmp_path / "dense")
+    from_disk = prune_model(DiskStream(tmp_path / "dense", tmp_path / "out"), family)
+    assert hashes(from_disk) == hashes(in_memory)
+    again = type(model).from_pretrained(tmp_path / "out")
+    for (full, own), (_, loaded) in zip(model.named_parameters(), again.named_parameters(), strict=True):
+        assert torch.equal(own, loaded), full
+    for name in ("model.safetensors", "config.json"):  # same layout: keys, shapes, dtypes, places
+        assert (tmp_path / "out" / name).stat().st_size == (tmp_path / "dense" / name).stat().st_size
+    assert header(tmp_path / "out") == header(tmp_path / "dense")
+
+
+def header(folder: Path) -> bytes:
+    with (folder / "model.safetensors").open("rb") as file:
+        return file.read(int.from_bytes(file.read(8), "little"))
+
+
+def prune_model(stream: Stream, family: Family) -> Any:
     data = CalibrationData.from_batches(family.batches())
     return prune_stream(stream, data, Method(**WANDA), progress=False, accelerator="cpu")

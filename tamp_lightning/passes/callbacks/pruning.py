@@ -61,7 +61,7 @@ class PruningCallback(PassCallback):
         if len(self._snapshots) == len(pl_module.stream.facts.linears):
             self._prune_all(pl_module)
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:  # type: ignore[override]
+    def on_fit_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Say how many experts had few tokens."""
         if pl_module.share.is_first:
             tell_of_rare_experts(self.report, self.method)
