@@ -15,7 +15,7 @@ from tamp_lightning.compat.loading import SAFE_WEIGHTS_INDEX_NAME
 from tamp_lightning.errors import InputError
 from tamp_lightning.export.form import METHOD, VERSION, verify
 from tamp_lightning.export.layout import listed_files
-from tamp_lightning.export.masks import RunMasks, ZeroMasks, linear_weights
+from tamp_lightning.export.masks import RunMasks, ZeroMasks, expert_layer_names, linear_weights
 from tamp_lightning.export.shards import KeptOf, Sizes, compress, expand
 from tamp_lightning.export.target import Target
 from tamp_lightning.runs.folder import RunFolder
@@ -64,11 +64,12 @@ def to_bitmask(source: Source, out: Path, cards: Cards) -> Sizes:
     """
     if source.files is not None:
         raise InputError(f"{source.folder} is in the bitmask form already: --format dense turns it back")
-    linears = linear_weights(build_skeleton(source.reader, None), source.reader)
+    model = build_skeleton(source.reader, None)
+    linears, experts = linear_weights(model, source.reader), expert_layer_names(model)
     masks = source.run and RunFolder(source.run).masks
     kept_of: KeptOf = ZeroMasks()
     if masks and masks.is_file():
-        kept_of = RunMasks(masks, linears, source.reader)
+        kept_of = RunMasks(masks, linears, source.reader, experts)
     target = Target(out, _job(source, "bitmask", masks))
     total = Sizes()
     with target.nothing_left_behind():
@@ -78,7 +79,10 @@ def to_bitmask(source: Source, out: Path, cards: Cards) -> Sizes:
                 target.note(name, **vars(sizes))
             total.add(Sizes(**target.facts[name]))
         if not total.linears:
-            raise InputError(f"{source.folder} is dense: no linear has enough zeros for a bitmask to be smaller")
+            beside = " (experts are not encoded)" if experts else ""
+            raise InputError(
+                f"{source.folder} is dense: no linear has enough zeros for a bitmask to be smaller{beside}"
+            )
         _finish(source, target, cards(source.folder, total), _with_section(source, target.files))
     target.publish()
     return total

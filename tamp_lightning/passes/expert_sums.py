@@ -110,7 +110,7 @@ class ExpertSums:
 def _masses(weight: Tensor, samples: Tensor, modality: Tensor, size: int) -> Tensor:
     """Sum of token weights per modality, and number of tokens, of each sample: float64 [size, 5]."""
     width = len(MODALITIES) + 1
-    found = torch.bincount(samples * width + modality, weight, size * width).reshape(size, width)
+    found = torch.bincount(samples * width + modality, weight, size * width).double().reshape(size, width)
     found[:, -1] = torch.bincount(samples, minlength=size)
     return found
 

@@ -112,7 +112,8 @@ class OutputMeter:
                 found |= dict.fromkeys((linear.full for linear in linears), self.rule.combine(cosines))
             except InputError as error:
                 raise InputError(f"{linears[0].full}: {error}") from None
-            self.cosines |= dict.fromkeys((linear.full for linear in linears), cosines.double().nanmean(0))
+            mean = cosines.double().nanmean(0)
+            self.cosines |= {linear.full: mean.clone() for linear in linears}  # each is noted by itself
         return found
 
 

@@ -127,7 +127,8 @@ class ExpertStatistics:
         parts = {part: sums for part, sums in layer.sums.items() if not several or sums.reached}
         if not parts:
             raise unreached(linear)
-        few = sum(sums.tokens(piece.expert) for sums in parts.values()) < linear.shape[1]
+        tokens = [sums.tokens(piece.expert) for sums in parts.values()]
+        few = sum(tokens) < linear.shape[1] or not all(tokens)
         if few or self.method.statistics != "hessian":
             norms = {part: sums.square_norm(linear, piece, self.options) for part, sums in parts.items()}
             return {part: Statistics(sq_norm=norm, mass=mass, few=few) for part, (norm, mass) in norms.items()}
@@ -140,7 +141,10 @@ class ExpertStatistics:
         for part, own in zip(layer.sums, weights, strict=False):
             if part in wanted:
                 left_out = self.method.blends and not torch.equal(own, whole)
+                sums = layer.sums[part]
+                squares = (sums.inputs if piece.reads_hidden else sums.activations).total()[piece.expert]
                 found[part] = Statistics(
+                    sq_norm=squares,
                     mass=float(own.double().sum()),
                     hessian=weighted_gram(tokens, own[None]),
                     everything=weighted_gram(tokens, whole[None]) if left_out else None,
