@@ -208,8 +208,10 @@ class DiskStream:
         if index in self._checked:
             return
         for key, linears in _by_key(self.facts.linears[index]).items():
-            stored = self.reader.read([key], places)[key] if linears[0].piece is not None else None
-            for linear in linears if stored is not None else ():
+            if linears[0].piece is None:
+                continue
+            stored = self.reader.read([key], places)[key]
+            for linear in linears:
                 weight = linear.weight(block)
                 if not torch.equal(weight, linear.stored_part(stored).to(self.device, weight.dtype)):
                     raise InputError(
@@ -255,11 +257,10 @@ class DiskStream:
         ]
         for key, own in _by_key(linears).items():
             left = [linear for linear in own if linear.piece is not None and linear.name not in masks]
-            source = self._source(key) if left else None
-            for linear in left if source is not None else ():
-                weight = linear.weight(block)
-                if not torch.equal(weight, linear.stored_part(source).to(weight.dtype)):
-                    changed.append(linear.name)
+            if left:
+                source = self._source(key)
+                same = [torch.equal(w := one.weight(block), one.stored_part(source).to(w.dtype)) for one in left]
+                changed += [linear.name for linear, equal in zip(left, same, strict=True) if not equal]
         if changed:
             raise ValueError(f"{self.facts.blocks}.{index}.{changed[0]} was changed but has no mask: it would be lost")
 

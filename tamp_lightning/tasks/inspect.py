@@ -20,7 +20,7 @@ from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.callbacks.attention import check_attention
 from tamp_lightning.passes.callbacks.experts import check_experts
 from tamp_lightning.stream.rehearsal import rehearse
-from tamp_lightning.tasks.inspect_facts import Inspection, described_form, parts
+from tamp_lightning.tasks.inspect_facts import Inspection, described, parts
 from tamp_lightning.tasks.inspect_print import show
 from tamp_lightning.testbeds.checkpoints import resolve
 
@@ -70,7 +70,7 @@ def inspect_checkpoint(
         facts = rehearse(model, Checkpoint.of(reader, model, include, exclude).facts)
     except InputError as error:
         return Inspection(*common, parts(model, None), refusal=str(error))
-    found = described_form(model, facts) | _fitted(model, facts, method or Method())
+    found = described(model, facts) | _fitted(model, facts, method or Method())
     return Inspection(*common, parts(model, facts.blocks), **found)
 
 
