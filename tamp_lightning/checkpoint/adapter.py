@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -69,6 +70,15 @@ class Adapter:
         and those that choose experts: they are tiny, and a choice that tips over changes everything after it.
         """
         return ROUTERS
+
+    def routed(self, layer: str, kwargs: Mapping[str, Any]) -> Tensor | None:
+        """Which tokens a layer of experts is given, bool [B, n]; None = all, as in most families.
+
+        Args:
+            layer: its module name, relative to the block.
+            kwargs: what the block is called with, beside the hidden state.
+        """
+        return None
 
     def placeholders(self, config: PreTrainedConfig) -> dict[int, int]:
         """Token id -> IMAGE, VIDEO or AUDIO: `image_token_id`, `image_token_index` and so on.

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tamp_lightning.checkpoint.adapter import AUDIO, IMAGE, TEXT, VIDEO, adapter_of
+from tamp_lightning.checkpoint.experts import prunable, shape_of
 from tamp_lightning.checkpoint.linear import OUTSIDE, Linear
 from tamp_lightning.checkpoint.names import KeyMap, stored_linear
 from tamp_lightning.checkpoint.reader import CheckpointReader
+from tamp_lightning.compat.experts import are_experts
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.towers import Towers
 
@@ -115,8 +117,8 @@ def find_facts(
 ) -> ModelFacts:
     """Find the decoder blocks, prunable linears and modality placeholders of ``model``.
 
-    Only ``nn.Linear`` is ever prunable: those inside the decoder blocks and, on request, those of towers and
-    projector; embeddings and head are not. Works on parameters on the meta device.
+    Only ``nn.Linear`` and the matrices of experts are ever prunable: those inside the decoder blocks and, on request,
+    linears of towers and projector; embeddings and head are not. Works on parameters on the meta device.
 
     Args:
         model: any transformers model with a decoder (``get_decoder()``).
@@ -134,37 +136,22 @@ def find_facts(
     blocks = adapter.blocks(model)
     path = next(path for path, module in model.named_modules() if module is blocks)
     dense = [re.compile(pattern) for pattern in adapter.dense(model)]
-    found = [
-        f"{path}.{index}.{name}"
-        for index, block in enumerate(blocks)
-        for name, module in block.named_modules()
-        if isinstance(module, nn.Linear) and not any(pattern.search(name) for pattern in dense)
-    ]
+    found = [list(prunable(block, index, path, dense)) for index, block in enumerate(blocks)]
+    names = [linear.full for own in found for linear in own]
     stacked = _stacked(path, blocks)
-    chosen = set(_choose([*found, *stacked], include, exclude, "the decoder blocks"))
+    chosen = set(_choose([*names, *stacked], include, exclude, "the decoder blocks"))
     _refuse_stacked([name for name in stacked if name in chosen])
     if not chosen:
         raise InputError(
-            f"no linear left to prune in {path} ({len(found)} found, include={list(include)}, "
+            f"no linear left to prune in {path} ({len(names)} found, include={list(include)}, "
             f"exclude={list(exclude)}): relax the patterns"
         )
     outside = _find_towers(model, path, towers) if towers is not None and towers.on else ()
-    _refuse_shared(model, chosen | set(outside))
-    linears = tuple(
-        tuple(
-            Linear(index, name, full, _shape(module))
-            for name, module in block.named_modules()
-            if (full := f"{path}.{index}.{name}") in chosen
-        )
-        for index, block in enumerate(blocks)
-    )
-    towers_found = tuple(Linear(OUTSIDE, name, name, _shape(model.get_submodule(name))) for name in outside)
+    linears = tuple(tuple(linear for linear in own if linear.full in chosen) for own in found)
+    parameters = {f"{path}.{linear.block}.{linear.parameter}" for own in linears for linear in own}
+    _refuse_shared(model, parameters | {f"{name}.weight" for name in outside})
+    towers_found = tuple(Linear(OUTSIDE, name, name, shape_of(model.get_submodule(name))) for name in outside)
     return ModelFacts(path, linears, adapter.placeholders(model.config), adapter.self_attention, towers_found)
-
-
-def _shape(linear: nn.Module) -> tuple[int, int]:
-    rows, columns = linear.get_parameter("weight").shape
-    return rows, columns
 
 
 def tower_linears(model: PreTrainedModel, blocks: str) -> list[str]:
@@ -214,21 +201,22 @@ def _agree(given: Tensor, by_placeholder: Tensor) -> bool:
 
 
 def _stacked(path: str, blocks: nn.ModuleList) -> list[str]:
-    """Full names of the parameters that stack several matrices, as experts do."""
+    """Full names of the parameters that stack several matrices in a way that is not known."""
     return [
         f"{path}.{name}.{key}"
         for name, module in blocks.named_modules()
         for key, value in module.named_parameters(recurse=False)
-        if value.ndim >= 3 and not isinstance(module, nn.modules.conv._ConvNd)
+        if value.ndim >= 3 and not isinstance(module, nn.modules.conv._ConvNd) and not are_experts(module)
     ]
 
 
 def _refuse_stacked(names: Sequence[str]) -> None:
-    """Refuse stacked experts, unless they are left out: most weights would silently stay as they are."""
+    """Refuse such matrices, unless they are left out: most weights would silently stay as they are."""
     if names:
         module = names[0].split(".")[-2]
         raise InputError(
-            f"{names[0]} stacks several matrices (a mixture of experts), which cannot be pruned yet: "
+            f"{names[0]} stacks several matrices (a mixture of experts) that transformers does not run through its "
+            "registry of experts, so that nothing tells which tokens each gets: "
             f"leave them dense with exclude: ['{module}\\.'], and all other linears are pruned"
         )
 
@@ -257,8 +245,8 @@ def _compile(pattern: str, role: str, names: Sequence[str], place: str) -> re.Pa
     return compiled
 
 
-def _refuse_shared(model: PreTrainedModel, linears: set[str]) -> None:
-    """Refuse a chosen linear whose weight another module uses too: zeroing it would change both."""
+def _refuse_shared(model: PreTrainedModel, parameters: set[str]) -> None:
+    """Refuse a chosen weight that another module uses too: zeroing it would change both."""
     owners: dict[int, list[str]] = {}
     for name, value in model.named_parameters(remove_duplicate=False):
         owners.setdefault(id(value) if value.is_meta else value.data_ptr(), []).append(name)
@@ -267,6 +255,6 @@ def _refuse_shared(model: PreTrainedModel, linears: set[str]) -> None:
     groups += [list(pair) for pair in (getattr(model, "all_tied_weights_keys", None) or {}).items()]
     for names in groups:
         for name in names:
-            if name.removesuffix(".weight") in linears:
+            if name in parameters:
                 others = [other for other in names if other != name]
                 raise InputError(f"{name} is shared with {', '.join(others)}, pruning it would change both: exclude it")

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from tamp_lightning.checkpoint.linear import OUTSIDE, Linear
 from tamp_lightning.checkpoint.reader import FLOATS, CheckpointReader
+from tamp_lightning.checkpoint.stacked import Origin, find_origins, stored_matrix
 from tamp_lightning.compat.loading import (
     LoadStateDictInfo,
     WeightConverter,
@@ -18,6 +19,9 @@ from tamp_lightning.compat.loading import (
     rename_source_key,
 )
 from tamp_lightning.errors import InputError
+
+Conversion = tuple[WeightConverter, str]
+"""What transformers makes other tensors of some with, and the source pattern that a key met."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class KeyMap:
         missing: names of tensors that no key gives (tied ones, or ones transformers knows how to do without).
         converted: per decoder block, keys on disk of which transformers makes its other tensors on loading.
         sources: full name of such a tensor -> what it is made of, in words.
+        origins: the same as keys.
+        shapes: full name of every tensor of the model -> its shape.
     """
 
     blocks: tuple[dict[str, str], ...]
@@ -39,6 +45,8 @@ class KeyMap:
     missing: frozenset[str]
     converted: tuple[tuple[str, ...], ...]
     sources: dict[str, str]
+    origins: dict[str, Origin]
+    shapes: dict[str, tuple[int, ...]]
 
 
 def map_keys(model: PreTrainedModel, reader: CheckpointReader, blocks: str) -> KeyMap:
@@ -70,7 +78,10 @@ def map_keys(model: PreTrainedModel, reader: CheckpointReader, blocks: str) -> K
             others.append(key)
             outside |= {} if key in converted else {name: key}
     sources = {target: text for _, text, target in _sources(names, converted)}
-    return KeyMap(by_block, tuple(others), outside, frozenset(missing), tuple(map(tuple, made)), sources)
+    origins = find_origins(names, converted)
+    return KeyMap(
+        by_block, tuple(others), outside, frozenset(missing), tuple(map(tuple, made)), sources, origins, shapes
+    )
 
 
 def stored_linear(linear: Linear, keys: KeyMap, reader: CheckpointReader) -> Linear:
@@ -80,6 +91,11 @@ def stored_linear(linear: Linear, keys: KeyMap, reader: CheckpointReader) -> Lin
         InputError: its weight is not stored as one tensor of its own, or not as plain floating point (an undeclared
             quantisation).
     """
+    if linear.piece is not None:
+        full = linear.full.removesuffix(linear.name) + linear.parameter
+        plain = keys.blocks[linear.block].get(linear.parameter)
+        found = stored_matrix(linear, keys.shapes[full], plain, keys.origins.get(full), reader)
+        return _checked(found, reader)
     inside = linear.block != OUTSIDE
     key = (keys.blocks[linear.block] if inside else keys.outside).get(linear.parameter)
     if key is None:
@@ -89,9 +105,14 @@ def stored_linear(linear: Linear, keys: KeyMap, reader: CheckpointReader) -> Lin
             f"{linear.full}.weight is not stored as it is used: transformers makes it of {source}, which cannot be "
             f"written back: {remedy}{'' if inside else ' towers.exclude'}"
         )
-    if reader.info(key).dtype not in FLOATS:
-        raise InputError(f"{key} is stored as {reader.info(key).dtype}; only {', '.join(FLOATS)} can be pruned")
-    return replace(linear, key=key)
+    return _checked(replace(linear, key=key), reader)
+
+
+def _checked(linear: Linear, reader: CheckpointReader) -> Linear:
+    assert linear.key is not None
+    if (dtype := reader.info(linear.key).dtype) not in FLOATS:
+        raise InputError(f"{linear.key} is stored as {dtype}; only {', '.join(FLOATS)} can be pruned")
+    return linear
 
 
 def stored_as_used(model: PreTrainedModel, keys: Iterable[str]) -> dict[str, str]:
@@ -101,34 +122,34 @@ def stored_as_used(model: PreTrainedModel, keys: Iterable[str]) -> dict[str, str
     return {name: key for key, name in names.items() if key not in converted and name in expected}
 
 
-def _rename(model: PreTrainedModel, keys: Iterable[str]) -> tuple[dict[str, str], dict[str, WeightConverter]]:
+def _rename(model: PreTrainedModel, keys: Iterable[str]) -> tuple[dict[str, str], dict[str, Conversion]]:
     """Key -> module name as ``from_pretrained`` has it; key -> conversion where it is not only renamed."""
     mapping = get_model_conversion_mapping(model)
     renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
     converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
     prefix, expected = model.base_model_prefix, model.state_dict()
     names: dict[str, str] = {}
-    converted: dict[str, WeightConverter] = {}
+    converted: dict[str, Conversion] = {}
     for key in sorted(keys, key=dot_natural_key):  # some renamings depend on this order
         name, pattern = rename_source_key(key, renamings, converters, prefix, expected)
         if name not in expected and key in expected:
             name, pattern = rename_source_key(key, [], [], prefix, expected)
         names[key] = name
         if pattern is not None:
-            converted[key] = next(entry for entry in converters if pattern in entry.source_patterns)
+            converted[key] = next(entry for entry in converters if pattern in entry.source_patterns), pattern
     return names, converted
 
 
-def _sources(names: dict[str, str], converted: dict[str, WeightConverter]) -> Iterator[tuple[str, str, str]]:
+def _sources(names: dict[str, str], converted: dict[str, Conversion]) -> Iterator[tuple[str, str, str]]:
     """A key, what transformers does with it in words, and the full name of a tensor that comes of it."""
-    for key, converter in converted.items():
+    for key, (converter, _) in converted.items():
         how = " and ".join(type(operation).__name__ for operation in converter.operations)
         first = converter.target_patterns[0]
         for target in converter.target_patterns:
             yield key, f"{key} by {how}", names[key].replace(first, target)
 
 
-def _refuse_ambiguous(names: dict[str, str], converted: dict[str, WeightConverter]) -> None:
+def _refuse_ambiguous(names: dict[str, str], converted: dict[str, Conversion]) -> None:
     first: dict[str, str] = {}
     for key, name in names.items():
         if key not in converted and first.setdefault(name, key) != key:
@@ -139,12 +160,12 @@ def _check_complete(
     model: PreTrainedModel,
     reader: CheckpointReader,
     names: dict[str, str],
-    converted: dict[str, WeightConverter],
+    converted: dict[str, Conversion],
 ) -> set[str]:
     """Return the missing names that are no fault; raise on the others."""
     expected = set(model.state_dict())
     given = set(names.values()) & expected
-    for key, converter in converted.items():
+    for key, (converter, _) in converted.items():
         first = converter.target_patterns[0]
         given |= {names[key].replace(first, target) for target in converter.target_patterns} & expected
     missing = expected - given

@@ -106,10 +106,13 @@ class CheckpointReader:
                     tensors[key] = file.get_tensor(key).clone()
         return tensors
 
-    def slices(self, keys: Iterable[str], stack: ExitStack) -> dict[str, Any]:
-        """Unread slices of tensors, from files that stay open until ``stack`` closes."""
-        files = {name: stack.enter_context(_open(self.folder / name)) for name in self.shards}
-        return {key: files[self.shard_of[key]].get_slice(key) for key in keys}
+    def slices(
+        self, keys: Iterable[str], stack: ExitStack, elsewhere: Mapping[str, Path] | None = None
+    ) -> dict[str, Any]:
+        """Unread slices of tensors, from files that stay open until ``stack`` closes; arguments as of `read`."""
+        paths = {key: (elsewhere or {}).get(key) or self.folder / self.shard_of[key] for key in keys}
+        files = {path: stack.enter_context(_open(path)) for path in dict.fromkeys(paths.values())}
+        return {key: files[path].get_slice(key) for key, path in paths.items()}
 
     def float_dtype(self) -> torch.dtype:
         """Dtype of the first floating point tensor of the first file (what transformers takes by default)."""

@@ -1,6 +1,6 @@
 """The model without its decoder blocks: built on the meta device, filled by transformers' own loader."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -62,8 +62,21 @@ def load_skeleton(model: PreTrainedModel, reader: CheckpointReader, keys: KeyMap
     model.requires_grad_(False)
 
 
-def load_converted(model: PreTrainedModel, reader: CheckpointReader, keys: Sequence[str], device: torch.device) -> None:
+def load_converted(
+    model: PreTrainedModel,
+    reader: CheckpointReader,
+    keys: Sequence[str],
+    device: torch.device,
+    elsewhere: Mapping[str, Path] | None = None,
+) -> None:
     """Load into ``model``, in place, what transformers makes of the tensors under ``keys``.
+
+    Args:
+        model: the skeleton.
+        reader: the checkpoint.
+        keys: all that go into a tensor, or none.
+        device: where they go.
+        elsewhere: key -> another safetensors file to take it from.
 
     Raises:
         InputError: a tensor cannot be converted.
@@ -78,7 +91,7 @@ def load_converted(model: PreTrainedModel, reader: CheckpointReader, keys: Seque
     )
     with ExitStack() as stack:
         stack.enter_context(_no_progress_bar())
-        slices = reader.slices(keys, stack)
+        slices = reader.slices(keys, stack, elsewhere)
         info, _ = convert_and_load_state_dict_in_model(model, slices, config)
     faults = [
         *info.conversion_errors.values(),

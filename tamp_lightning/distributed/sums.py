@@ -61,3 +61,31 @@ def _may_join(left: tuple[int, int, Tensor], right: tuple[int, int, Tensor]) -> 
     width = right[1] - right[0]
     begins = left[0] % (ARITY * width) == 0 and (left[1] - left[0]) % width == 0
     return width in NODES and begins and right[1] - left[0] <= ARITY * width
+
+
+@dataclass
+class SampleSum:
+    """Sum over samples, one after the other in the order of their ids, whatever order or batches they come in."""
+
+    samples: dict[int, Tensor] = field(default_factory=dict)
+    """Sample id -> its addend, as long as it is not added up."""
+    _sum: Tensor | None = None
+    _next: int = 0
+
+    def add(self, sample: int, value: Tensor, alone: bool) -> None:
+        """Take a sample's addend; with `alone` no other process has samples, so that what is in order is added up."""
+        self.samples[sample] = value
+        while alone and self._next in self.samples:
+            self._take(self._next)
+
+    def total(self) -> Tensor:
+        """The sum, once every sample is there; none may follow."""
+        for sample in sorted(self.samples):
+            self._take(sample)
+        assert self._sum is not None
+        return self._sum
+
+    def _take(self, sample: int) -> None:
+        value = self.samples.pop(sample)
+        self._sum = value.clone() if self._sum is None else self._sum.add_(value)
+        self._next = sample + 1

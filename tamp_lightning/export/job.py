@@ -15,7 +15,7 @@ from tamp_lightning.compat.loading import SAFE_WEIGHTS_INDEX_NAME
 from tamp_lightning.errors import InputError
 from tamp_lightning.export.form import METHOD, ROUNDED, VERSION, verify
 from tamp_lightning.export.layout import listed_files
-from tamp_lightning.export.masks import RunMasks, ZeroMasks, block_weights, linear_weights
+from tamp_lightning.export.masks import RunMasks, ZeroMasks, block_weights, expert_layer_names, linear_weights
 from tamp_lightning.export.shards import KeptOf, Sizes, compress, expand
 from tamp_lightning.export.target import Target
 from tamp_lightning.export.values import Rounding
@@ -73,12 +73,12 @@ def to_bitmask(source: Source, out: Path, cards: Cards, values: str | None = Non
     if source.files is not None:
         raise InputError(f"{source.folder} is in the bitmask form already: --format dense turns it back")
     model = build_skeleton(source.reader, None)
-    linears = linear_weights(model, source.reader)
+    linears, experts = linear_weights(model, source.reader), expert_layer_names(model)
     rounding = Rounding(values, block_weights(model, linears)) if values else None
     masks = source.run and RunFolder(source.run).masks
     kept_of: KeptOf = ZeroMasks()
     if masks and masks.is_file():
-        kept_of = RunMasks(masks, linears, source.reader)
+        kept_of = RunMasks(masks, linears, source.reader, experts)
     target = Target(out, _job(source, "bitmask", masks, values))
     total = Sizes()
     with target.nothing_left_behind():
@@ -88,7 +88,10 @@ def to_bitmask(source: Source, out: Path, cards: Cards, values: str | None = Non
                 target.note(name, **vars(sizes))
             total.add(Sizes(**target.facts[name]))
         if not total.linears:
-            raise InputError(f"{source.folder} is dense: no linear has enough zeros for a bitmask to be smaller")
+            beside = " (experts are not encoded)" if experts else ""
+            raise InputError(
+                f"{source.folder} is dense: no linear has enough zeros for a bitmask to be smaller{beside}"
+            )
         _finish(source, target, cards(source.folder, total), _with_section(source, target.files, values))
     target.publish()
     return total

@@ -26,7 +26,7 @@ def listed_files(folder: Path) -> dict[str, str] | None:
         raise InputError(f"{folder / 'config.json'}: {error}") from None
 
 
-def described(folder: Path) -> str | None:
+def described_form(folder: Path) -> str | None:
     """What a folder in the bitmask form holds, from its headers: version, values, linears and bits a weight.
 
     Returns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 from tamp_lightning.checkpoint.facts import find_facts
 from tamp_lightning.checkpoint.names import stored_as_used
 from tamp_lightning.checkpoint.reader import CheckpointReader, TensorInfo, read_header
+from tamp_lightning.compat.experts import are_experts
 from tamp_lightning.errors import InputError
 from tamp_lightning.export.codec import Bits
 from tamp_lightning.export.form import BIT_TYPES
@@ -35,6 +37,11 @@ def block_weights(model: PreTrainedModel, linears: dict[str, str]) -> frozenset[
     return frozenset(key for name, key in linears.items() if name.startswith(f"{blocks}."))
 
 
+def expert_layer_names(model: PreTrainedModel) -> list[str]:
+    """Full names of the layers of experts of a model."""
+    return [name for name, module in model.named_modules() if are_experts(module)]
+
+
 @dataclass(frozen=True)
 class ZeroMasks:
     """Kept is what has a bit that is not zero."""
@@ -51,17 +58,22 @@ class RunMasks:
         path: masks.safetensors.
         linears: full linear name -> key on disk, of the checkpoint that the masks belong to.
         reader: that checkpoint.
+        experts: names of layers of experts, whose matrices are not encoded, so that their masks are not read.
 
     Raises:
         InputError: the file is damaged, or holds masks of another model.
     """
 
-    def __init__(self, path: Path, linears: dict[str, str], reader: CheckpointReader) -> None:
+    def __init__(
+        self, path: Path, linears: dict[str, str], reader: CheckpointReader, experts: Sequence[str] = ()
+    ) -> None:
         header = read_header(path)
         shapes = mask_shapes(path)
         self.path = path
         self.masks: dict[str, tuple[str, TensorInfo]] = {}
         for name, info in header.tensors.items():
+            if name not in linears and name.startswith(tuple(f"{layer}." for layer in experts)):
+                continue
             if name not in linears:
                 raise InputError(f"{path} is of another model: {reader.folder} has no linear {name}")
             shape, own = reader.info(linears[name]).shape, shapes.get(name)

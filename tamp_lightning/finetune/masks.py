@@ -19,8 +19,8 @@ def masks_from_zeros(target: Target) -> dict[str, Tensor]:
     be zero cannot be told from a pruned one, so it stays zero.
     """
     masks = {}
-    for name, key in target.linears.items():
-        mask = target.reader.read([key])[key] != 0
+    for name in target.linears:
+        mask = target.weight(name) != 0
         if mask.sum() < (1 - OWN_ZEROS) * mask.numel():
             masks[name] = mask
     return masks
@@ -32,18 +32,14 @@ def check_masks(target: Target, masks: dict[str, Tensor]) -> None:
     Raises:
         InputError: a linear is unknown or of another shape, or a weight under a mask is not zero.
     """
-    keys = {name: target.weight_key(name) for name in masks}
     for name, mask in masks.items():
-        key = keys[name]
-        if key is None:
+        shape = target.stored_shape(name)
+        if shape is None:
             raise InputError(f"masks are of another model: {target.folder} has no linear {name} that could be pruned")
-        shape = target.reader.info(key).shape
         if shape != tuple(mask.shape):
             raise InputError(f"masks are of another model: {name} has shape {tuple(mask.shape)} there, {shape} here")
     for name, mask in masks.items():
-        key = str(keys[name])
-        weight = target.reader.read([key])[key]
-        left = int(torch.count_nonzero(weight.masked_fill(mask, 0)))
+        left = int(torch.count_nonzero(target.weight(name).masked_fill(mask, 0)))
         if left:
             raise InputError(
                 f"{name} of {target.folder} has {left} weights that are not zero where its mask is: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class Start:
     @property
     def size(self) -> int:
         """Weights of all linears of the decoder blocks."""
-        return sum(self.target.model.get_parameter(f"{name}.weight").numel() for name in self.target.linears)
+        return sum(math.prod(linear.shape) for linear in self.target.linears.values())
 
     @property
     def sparsity(self) -> float:

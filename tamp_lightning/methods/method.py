@@ -11,10 +11,10 @@ from torch import Tensor
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods import ratios  # noqa: F401, registers its members
 from tamp_lightning.methods.allocation import ALLOCATIONS, WALKS, Allocation
-from tamp_lightning.methods.options import Correction, Polish
+from tamp_lightning.methods.options import Correction, Experts, Polish
 from tamp_lightning.methods.patterns import PATTERNS, Pattern, parse_pattern
 from tamp_lightning.methods.sections import Sections
-from tamp_lightning.methods.solvers import SOLVERS, Solver
+from tamp_lightning.methods.solvers import SOLVERS, Solver, Wanda
 from tamp_lightning.methods.statistics import Statistics
 from tamp_lightning.methods.tokens import TOKENS, Stage, TokenRule
 from tamp_lightning.ops.correction import corrected_target
@@ -45,6 +45,8 @@ class Method:
     """Error-corrected weights before any solver; off unless tau is above 0."""
     polish: Polish = field(default_factory=Polish)
     """Gradient steps after any solver; off unless steps is above 0."""
+    experts: Experts = field(default_factory=Experts)
+    """What goes for the experts of a mixture alone."""
 
     if TYPE_CHECKING:
 
@@ -142,11 +144,14 @@ class Method:
             kept: how many weights stay.
 
         Returns:
-            Weight like `weight`, zero outside the mask, and the bool mask [o, c], True = keep.
+            Weight like `weight`, zero outside the mask, and the bool mask [o, c], True = keep. Where the tokens are too
+            `few` to determine what other weights should be, Wanda prunes.
 
         Raises:
             InputError: statistics are missing, not finite, or do not determine the weights.
         """
+        if statistics.few and self.statistics == "hessian":
+            return Wanda().solve(weight, statistics, kept, self.pattern_rule)
         if self.correction.on and statistics.cross is not None and statistics.hessian is not None:
             moments = statistics.cross, statistics.hessian
             weight = corrected_target(weight, *moments, tau=self.correction.tau, damp=self.correction.damp)

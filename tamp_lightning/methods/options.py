@@ -1,4 +1,4 @@
-"""Steps around a solver that any method can add; both are off by default."""
+"""Steps around a solver that any method can add, off by default, and what goes for experts alone."""
 
 from __future__ import annotations
 
@@ -47,3 +47,17 @@ class Polish:
     def on(self) -> bool:
         """Whether there is anything to do."""
         return self.steps > 0
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Statistics of the experts of a mixture, each from the tokens that are routed to it."""
+
+    shrink: float = 128.0
+    """Tokens that the mean over all experts of the layer counts for in each one's statistics; at least 0."""
+    gate_weighted: bool = False
+    """Weigh each token by its gate, so that norms are those of x * gate (MoE-Pruner, arXiv 2410.12013)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.shrink < float("inf"):
+            raise InputError(f"experts.shrink is {self.shrink}; it has to be a finite number, at least 0.")

@@ -30,6 +30,9 @@ class Statistics:
     cross: Tensor | None = None
     """[c, c] float32, sum of w x_d x^T with x_d the same token in the dense model."""
 
+    few: bool = False
+    """Whether there are fewer tokens than columns, so that a Hessian would not determine the weights that stay."""
+
     def diagonal(self) -> Tensor:
         """Sum of w x^2, [c].
 
@@ -85,4 +88,5 @@ def mixed(parts: Mapping[int, Statistics], lambdas: Mapping[int, float]) -> Stat
         hessian=mix_statistics(hessians, masses, shares) if hessians else None,
         hessian_all_tokens=torch.stack(hessians).sum(0) if hessians else None,
         count=sum(masses),
+        few=any(part.few for part in present),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,3 +80,15 @@ class Gemma4Adapter(Adapter):
                     "known: leave towers.sparsity 0, or calibrate with pictures of one size"
                 )
         return super().tower_tokens(model, batch)
+
+
+@ADAPTERS.register("ernie4_5_vl_moe")
+class ErnieAdapter(Adapter):
+    """ERNIE 4.5 VL: one layer of experts is for text, another for pictures and videos."""
+
+    def routed(self, layer: str, kwargs: Mapping[str, Any]) -> Tensor | None:
+        """The tokens of the layer's modality; all where the batch is text alone."""
+        types = kwargs.get("moe_mm_token_type_ids")
+        if types is None or not bool(types.any()):
+            return None
+        return types.bool() if "vision_moe" in layer else ~types.bool()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.distributed.partition import BatchPartition
 from tamp_lightning.methods.tokens import Stage
+from tamp_lightning.passes.routing import Routed
 from tamp_lightning.stream.base import Stream
 from tamp_lightning.stream.cache import ActivationCache, CachedBatch
 
@@ -76,6 +77,9 @@ class TokenSource(Protocol):
 
     def latest(self) -> Mapping[Linear, Tokens]:
         """Tokens by linear, in the order in which they ran; later runs of the block do not change what was given."""
+
+    def routed(self) -> Mapping[Linear, Routed]:
+        """What the block's layers of experts were given, by a linear that stands for the whole layer; likewise."""
 
 
 class BlockPass(L.LightningModule):

@@ -9,14 +9,17 @@ import torch
 from torch import Tensor
 
 from tamp_lightning.checkpoint.linear import Linear
-from tamp_lightning.distributed.collectives import gather_by_id
+from tamp_lightning.distributed.collectives import check_same, gather_by_id
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.allocation import Das
+from tamp_lightning.methods.options import Experts
 from tamp_lightning.ops.diversity import pairs_present
 from tamp_lightning.ops.scores import wanda
 from tamp_lightning.ops.stats import weighted_square_sum
 from tamp_lightning.passes.callbacks.tokens import check_finite, unreached
 from tamp_lightning.passes.contract import BlockPass, TokenSource
+from tamp_lightning.passes.expert_cosines import expert_cosines
+from tamp_lightning.passes.expert_sums import ExpertSums, Seen
 
 
 class Meter(Protocol):
@@ -67,7 +70,7 @@ class SampleRows:
 class OutputMeter:
     """How much the output tokens of a linear differ (DAS)."""
 
-    def __init__(self, rule: Das, source: TokenSource) -> None:
+    def __init__(self, rule: Das, source: TokenSource, experts: Experts | None = None) -> None:
         self.rule, self.source = rule, source
         self.cosines: dict[str, Tensor] = {}
         self._rows = SampleRows()
@@ -88,34 +91,57 @@ class OutputMeter:
                 squares = tokens.outputs.float().square().sum(-1).isfinite() | ~current.valid
                 check_finite(linear.full, "squared outputs", squares.all(-1), current.ids)
             self._rows.add(linear, current.ids, rows)
+        for layer, routed in self.source.routed().items():
+            both = expert_cosines(layer.full, routed, self.rule, (current.ids, current.modality, current.counted))
+            for reads_hidden, rows in zip((True, False), both, strict=True):
+                self._rows.add(_side(layer, reads_hidden), current.ids, rows)
 
     def skip(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Do nothing: blocks are scored by themselves."""
 
     def scores(self, pl_module: BlockPass) -> dict[str, float]:
-        """Diversity of each linear.
+        """Diversity of each linear; experts have one for all that read the layer's input and one for `down_proj`.
 
         Raises:
             InputError: a linear was not reached by any token, or no sample has two tokens to compare.
         """
-        found = {}
-        for linear in pl_module.stream.facts.linears[pl_module.index]:
-            cosines = self._rows.take(pl_module, linear)
+        found: dict[str, float] = {}
+        for shared, linears in _scored_together(pl_module.stream.facts.linears[pl_module.index]).items():
+            cosines = self._rows.take(pl_module, shared)
             try:
-                found[linear.full] = self.rule.combine(cosines)
+                found |= dict.fromkeys((linear.full for linear in linears), self.rule.combine(cosines))
             except InputError as error:
-                raise InputError(f"{linear.full}: {error}") from None
-            self.cosines[linear.full] = cosines.double().nanmean(0)
+                raise InputError(f"{linears[0].full}: {error}") from None
+            mean = cosines.double().nanmean(0)
+            self.cosines |= {linear.full: mean.clone() for linear in linears}  # each is noted by itself
         return found
+
+
+def _side(layer: Linear, reads_hidden: bool) -> Linear:
+    """Stands for all matrices of a layer of experts that read its input, or for all that do not."""
+    kind = "in" if reads_hidden else "down"
+    return Linear(layer.block, f"{layer.name}.{kind}", f"{layer.full}.{kind}", (0, 0))
+
+
+def _scored_together(linears: Sequence[Linear]) -> dict[Linear, list[Linear]]:
+    found: dict[Linear, list[Linear]] = {}
+    for linear in linears:
+        key, piece = linear, linear.piece
+        if piece is not None:
+            full = linear.full.removesuffix(linear.name) + piece.layer
+            key = _side(Linear(linear.block, piece.layer, full, (0, 0)), piece.reads_hidden)
+        found.setdefault(key, []).append(linear)
+    return found
 
 
 class InputMeter:
     """Wanda scores of whole blocks, from the norms of what their linears read (OWL, DLP)."""
 
-    def __init__(self, rule: BlockRule, source: TokenSource) -> None:
-        self.rule, self.source = rule, source
+    def __init__(self, rule: BlockRule, source: TokenSource, experts: Experts | None = None) -> None:
+        self.rule, self.source, self.options = rule, source, experts or Experts()
         self.cosines: dict[str, Tensor] = {}
         self._rows = SampleRows()
+        self._experts: dict[str, ExpertSums] = {}
 
     def look(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Keep the squared norms of each sample.
@@ -131,6 +157,10 @@ class InputMeter:
             rows = found[id(tokens.inputs)]
             check_finite(linear.full, "inputs", rows.isfinite().all(1), current.ids)
             self._rows.add(linear, current.ids, rows)
+        seen = Seen(current.ids, current.modality, pl_module.partition.processes == 1)
+        for layer, routed in self.source.routed().items():
+            sums = self._experts.setdefault(layer.name, ExpertSums())
+            sums.add(layer.full, routed, current.counted, seen, self.options)
 
     def skip(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Do nothing: blocks are scored by themselves."""
@@ -145,6 +175,18 @@ class InputMeter:
         if not linears:
             return {}
         weights = [linear.weight(block) for linear in linears]
-        norms = [self._rows.take(pl_module, linear).sum(0) for linear in linears]
+        check_same(pl_module.partition, list(self._experts))
+        for sums in self._experts.values():
+            sums.share_out(pl_module.partition)
+        norms = [self._norm(pl_module, linear) for linear in linears]
+        self._experts.clear()
         score = self.rule.block_score([wanda(w.detach(), n) for w, n in zip(weights, norms, strict=True)])
         return dict.fromkeys((linear.full for linear in linears), score)
+
+    def _norm(self, pl_module: BlockPass, linear: Linear) -> Tensor:
+        piece = linear.piece
+        if piece is None:
+            return self._rows.take(pl_module, linear).sum(0)
+        if piece.layer not in self._experts:
+            raise unreached(linear)
+        return self._experts[piece.layer].square_norm(linear, piece, self.options)[0]

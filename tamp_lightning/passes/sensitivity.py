@@ -9,6 +9,7 @@ from tamp_lightning.checkpoint.head import head_logits
 from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.allocation import Ecoflap
+from tamp_lightning.methods.options import Experts
 from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.ops.zeroth_order import gradient_estimate, perturbed, sensitivity
 from tamp_lightning.passes.callbacks.mixing import swapped
@@ -26,7 +27,7 @@ class LossMeter:
     on are in memory. The samples of a batch share their noise: with batches of one sample it is the paper's method.
     """
 
-    def __init__(self, rule: Ecoflap, source: TokenSource) -> None:
+    def __init__(self, rule: Ecoflap, source: TokenSource, experts: Experts | None = None) -> None:
         self.rule = rule
         self.cosines: dict[str, Tensor] = {}
         self._rows = SampleRows()

@@ -13,6 +13,7 @@ from tamp_lightning.distributed.processes import EndTogether, check_processes, c
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.assembly import Assembly
+from tamp_lightning.passes.callbacks.experts import check_experts
 from tamp_lightning.passes.callbacks.layerwise import LayerwiseCallback
 from tamp_lightning.passes.callbacks.progress import score_progress
 from tamp_lightning.passes.module import TampModule
@@ -147,6 +148,7 @@ def check_pattern(stream: Stream, method: Method) -> None:
         InputError: naming the linear.
     """
     method.check(linear_shapes(stream))
+    check_experts(stream.facts, method)
     if stream.facts.towers:
         towers = stream.towers.method(method)
         towers.pattern_rule.check(towers.sparsity, {linear.full: linear.shape for linear in stream.facts.towers})

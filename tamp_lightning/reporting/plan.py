@@ -15,7 +15,7 @@ _NUMBERED = re.compile(r"\.(\d+)\.")
 
 @dataclass(frozen=True)
 class Linear:
-    """One pruned linear: its block, its name inside the block, and its row of plan.json."""
+    """One pruned linear: its block, its name inside it without the number of an expert, and its row of plan.json."""
 
     block: int
     kind: str
@@ -37,7 +37,8 @@ class PlanView:
     @staticmethod
     def _linear(name: str, row: Row) -> Linear:
         number = _NUMBERED.search(name)
-        return Linear(int(number[1]), name[number.end() :], row) if number else Linear(0, name, row)
+        kind = _NUMBERED.sub(".*.", name[number.end() - 1 :]).removeprefix(".") if number else name
+        return Linear(int(number[1]) if number else 0, kind, row)
 
     def of(self, *, block: int | None = None, kind: str | None = None) -> Iterator[Linear]:
         """Linears of a block, of a kind, or of both."""
@@ -61,9 +62,12 @@ class PlanView:
         return [(k, sizes[k] / size_sum, kept[k] / kept_sum, 1 - kept[k] / sizes[k]) for k in self.kinds]
 
     def cells(self) -> list[list[float | None]]:
-        """Sparsity per kind and block, None where a block has no such linear."""
-        held = {(linear.kind, linear.block): linear.row["sparsity"] for linear in self.linears}
-        return [[held.get((kind, block)) for block in self.blocks] for kind in self.kinds]
+        """Sparsity per kind and block, of all experts together; None where a block has no such linear."""
+        held: dict[tuple[str, int], list[Linear]] = {}
+        for linear in self.linears:
+            held.setdefault((linear.kind, linear.block), []).append(linear)
+        found = {place: _sparsity(iter(linears)) for place, linears in held.items()}
+        return [[found.get((kind, block)) for block in self.blocks] for kind in self.kinds]
 
     @property
     def even(self) -> bool:

@@ -1,6 +1,6 @@
 """A stream over a checkpoint on disk: only the skeleton and the loaded blocks are in memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -63,11 +63,12 @@ class DiskStream:
         self.facts = rehearse(opened.model, opened.facts)
         self._towers = {linear.name: linear for linear in self.facts.towers}
         parts = {TOWERS: self.facts.towers, **dict(enumerate(self.facts.linears))}
-        pruned = {part: [_key(linear) for linear in linears] for part, linears in parts.items()}
+        pruned = {part: list(dict.fromkeys(_key(linear) for linear in linears)) for part, linears in parts.items()}
         self._writer = self.writer(self.reader, out, pruned, resumes)
         self._dtypes = compute_dtypes(self.model)
         self._loaded: set[int] = set()
         self._committed: set[int] = set()
+        self._checked: set[int] = set()
         load_skeleton(self.model, self.reader, self._keys, self.device)
 
     @property
@@ -119,13 +120,14 @@ class DiskStream:
         """
         block = self._block(index)
         if index not in self._loaded:
-            tensors = self._read(index, {} if dense else self._writer.place)
-            self._refuse_non_finite(index, tensors)
+            places = {} if dense else self._writer.place
             made = self._keys.converted[index]
-            block.load_state_dict(tensors, assign=True, strict=not made)
+            block.load_state_dict(self._read(index, places), assign=True, strict=not made)
             if made:
-                load_converted(self.model, self.reader, made, self.device)
+                load_converted(self.model, self.reader, made, self.device, places)
                 block.requires_grad_(False)
+            self._refuse_non_finite(index, block)
+            self._check_stacked(index, block, places)
             self._loaded.add(index)
         return block
 
@@ -151,10 +153,7 @@ class DiskStream:
             raise RuntimeError(f"block {index} cannot be committed: it {state}")
         block = self._block(index)
         check_pruned(block, f"{self.facts.blocks}.{index}", self.facts.linears[index], masks)
-        parameters = {
-            linear.parameter: masks[linear.name] for linear in self.facts.linears[index] if linear.name in masks
-        }
-        self._writer.put(index, self._merge(index, block, parameters))
+        self._writer.put(index, self._merge(index, block, masks))
         self._committed.add(index)
 
     @torch.no_grad()
@@ -190,9 +189,13 @@ class DiskStream:
         path = f"{self.facts.blocks}.{index}"
         return {name: tensors.pop(key).to(self.device, self._dtypes[f"{path}.{name}"]) for name, key in keys.items()}
 
-    def _refuse_non_finite(self, index: int, tensors: Mapping[str, Tensor]) -> None:
+    def _refuse_non_finite(self, index: int, block: nn.Module) -> None:
+        checked: set[str] = set()
         for linear in self.facts.linears[index]:
-            weight, key = tensors[linear.parameter], _key(linear)
+            if linear.parameter in checked:
+                continue
+            checked.add(linear.parameter)
+            weight, key = block.get_parameter(linear.parameter), _key(linear)
             if not all_finite(weight):
                 file = self.reader.folder / self.reader.shard_of[key]
                 raise InputError(
@@ -200,18 +203,66 @@ class DiskStream:
                     "the checkpoint is damaged or does not fit that dtype"
                 )
 
+    def _check_stacked(self, index: int, block: nn.Module, places: Mapping[str, Path]) -> None:
+        """Make sure that experts stand on disk where they will be written: once per block, at its first load."""
+        if index in self._checked:
+            return
+        for key, linears in _by_key(self.facts.linears[index]).items():
+            if linears[0].piece is None:
+                continue
+            stored = self.reader.read([key], places)[key]
+            for linear in linears:
+                weight = linear.weight(block)
+                if not torch.equal(weight, linear.stored_part(stored).to(self.device, weight.dtype)):
+                    raise InputError(
+                        f"{linear.full} is not what {key} holds where it was expected, so that it could not be written "
+                        "back: load the model with from_pretrained and prune it in memory"
+                    )
+        self._checked.add(index)
+
     @torch.no_grad()
     def _merge(self, index: int, block: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Key -> final tensor, both as on disk, for every masked weight; the rest must not differ."""
         final: dict[str, Tensor] = {}
-        state = block.state_dict()
-        for name, key in self._keys.blocks[index].items():
-            computed = state[name]
-            if name in masks:
-                final[key] = self._final(key, computed, masks[name])
-            elif not torch.equal(computed, self._source(key).to(computed.dtype)):
-                raise ValueError(f"{self.facts.blocks}.{index}.{name} was changed but has no mask: it would be lost")
-        return {key: tensor.cpu() for key, tensor in final.items()}
+        self._refuse_changed(index, block, masks)
+        for key, linears in _by_key(self.facts.linears[index]).items():
+            pruned = [linear for linear in linears if linear.name in masks]
+            if len(linears) == 1 and pruned and linears[0].stored is None:
+                weight = linears[0].weight(block)
+                final[key] = self._final(key, weight.data, masks[linears[0].name]).cpu()
+            elif pruned:
+                final[key] = self._stacked(key, block, {linear: masks[linear.name] for linear in pruned})
+        return final
+
+    def _stacked(self, key: str, block: nn.Module, masks: Mapping[Linear, Tensor]) -> Tensor:
+        """What is written under the key of several matrices, which are set to it."""
+        whole = self.reader.read([key])[key]
+        for linear, mask in masks.items():
+            weight, part = linear.weight(block).data, linear.stored_part(whole)
+            value = merge(part.to(self.device), weight, mask.to(self.device))
+            if not all_finite(value):
+                raise InputError(f"{linear.full} does not fit {whole.dtype}, its dtype on disk, after pruning")
+            part.copy_(value)
+            weight.copy_(value)
+        return whole
+
+    def _refuse_changed(self, index: int, block: nn.Module, masks: Mapping[str, Tensor]) -> None:
+        """Refuse a change of what has no mask."""
+        linears, state = self.facts.linears[index], block.state_dict()
+        masked = {linear.parameter for linear in linears if linear.name in masks}
+        changed = [
+            name
+            for name, key in self._keys.blocks[index].items()
+            if name not in masked and not torch.equal(state[name], self._source(key).to(state[name].dtype))
+        ]
+        for key, own in _by_key(linears).items():
+            left = [linear for linear in own if linear.piece is not None and linear.name not in masks]
+            if left:
+                source = self._source(key)
+                same = [torch.equal(w := one.weight(block), one.stored_part(source).to(w.dtype)) for one in left]
+                changed += [linear.name for linear, equal in zip(left, same, strict=True) if not equal]
+        if changed:
+            raise ValueError(f"{self.facts.blocks}.{index}.{changed[0]} was changed but has no mask: it would be lost")
 
     def _final(self, key: str, computed: Tensor, mask: Tensor) -> Tensor:
         """What is written under ``key`` for a pruned weight, which is set to it."""
@@ -232,6 +283,14 @@ class DiskStream:
 def _key(linear: Linear) -> str:
     assert linear.key is not None  # the checkpoint is on disk
     return linear.key
+
+
+def _by_key(linears: Iterable[Linear]) -> dict[str, list[Linear]]:
+    """Linears by their key on disk; experts may share one."""
+    found: dict[str, list[Linear]] = {}
+    for linear in linears:
+        found.setdefault(_key(linear), []).append(linear)
+    return found
 
 
 def merge(source: Tensor, computed: Tensor, mask: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tamp_lightning.checkpoint.experts import expert_layers
 from tamp_lightning.checkpoint.facts import ModelFacts
 from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.errors import InputError
@@ -102,9 +103,20 @@ def token_guard(block: nn.Module, linears: Sequence[Linear], shape: Sequence[int
         shape: (B, n, ...): the shape of the hidden state.
 
     Raises:
-        InputError: inside: a linear is called twice, or with anything but the tokens (`as_tokens`).
+        InputError: inside: a linear is called twice, or with anything but the tokens (`as_tokens`); a layer of experts
+            is called twice, or with more than the tokens.
     """
-    called: set[Linear] = set()
+    called: set[object] = set()
+
+    def check_experts(layer: str, inputs: Tensor) -> None:
+        # which tokens they are is asked where statistics are made: some layers get those of one modality alone
+        if layer in called or inputs.ndim > 3 or inputs[..., 0].numel() > shape[0] * shape[1]:
+            what = "is called twice" if layer in called else f"reads a tensor of shape {tuple(inputs.shape)}"
+            raise InputError(
+                f"the experts {layer} of a block {what} where tokens of the sequence are expected once "
+                f"({shape[0]} x {shape[1]}): leave them dense with exclude: ['{layer.rpartition('.')[2]}\\.']"
+            )
+        called.add(layer)
 
     def check(linear: Linear, inputs: Tensor) -> None:
         if as_tokens(inputs, shape) is None or linear in called:
@@ -118,6 +130,11 @@ def token_guard(block: nn.Module, linears: Sequence[Linear], shape: Sequence[int
     handles = [
         block.get_submodule(one.name).register_forward_pre_hook(lambda _, args, one=one: check(one, args[0]))
         for one in linears
+        if one.piece is None
+    ]
+    handles += [
+        block.get_submodule(layer).register_forward_pre_hook(lambda _, args, layer=layer: check_experts(layer, args[0]))
+        for layer in expert_layers(linears)
     ]
     try:
         yield

@@ -33,6 +33,8 @@ def train(job: Job, trainer: L.Trainer) -> tuple[dict[str, Tensor], dict[str, An
     model = load_whole(job.start.target.folder, torch.float32)
     tuner = _make_trainable(job, model)
     names = [name for name, p in model.named_parameters() if p.requires_grad]
+    if tuner is None:  # what cannot be written back is refused before it is trained
+        job.start.target.stored(model, {name: p.detach() for name, p in model.named_parameters() if p.requires_grad})
     module = _module(job, model, trainer, tuner is not None)
     last = job.out / CHECKPOINTS / LAST
     with job.clock.phase("train"), warnings.catch_warnings():
@@ -48,11 +50,10 @@ def train(job: Job, trainer: L.Trainer) -> tuple[dict[str, Tensor], dict[str, An
     facts = _facts(job, trainer, module)
     if tuner is not None:
         merge_lora(tuner)
-        names = [f"{linear}.weight" for linear in job.start.target.linears]
+        names = [f"{linear}.weight" for linear in job.start.target.modules]
     weights: dict[str, Tensor] = {name: p.detach().cpu() for name, p in model.named_parameters()}
-    _check_zeros(weights, job.start.masks)
-    keys = job.start.target.keys_of(model, names)
-    return {key: weights[name] for name, stored in keys.items() for key in stored}, facts
+    _check_zeros(weights, job.start.target.parameter_masks(job.start.masks))
+    return job.start.target.stored(model, {name: weights[name] for name in names}), facts
 
 
 def _make_trainable(job: Job, model: PreTrainedModel) -> LoraModel | None:
@@ -60,7 +61,7 @@ def _make_trainable(job: Job, model: PreTrainedModel) -> LoraModel | None:
     if recipe.mode != "lora":
         choose_trainable(model, recipe.train, start.target.facts.blocks)
         return None
-    tuner = add_lora(model, start.target.linears, start.block_masks, recipe.lora.rank, recipe.lora.alpha)
+    tuner = add_lora(model, start.target.modules, start.block_masks, recipe.lora.rank, recipe.lora.alpha)
     set_modes(model)
     return tuner
 
@@ -75,9 +76,9 @@ def _module(job: Job, model: PreTrainedModel, trainer: L.Trainer, wrapped: bool)
         "rate": rate,
         "masks": job.start.digest(),
     }
-    inner = job.start.target.linears if wrapped else {}
-    ends = {linear: f".{BASE}.weight" if linear in inner else ".weight" for linear in job.start.masks}
-    masks = {f"model.{linear}{ends[linear]}": mask for linear, mask in job.start.masks.items()}
+    inner = {f"{linear}.weight": f"{linear}.{BASE}.weight" for linear in job.start.target.modules} if wrapped else {}
+    found = job.start.target.parameter_masks(job.start.masks)
+    masks = {f"model.{inner.get(name, name)}": mask for name, mask in found.items()}
     return FinetuneModule(model, objective, recipe.schedule, rate, masks, identity)
 
 
@@ -119,5 +120,5 @@ def _restore_best(trainer: L.Trainer, module: FinetuneModule) -> None:
 
 def _check_zeros(weights: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
     for name, mask in masks.items():
-        if left := int(torch.count_nonzero(weights[f"{name}.weight"].masked_fill(mask, 0))):
+        if left := int(torch.count_nonzero(weights[name].masked_fill(mask, 0))):
             raise RuntimeError(f"{left} pruned weights of {name} are not zero after training")

@@ -15,9 +15,10 @@ from tamp_lightning.checkpoint.opened import Checkpoint
 from tamp_lightning.checkpoint.reader import CheckpointReader
 from tamp_lightning.checkpoint.skeleton import build_skeleton
 from tamp_lightning.errors import InputError
-from tamp_lightning.export.layout import described
+from tamp_lightning.export.layout import described_form
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.callbacks.attention import check_attention
+from tamp_lightning.passes.callbacks.experts import check_experts
 from tamp_lightning.stream.rehearsal import rehearse
 from tamp_lightning.tasks.inspect_facts import Inspection, described, parts
 from tamp_lightning.tasks.inspect_print import show
@@ -55,7 +56,7 @@ def inspect_checkpoint(
     Raises:
         InputError: it is no checkpoint, or its architecture is unknown. What can be read but not pruned is no error.
     """
-    if form := described(folder):
+    if form := described_form(folder):
         raise InputError(
             f"{folder} is {form}. It is loaded but not pruned: "
             f"`tamp export {folder} --format dense --out NEW` turns it back"
@@ -78,6 +79,7 @@ def _fitted(model: PreTrainedModel, facts: ModelFacts, method: Method) -> dict[s
     without = [k for k in range(len(facts.linears)) if not facts.attends(k)]
     try:
         method.check({linear.full: linear.shape for linear in facts.all_linears})
+        check_experts(facts, method)
         if method.token_rule.needs_attention:
             check_attention(model, facts, method.tokens)
     except InputError as error:

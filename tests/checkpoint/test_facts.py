@@ -1,11 +1,12 @@
 import pytest
 import torch
 from accelerate import init_empty_weights
-from transformers import MixtralConfig, MixtralForCausalLM, T5Config, T5ForConditionalGeneration
+from transformers import Llama4ForCausalLM, MixtralConfig, MixtralForCausalLM, T5Config, T5ForConditionalGeneration
 
 from tamp_lightning.stream import AUDIO, IMAGE, TEXT, VIDEO, ModelFacts, find_facts
 
 from ..stream.conftest import IMAGE_ID, make_llama, make_llava, make_qwen2, text_config
+from ..zoo.newer import llama4_moe
 
 LINEARS = (
     "self_attn.q_proj",
@@ -91,10 +92,23 @@ def test_declared_ties_are_refused_on_the_meta_device():
         find_facts(model)
 
 
+@pytest.mark.parametrize(
+    ("include", "exclude", "count"),
+    [((), (), 4 + 6), (("self_attn",), (), 4), ((), (r"experts\.",), 4), ((r"experts\.1\.(gate|up)_proj",), (), 2)],
+)
+def test_matrices_of_experts_are_linears_by_name(include, exclude, count):
+    model = MixtralForCausalLM(text_config(MixtralConfig, num_local_experts=2))
+    facts = find_facts(model, include, exclude)
+    assert [len(block) for block in facts.linears] == [count] * len(facts.linears)
+    for linear in facts.all_linears:
+        layer = model.model.layers[linear.block]
+        assert linear.weight(layer).shape == linear.shape
+        assert linear.weight(layer).data_ptr() >= layer.get_parameter(linear.parameter).data_ptr()  # a view, no copy
+
+
 def test_models_that_do_not_fit_are_refused():
-    experts = MixtralForCausalLM(text_config(MixtralConfig, num_local_experts=2))
     with pytest.raises(ValueError, match="mixture of experts"):
-        find_facts(experts)
+        find_facts(Llama4ForCausalLM(llama4_moe()))
     encoder_decoder = T5ForConditionalGeneration(
         T5Config(vocab_size=32, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     )

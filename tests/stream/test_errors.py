@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import MixtralConfig, MixtralForCausalLM
 
 from tamp_lightning.stream import DiskStream, MemoryStream
 
-from .conftest import halve, make_llama, text_config
+from .conftest import halve, make_llama
 
 INDEX = "model.safetensors.index.json"
 
@@ -116,13 +115,6 @@ def test_bad_checkpoints_are_refused_in_one_line_and_nothing_is_written(llama_fo
 def test_a_missing_folder_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="is not a folder"):
         DiskStream(tmp_path / "nowhere", tmp_path / "out")
-
-
-def test_tensors_stacked_on_loading_are_refused(tmp_path: Path):
-    model = MixtralForCausalLM(text_config(MixtralConfig, num_local_experts=2))
-    model.save_pretrained(tmp_path / "source")
-    with pytest.raises(ValueError, match="mixture of experts"):
-        DiskStream(tmp_path / "source", tmp_path / "out")
 
 
 def test_nothing_is_overwritten(llama_folder: Path, tmp_path: Path):

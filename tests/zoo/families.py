@@ -92,7 +92,8 @@ def collate(samples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         rest = (0, 0) * (value.ndim - 2)
         return torch.nn.functional.pad(value, (*rest, 0, longest - value.shape[1]))
 
-    per_token = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask"}
+    types = {"token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids"}
+    per_token = {"input_ids", "attention_mask", "cross_attention_mask"} | types
     return {key: torch.cat([padded(s[key]) if key in per_token else s[key] for s in samples]) for key in samples[0]}
 
 

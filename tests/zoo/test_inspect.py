@@ -19,7 +19,7 @@ from tamp_lightning.models.videollama2 import Videollama2Config, Videollama2Qwen
 from tamp_lightning.tasks.inspect import inspect_checkpoint, run_inspect, show
 
 from .families import FAMILIES, MROPE, TEXT, omni
-from .newer import NEWER, chameleon, gemma3n, idefics
+from .newer import NEWER, chameleon, gemma3n, idefics, llama4_moe
 
 MEDIA = ("image", "video", "audio")
 DTYPES = {torch.bfloat16: "BF16", torch.float32: "F32", torch.int64: "I64"}
@@ -105,14 +105,11 @@ def test_what_is_shown_adds_up(name, tmp_path):
 
 
 def test_what_would_be_refused_is_said(tmp_path):
-    config = tf.MixtralConfig(
-        vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, num_local_experts=2,
-    )  # fmt: skip
-    tf.MixtralForCausalLM(config).save_pretrained(tmp_path / "moe")
+    tf.Llama4ForCausalLM(llama4_moe()).save_pretrained(tmp_path / "moe")
     console = Console(record=True, width=200)
     assert not run_inspect(str(tmp_path / "moe"), console)
-    assert "cannot be pruned: model.layers.0.mlp.experts.gate_up_proj stacks several matrices" in console.export_text()
+    told = "cannot be pruned: model.layers.0.feed_forward.experts.gate_up_proj stacks several matrices"
+    assert told in console.export_text()
 
 
 def test_tower_linears_are_named_as_prunable_on_request(tmp_path):

@@ -13,6 +13,7 @@ from torch import Tensor
 from tamp_lightning.distributed.collectives import broadcast
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
+from tamp_lightning.methods.options import Experts
 from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback, TokenSource
 from tamp_lightning.passes.measuring import InputMeter, Meter, OutputMeter
 from tamp_lightning.passes.sensitivity import LossMeter
@@ -45,7 +46,7 @@ def _ignore(index: int) -> None:
     """The default of `on_scored`: nothing is noted."""
 
 
-METERS: dict[str, Callable[[Any, TokenSource], Meter]] = {
+METERS: dict[str, Callable[[Any, TokenSource, Experts], Meter]] = {
     "outputs": OutputMeter,
     "inputs": InputMeter,
     "loss": LossMeter,
@@ -74,7 +75,7 @@ class AllocationCallback(PassCallback):
         self.scores: dict[str, float] = {}
         self.cosines: dict[str, Tensor] = {}
         rule = method.allocation_rule
-        self._meter = METERS[rule.basis](rule, source) if rule.basis in METERS else None
+        self._meter = METERS[rule.basis](rule, source, method.experts) if rule.basis in METERS else None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Allocate now if no measure walk is needed."""

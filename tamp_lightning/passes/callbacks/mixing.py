@@ -34,14 +34,21 @@ class Choice:
 def swapped(block: nn.Module, weights: Mapping[Linear, Tensor]) -> Iterator[None]:
     """Other weights in a block's linears for as long as the context lasts."""
     parameters = {linear: linear.weight(block) for linear in weights}
-    own = {linear: parameter.data for linear, parameter in parameters.items()}
-    for linear, parameter in parameters.items():
-        parameter.data = weights[linear]
+    own = {n: w.data if n.piece is None else w.detach().clone() for n, w in parameters.items()}
+    _put(parameters, weights)
     try:
         yield
     finally:
-        for linear, parameter in parameters.items():
-            parameter.data = own[linear]
+        _put(parameters, own)
+
+
+def _put(parameters: Mapping[Linear, Tensor], weights: Mapping[Linear, Tensor]) -> None:
+    """Exchange whole parameters, and overwrite what is a part of one."""
+    for linear, parameter in parameters.items():
+        if linear.piece is None:
+            parameter.data = weights[linear]
+        else:
+            parameter.data.copy_(weights[linear])
 
 
 class MixChooser(PassCallback):

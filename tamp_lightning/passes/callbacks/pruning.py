@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import lightning as L
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from tamp_lightning.ops.bits import pack_bits
 from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.ops.masks import keep_where
 from tamp_lightning.passes.callbacks.dense import DenseTwin
+from tamp_lightning.passes.callbacks.experts import tell_of_rare_experts
 from tamp_lightning.passes.callbacks.mixing import MixChooser, Solved, swapped
 from tamp_lightning.passes.callbacks.polishing import polish
 from tamp_lightning.passes.callbacks.statistics import WHOLE, Snapshot, StatisticsCollector
@@ -78,6 +80,11 @@ class PruningCallback(PassCallback):
         self.report |= content["report"]
         self.token_share |= content["token_share"]
         self.masks |= {name: masks[name] for name in content["report"]}
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Say how many experts had few tokens."""
+        if pl_module.partition.is_first:
+            tell_of_rare_experts(self.report, self.method)
 
     def _prune_all(self, pl_module: BlockPass) -> None:
         """Prune block after block, now that the last has been passed and the budget is known."""
@@ -151,6 +158,10 @@ class PruningCallback(PassCallback):
         self.report[full] = mask_row(mask, tokens_per_sample=use.per_sample)
         if self.method.token_rule.needs_attention and not pl_module.stream.facts.attends(linear.block):
             self.report[full]["tokens"] = "all"  # the block has no attention to choose by
+        if (tokens := self.statistics.expert_tokens(linear)) is not None:
+            self.report[full]["expert_tokens"] = tokens
+            if self.method.statistics == "hessian" and tokens < linear.shape[1]:
+                self.report[full]["fallback"] = "wanda"
         if self.chooser is not None:
             self.report[full]["lambda"] = self.chooser.choice().lam
         self.masks[full] = pack_bits(mask)

@@ -20,8 +20,11 @@ from tamp_lightning.ops.stats import weighted_square_sum
 from tamp_lightning.passes.callbacks.attention import AttentionCollector
 from tamp_lightning.passes.callbacks.dense import DenseTwin
 from tamp_lightning.passes.callbacks.drift import DriftCollector
+from tamp_lightning.passes.callbacks.experts import ExpertStatistics
 from tamp_lightning.passes.callbacks.tokens import check_finite, unreached
 from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback, Tokens, TokenSource
+from tamp_lightning.passes.expert_sums import Seen
+from tamp_lightning.passes.routing import Routed
 
 OnWeights = Callable[[BlockPass, Mapping[Linear, Tensor]], None]
 
@@ -64,6 +67,7 @@ class Snapshot:
 
     sums: dict[Linear, dict[int, Sums]]
     count: int
+    experts: ExpertStatistics
 
 
 @dataclass
@@ -119,19 +123,20 @@ class StatisticsCollector(PassCallback):
         self._sums: dict[Linear, dict[int, Sums]] = {}
         self._own, self._all = Matrices(), Matrices()
         self._count = 0
+        self._experts = ExpertStatistics(self.method)
 
     def snapshot(self) -> Snapshot:
         """Hand out the block's statistics, samples added up, and forget it; `restore` undoes that."""
         for parts in self._sums.values():
             for sums in parts.values():
                 sums.samples = {0: sums.total()}
-        snapshot = Snapshot(self._sums, self._count)
+        snapshot = Snapshot(self._sums, self._count, self._experts)
         self.clear()
         return snapshot
 
     def restore(self, snapshot: Snapshot) -> None:
         """Make a block the current one again."""
-        self._sums, self._count = snapshot.sums, snapshot.count
+        self._sums, self._count, self._experts = snapshot.sums, snapshot.count, snapshot.experts
 
     @torch.no_grad()
     def batch_passed(self, pl_module: BlockPass, batch: object, batch_idx: int) -> None:
@@ -140,7 +145,8 @@ class StatisticsCollector(PassCallback):
         Raises:
             InputError: a token that counts has a NaN or infinite activation.
         """
-        context, tokens = self._context(pl_module), self.source.latest()
+        context, routed = self._context(pl_module), self.source.routed()
+        tokens = {**self.source.latest(), **{one: Tokens(own.hidden, own.outputs) for one, own in routed.items()}}
         twins = self.dense.tokens(pl_module, batch_idx) if self.dense else {}
         self._count += int(context.valid.sum())
         self._samples.update(pl_module.current.ids.tolist())
@@ -149,11 +155,18 @@ class StatisticsCollector(PassCallback):
         # all at once, so that no two share an id because one is gone already
         weighed = self._weights(context, tokens, pl_module.stream.facts.attends(pl_module.index))
         for linear, weights in weighed.items():
+            if linear in routed:
+                self._add_routed(step, linear, routed[linear], weights, partition.processes == 1)
+                continue
             self._add_diagonal(step, linear, tokens[linear], weights)
             if self.method.statistics == "hessian":
                 self._add_matrices(step, linear, tokens[linear], weights, twins.get(linear))
         if self.on_weights:
             self.on_weights(pl_module, weighed)
+
+    def _add_routed(self, step: _Step, layer: Linear, routed: Routed, weights: Tensor, alone: bool) -> None:
+        seen = Seen(step.ids, step.context.modality, alone)
+        self._experts.add(layer, routed, self._parts(step, weights), step.context.valid, seen)
 
     def pass_ends(self, pl_module: BlockPass) -> None:
         """Put the statistics of all processes together: sums by sample in each, second moments in the first alone."""
@@ -166,6 +179,7 @@ class StatisticsCollector(PassCallback):
                 sums.samples, sums.masses = gather_by_id(partition, sums.samples), gather_by_id(partition, sums.masses)
         for store in (self._own.grams, self._own.crosses, self._all.grams):
             reduce_to_first(partition, store.values())
+        self._experts.share_out(partition)
         self._count = sum(all_gather(partition, self._count))
         self._samples.update(*all_gather(partition, self._samples))
 
@@ -241,6 +255,8 @@ class StatisticsCollector(PassCallback):
         """
         if self.method.statistics == "nothing":
             return {WHOLE: Statistics()}
+        if linear.piece is not None:
+            return self._experts.of(linear)
         if linear not in self._sums:
             raise unreached(linear)
         leader, everything = self._own.leader.get(linear, linear), self._all.leader.get(linear, linear)
@@ -262,8 +278,14 @@ class StatisticsCollector(PassCallback):
         share = mass / mass.sum().clamp(min=torch.finfo(mass.dtype).tiny)
         return TokenUse(share.tolist(), float(mass.sum()) / max(len(self._samples), 1))
 
+    def expert_tokens(self, linear: Linear) -> int | None:
+        """How many tokens that count were routed to a matrix's expert; None for other linears, or if none is needed."""
+        return self._experts.tokens(linear) if linear.piece is not None and self._experts.layers else None
+
     def _weight_sum(self, linear: Linear) -> Tensor:
         """Sum of a linear's token weights per modality, float64 [4]; zero if no token was needed."""
+        if linear.piece is not None and self._experts.layers:
+            return self._experts.weight_sum(linear)
         parts = self._sums.get(linear, {}).values()
         zero = torch.zeros(len(MODALITIES), dtype=torch.float64)
         return torch.stack([sums.weight_sum for sums in parts]).sum(0) if parts else zero
