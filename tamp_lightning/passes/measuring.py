@@ -49,8 +49,13 @@ class SampleRows:
         self._rows: dict[Linear, dict[int, Tensor]] = {}
 
     def add(self, linear: Linear, ids: Tensor, rows: Tensor) -> None:
-        """Keep one row per sample."""
-        self._rows.setdefault(linear, {}).update(zip(ids.tolist(), rows.cpu(), strict=True))
+        """Keep one row per sample, where it is: a copy to the CPU would wait for the device, batch by batch."""
+        self._rows.setdefault(linear, {}).update(zip(ids.tolist(), rows, strict=True))
+
+    def own(self, linear: Linear) -> tuple[Tensor, Tensor]:
+        """Ids [samples] and rows of this process's samples [samples, ...], on the CPU; empty if there are none."""
+        rows = self._rows.get(linear, {})
+        return torch.tensor(list(rows)), torch.stack(list(rows.values())).cpu() if rows else torch.empty(0)
 
     def take(self, pl_module: BlockPass, linear: Linear) -> Tensor:
         """Rows of all processes' samples [samples, ...], which are then forgotten.
@@ -58,7 +63,9 @@ class SampleRows:
         Raises:
             InputError: no token reached the linear.
         """
-        rows = merged(pl_module.share, self._rows.pop(linear, {}))
+        ids, own = self.own(linear)
+        self._rows.pop(linear, None)
+        rows = merged(pl_module.share, dict(zip(ids.tolist(), own, strict=True)))
         if not rows:
             raise unreached(linear)
         return torch.stack([rows[i] for i in sorted(rows)])
@@ -70,23 +77,15 @@ class OutputMeter:
     def __init__(self, rule: Das, collector: TokenCollector) -> None:
         self.rule, self.collector = rule, collector
         self.cosines: dict[str, Tensor] = {}
-        self._rows = SampleRows()
+        self._rows, self._lost = SampleRows(), SampleRows()
 
     def look(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Keep the cosines of each sample, by sample id, so that neither order nor padding matters.
-
-        Raises:
-            InputError: a linear's output is NaN, infinite or too large to square on a token that counts.
-        """
+        """Keep the cosines of each sample, by sample id, so that neither order nor padding matters."""
         current = pl_module.current
         present = pairs_present(current.modality, current.counted)
         for linear, tokens in self.collector.tokens.items():
             rows = self.rule.score(tokens.outputs, current.modality, current.counted)
-            if bool((rows.isnan() & present).any()):  # then look at every value, which costs more than the score
-                finite = (tokens.outputs.isfinite().all(-1) | ~current.counted).all(-1)
-                check_finite(linear.full, "outputs", finite, current.ids)
-                squares = tokens.outputs.float().square().sum(-1).isfinite() | ~current.valid
-                check_finite(linear.full, "squared outputs", squares.all(-1), current.ids)
+            self._lost.add(linear, current.ids, (rows.isnan() & present).flatten(1).any(1))
             self._rows.add(linear, current.ids, rows)
 
     def skip(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -96,10 +95,13 @@ class OutputMeter:
         """Diversity of each linear.
 
         Raises:
-            InputError: a linear was not reached by any token, or no sample has two tokens to compare.
+            InputError: a linear was not reached by any token, or no sample has two tokens to compare; or an output is
+                NaN, infinite or too large to square on a token that counts.
         """
         found = {}
         for linear in pl_module.stream.facts.linears[pl_module.index]:
+            ids, lost = self._lost.own(linear)
+            check_finite(linear.full, "outputs (or squares of them)", ~lost.bool(), ids)
             cosines = self._rows.take(pl_module, linear)
             try:
                 found[linear.full] = self.rule.combine(cosines)
@@ -118,19 +120,13 @@ class InputMeter:
         self._rows = SampleRows()
 
     def look(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Keep the squared norms of each sample.
-
-        Raises:
-            InputError: a token that counts has a NaN or infinite activation.
-        """
+        """Keep the squared norms of each sample."""
         current = pl_module.current
         found: dict[int, Tensor] = {}
         for linear, tokens in self.collector.tokens.items():
             if id(tokens.inputs) not in found:
                 found[id(tokens.inputs)] = weighted_square_sum(tokens.inputs, current.counted)
-            rows = found[id(tokens.inputs)]
-            check_finite(linear.full, "inputs", rows.isfinite().all(1), current.ids)
-            self._rows.add(linear, current.ids, rows)
+            self._rows.add(linear, current.ids, found[id(tokens.inputs)])
 
     def skip(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Do nothing: blocks are scored by themselves."""
@@ -139,11 +135,15 @@ class InputMeter:
         """The block's score, for each of its linears.
 
         Raises:
-            InputError: a linear was not reached by any token, or a score is NaN or infinite.
+            InputError: a linear was not reached by any token, an activation of a token that counts is NaN or infinite,
+                or a score is.
         """
         linears, block = pl_module.stream.facts.linears[pl_module.index], pl_module.block
         if not linears:
             return {}
+        for linear in linears:
+            ids, rows = self._rows.own(linear)
+            check_finite(linear.full, "inputs", rows.flatten(1).isfinite().all(1) if len(rows) else rows.bool(), ids)
         weights = [linear.weight(block) for linear in linears]
         norms = [self._rows.take(pl_module, linear).sum(0) for linear in linears]
         score = self.rule.block_score([wanda(w.detach(), n) for w, n in zip(weights, norms, strict=True)])

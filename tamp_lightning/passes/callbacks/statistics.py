@@ -35,6 +35,16 @@ class Sums:
     masses: dict[int, Tensor] = field(default_factory=dict)
     """Sample id -> float64 [4], sum of w per modality; likewise."""
 
+    def to_cpu(self) -> None:
+        """Bring the rows of all samples from the device, in one copy."""
+        for rows in (self.samples, self.masses):
+            if rows:
+                rows.update(zip(list(rows), torch.stack(list(rows.values())).cpu(), strict=True))
+
+    def finite(self) -> Tensor:
+        """Whether each sample's sum is, bool [samples]."""
+        return torch.stack(list(self.samples.values())).isfinite().all(1)
+
     @property
     def mass(self) -> Tensor:
         """Sum of w per modality over all samples, float64 [4]."""
@@ -100,14 +110,14 @@ class StatisticsCollector(PassCallback):
         self.weights: dict[Linear, Tensor] = {}
         self._sums: dict[Linear, dict[int, Sums]] = {}
         self._own, self._all = Matrices(), Matrices()
-        self._count = 0
+        self._count: int | Tensor = 0
 
     def snapshot(self) -> Snapshot:
         """Hand out the block's statistics, samples added up, and forget it; `restore` undoes that."""
         for parts in self._sums.values():
             for sums in parts.values():
                 sums.samples = {0: sums.total()}
-        snapshot = Snapshot(self._sums, self._count)
+        snapshot = Snapshot(self._sums, int(self._count))
         self.clear()
         return snapshot
 
@@ -117,14 +127,10 @@ class StatisticsCollector(PassCallback):
 
     @torch.no_grad()
     def batch_passed(self, pl_module: BlockPass, batch: object, batch_idx: int) -> None:
-        """Add this batch's samples to the statistics of every linear of the block.
-
-        Raises:
-            InputError: a token that counts has a NaN or infinite activation.
-        """
+        """Add this batch's samples to the statistics of every linear of the block, without waiting for the device."""
         seen, tokens = self._seen(pl_module), dict(self.collector.tokens)
         twins = self.dense.tokens(pl_module, batch_idx) if self.dense else {}
-        self._count += int(seen.valid.sum())
+        self._count = seen.valid.sum() + self._count
         self.samples.update(pl_module.current.ids.tolist())
         share = pl_module.share
         step = _Step(seen, pl_module.current.ids, share.leaf(share.own[batch_idx]), {})
@@ -136,8 +142,17 @@ class StatisticsCollector(PassCallback):
                 self._add_matrices(step, linear, tokens[linear], weights, twins.get(linear))
 
     def pass_ends(self, pl_module: BlockPass) -> None:
-        """Put the statistics of all processes together: sums by sample in each, second moments in the first alone."""
+        """Put the statistics of all processes together: sums by sample in each, second moments in the first alone.
+
+        Raises:
+            InputError: a token that counts has a NaN or infinite activation.
+        """
         share = pl_module.share
+        self._count = int(self._count)
+        for linear, parts in self._sums.items():
+            for sums in parts.values():
+                sums.to_cpu()
+                check_finite(linear.full, "inputs", sums.finite(), torch.tensor(list(sums.samples)))
         if share.processes == 1:
             return
         check_same(share, [linear.full for linear in self._sums])
@@ -192,12 +207,11 @@ class StatisticsCollector(PassCallback):
             if (key, id(own)) not in step.rows:  # q, k and v read the same input: add it up once, if weighed alike
                 step.rows[key, id(own)] = weighted_square_sum(tokens.inputs, own)
             rows = step.rows[key, id(own)]
-            check_finite(linear.full, "inputs", rows.isfinite().all(1), ids)
             sums = self._sums.setdefault(linear, {}).setdefault(part, Sums())
-            sums.samples.update(zip(ids.tolist(), rows.cpu(), strict=True))
+            sums.samples.update(zip(ids.tolist(), rows, strict=True))
             mass = torch.zeros(len(ids), len(MODALITIES), dtype=torch.float64, device=own.device)
             mass.scatter_add_(1, step.seen.modality, own.double())
-            sums.masses.update(zip(ids.tolist(), mass.cpu(), strict=True))
+            sums.masses.update(zip(ids.tolist(), mass, strict=True))
 
     def _add_matrices(self, step: _Step, linear: Linear, tokens: Tokens, weights: Tensor, twin: Tokens | None) -> None:
         inputs = tokens.inputs
@@ -230,7 +244,7 @@ class StatisticsCollector(PassCallback):
                 mass=float(sums.mass.sum()),
                 hessian=_total(self._own.grams, (leader, part)),
                 everything=_total(self._all.grams, (everything, part)),
-                count=self._count,
+                count=int(self._count),
                 cross=_total(self._own.crosses, leader),
             )
             for part, sums in self._sums[linear].items()
