@@ -21,6 +21,7 @@ from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.callbacks.attention import check_attention
 from tamp_lightning.stream.rehearsal import rehearse
+from tamp_lightning.tasks.forecast import Machine, Shape, forecast, shape_of
 from tamp_lightning.testbeds.checkpoints import resolve
 
 NAMES = {IMAGE: "image", VIDEO: "video", AUDIO: "audio"}
@@ -78,6 +79,8 @@ class Inspection:
     """Linears of towers and projector, which are pruned on request."""
     tower_weights: int = 0
     """Weights of all of them."""
+    shape: Shape | None = None
+    """What a forecast rests on."""
 
 
 def inspect_checkpoint(
@@ -141,6 +144,7 @@ def _described(model: PreTrainedModel, facts: ModelFacts) -> dict:
         "modalities": ("text", *(name for name in NAMES.values() if name in modalities)),
         "fixed_memory": width * (rest + sum(sorted(sizes)[-2:])),
         "token_memory": width * model.config.get_text_config().hidden_size,
+        "shape": shape_of(model, facts),
         **_towers(model, facts),
     }
 
@@ -240,6 +244,23 @@ def _table(found: Inspection) -> Table:
     return table
 
 
+def show_plan(console: Console, shape: Shape, machine: Machine, method: Method) -> None:
+    """Print what a run of the method would take on a machine."""
+    found = forecast(shape, machine, method)
+    title = f"{machine.samples} samples of {machine.tokens:,} tokens, {machine.processes} processes"
+    table = Table("", "part", "", title=title, title_justify="left")
+    rows = {"seconds": found.seconds, "memory a process": found.memory, "disk": found.disk, "traffic": found.traffic}
+    for name, parts in rows.items():
+        for part, value in {**parts, **({"all": sum(parts.values())} if name != "traffic" else {})}.items():
+            table.add_row(name, part, f"{value:,.1f}" if name == "seconds" else _size(value))
+        table.add_section()
+    console.print(table)
+    console.print(
+        "seconds are lower bounds from the rates under --machine, whose defaults were not measured: docs/memory.md",
+        highlight=False,
+    )
+
+
 def _size(count: float) -> str:
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
@@ -250,12 +271,17 @@ def run_inspect(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     method: Method | None = None,
+    machine: Machine | None = None,
 ) -> bool:
     """Print what a checkpoint is; return whether it can be pruned by the method, TAMP by default.
+
+    With a machine, also print what that would take there.
 
     Raises:
         InputError, FileNotFoundError: it cannot be read.
     """
     found = inspect_checkpoint(resolve(checkpoint), include, exclude, method)
     show(console, found)
+    if machine is not None and found.shape is not None:
+        show_plan(console, found.shape, machine, method or Method())
     return found.refusal is None and found.method_refusal is None
