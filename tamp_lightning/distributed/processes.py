@@ -15,13 +15,15 @@ from torch.distributed import DistNetworkError, TCPStore
 from tamp_lightning.distributed.share import Share
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
-from tamp_lightning.methods.towers import Towers
 
-ENDED, SPEAKERS, GONE, LEFT = "tamp/ended", "tamp/speakers", "tamp/gone", "tamp/left"
+# a store of torchrun outlives the processes that it starts again
+_ATTEMPT = f"tamp/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+ENDED, SPEAKERS, GONE, LEFT = (f"{_ATTEMPT}/{name}" for name in ("ended", "speakers", "gone", "left"))
 """Keys of the store that torch.distributed has for its processes: the exit code, who complains, how many have ended,
 and whether the one that failed has no more to ask."""
 LOOK_EVERY = 0.2
 WAIT_FOR_OTHERS = 5.0
+OUTLIVE_FIRST = 30.0
 """Seconds."""
 
 
@@ -38,7 +40,7 @@ def check_strategy(trainer: L.Trainer) -> None:
         raise InputError(f"trainer.strategy is {name}: several processes need ddp, which starts programs of their own")
 
 
-def check_processes(trainer: L.Trainer, method: Method, batches: int, towers: Towers) -> None:
+def check_processes(trainer: L.Trainer, method: Method, batches: int) -> None:
     """Refuse what several processes cannot do.
 
     Raises:
@@ -51,10 +53,6 @@ def check_processes(trainer: L.Trainer, method: Method, batches: int, towers: To
             f"polish steps through all samples one after another, which {processes} processes cannot share: "
             "set polish.steps: 0 or devices: 1"
         )
-    if processes > 1 and method.mode == "one_shot":
-        raise InputError(f"mode one_shot is for one process, not {processes}: set devices: 1")
-    if processes > 1 and towers.on:
-        raise InputError(f"towers are pruned by one process, not {processes}: set devices: 1")
     if processes > (most := Share(batches).leaves):
         raise InputError(
             f"trainer asks for {processes} processes, and {batches} calibration batches can be shared by {most}: "
@@ -94,7 +92,10 @@ def _watch(store: TCPStore, serves: bool) -> None:
                 sys.stderr.flush()
                 # nothing else gets out of a collective that waits for a process that is no more
                 os._exit(code)
-        except DistNetworkError:  # the first process has ended
+        except DistNetworkError:  # the first process has ended, and none has anything left to do for long
+            time.sleep(OUTLIVE_FIRST)
+            if not _failed:
+                os._exit(1)
             return
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -43,14 +44,27 @@ def may_continue(recipe: PruneRecipe, trainer: L.Trainer, out: Path) -> bool:
     """Whether such a run keeps what it needs to be continued once it has been killed.
 
     Raises:
-        InputError: it does not, and the folder holds a killed run or the cache is to lie in a folder.
+        InputError: it does not, and the folder holds a killed run or the cache is to lie in a folder; or its processes
+            would not agree on a folder.
     """
-    several = trainer.world_size > 1
-    if not several and not recipe.scores.rides:
+    limit = recipe.cache.limit_gb
+    if recipe.out is None and trainer.world_size > 1:
+        _refuse_unnamed(limit)
+    if not recipe.scores.rides:
         return True
-    what = f"{trainer.world_size} processes" if several else "scores.mode layer_wise"
+    what = "scores.mode layer_wise"
     if trainer.is_global_zero and is_unfinished(out):
         raise InputError(f"{out} holds an unfinished run, which {what} cannot continue: choose another with --out")
-    if (limit := recipe.cache.limit_gb) is not None:
+    if limit is not None:
         raise InputError(f"cache.limit_gb is {limit}; with {what} all hidden states wait in RAM: leave it out")
     return False
+
+
+def _refuse_unnamed(limit: float | None) -> None:
+    """Refuse what needs a folder that all processes know, or know again."""
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0:
+        raise InputError("torchrun may restart this run, which would not find its folder again: give it one with --out")
+    if limit is not None:
+        raise InputError(
+            f"cache.limit_gb is {limit}; processes need a folder that all know for what goes beyond: give --out"
+        )

@@ -12,6 +12,7 @@ from rich.markup import escape
 from tamp_lightning.config.recipe import PruneRecipe
 from tamp_lightning.evaluation.scoring import Scores
 from tamp_lightning.evaluation.summary import prediction_rows, summarise, write_predictions
+from tamp_lightning.passes.pruned import Pruned
 from tamp_lightning.passes.trainer import prune_stream
 from tamp_lightning.reporting.html import write_report
 from tamp_lightning.reporting.logs import log_run
@@ -49,7 +50,7 @@ def prune_job(job: Job, recipe_text: str) -> tuple[dict[str, Any], dict[str, Any
         recipe_text: content of the folder's recipe.yaml.
 
     Returns:
-        Contents of run.json and metrics.json, None for the latter if nothing was scored.
+        Contents of run.json and metrics.json, None for the latter if nothing was scored; empty in other processes.
     """
     L.seed_everything(job.recipe.seed, verbose=False)
     riders = job.riders()
@@ -57,24 +58,29 @@ def prune_job(job: Job, recipe_text: str) -> tuple[dict[str, Any], dict[str, Any
     pruned = prune_stream(job.stream, job.data, job.recipe.method, **kept, **job.recipe.trainer)
     job.clock.seconds |= pruned.seconds
     job.share_name()
-    folder = RunFolder(job.out)
     after: list[Scores] = []
     if riders:
         job.dense, after = riders.scores()
     elif job.tasks:
-        after = job.scorer.score(folder.model, "score pruned", job.source)
-    run, metrics = describe_run(job, pruned), None
+        after = job.scorer.score(RunFolder(job.out).model, "score pruned", job.source)
+    run, metrics = _write(job, recipe_text, pruned, after) if job.is_first else ({}, None)
+    if job.state is not None:
+        job.state.close()
+    return run, metrics
+
+
+def _write(
+    job: Job, recipe_text: str, pruned: Pruned, after: list[Scores]
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Everything in the run folder beside the checkpoint; contents of run.json and metrics.json."""
+    folder, run, metrics = RunFolder(job.out), describe_run(job, pruned), None
     rows = _rows(job, after)
     if after:
         metrics = summarise(job.tasks, job.dense, after)
-        if job.is_first:
-            write_predictions(folder.predictions, rows)
-    if job.is_first:
-        folder.write_examples(describe_examples(job, pruned, metrics, rows))
-        write_folder(job, recipe_text, pruned, run, metrics)
-        log_run(pruned.loggers, PlanView(pruned.plan), metrics)
-    if job.state is not None:
-        job.state.close()
+        write_predictions(folder.predictions, rows)
+    folder.write_examples(describe_examples(job, pruned, metrics, rows))
+    write_folder(job, recipe_text, pruned, run, metrics)
+    log_run(pruned.loggers, PlanView(pruned.plan), metrics)
     return run, metrics
 
 

@@ -25,7 +25,7 @@ from tamp_lightning.runs.environment import compute_dtype
 from tamp_lightning.runs.fingerprint import fingerprint
 from tamp_lightning.runs.folder import RunFolder
 from tamp_lightning.runs.resume import may_continue, run_path, settings_of
-from tamp_lightning.runs.state import RunState
+from tamp_lightning.runs.state import OthersState, RunState
 from tamp_lightning.stream.cache import CacheSpace
 from tamp_lightning.stream.disk import DiskStream
 from tamp_lightning.stream.follower import FollowerStream
@@ -99,12 +99,13 @@ class Job:
             source = resolve(recipe.model.checkpoint)
             state = None
             if may_continue(recipe, trainer, out):
-                state = RunState(out, fingerprint(source, settings_of(recipe), dtype, device))
+                known = (source, settings_of(recipe), dtype, device, trainer.world_size)
+                state = RunState(out, fingerprint(*known)) if trainer.is_global_zero else OthersState(out)
             processor = AutoProcessor.from_pretrained(source)
             samples = calibration_samples(recipe.calibration, processor)
             given = recipe.calibration
             data = CalibrationData.from_samples(samples, processor, given.batch_size, given.drop_silence)
-            check_processes(trainer, recipe.method, data.batches, recipe.towers)
+            check_processes(trainer, recipe.method, data.batches)
             tasks = build_tasks(recipe.scores, processor, say)
             check_answers(tasks)
             scorer = Scorer(tasks, recipe.scores.batch_size, dtype, recipe.trainer, clock, say)

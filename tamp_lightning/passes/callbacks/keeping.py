@@ -9,6 +9,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from tamp_lightning.distributed.share import Share
+from tamp_lightning.distributed.together import copy_from_first, everyones, first_says
 from tamp_lightning.errors import InputError
 from tamp_lightning.passes.callbacks.allocation import AllocationCallback
 from tamp_lightning.passes.callbacks.chosen import ChosenTokens
@@ -23,6 +25,7 @@ from tamp_lightning.stream.disk import DiskStream
 class StateKeeper(L.Callback):
     """Keeps the scores of every measured block, and report and masks of every pruned one after its commit.
 
+    Of several processes the first keeps and restores, and tells the others (`runs.state.OthersState` keeps nothing).
     Has to stand behind the callbacks that it watches. A run of mode one_shot, whose statistics live to its end, keeps
     no block and starts anew.
     """
@@ -41,6 +44,9 @@ class StateKeeper(L.Callback):
         self._keeps_blocks = allocation.method.mode != "one_shot"
         self._inputs: list[str] = []
         self._known = (state.load("inputs") or (None, {}))[0]
+        self._chosen: tuple[Any, dict[str, Tensor]] | None = None
+        self._pruned = 0
+        """Blocks that an earlier run has pruned."""
 
     def restore(self, stream: DiskStream) -> int:
         """Give the callbacks what an earlier run has found out; return the number of blocks it has pruned.
@@ -68,15 +74,36 @@ class StateKeeper(L.Callback):
             self.pruning.masks |= {name: masks[name] for name in content["report"]}
             self.timer.seconds = content["seconds"]
         if pruned > 0 and (chosen := self.state.load("chosen")):
-            self.watcher.restore(*chosen)
+            self._chosen = chosen
+            self.watcher.restore(Share(1), *chosen)
+        self._pruned = pruned
         return pruned
 
     def setup(self, trainer: L.Trainer, pl_module: BlockPass, stage: str) -> None:
-        """From now on note the scores of each block as soon as they are there."""
+        """Tell all processes what the first has restored; from now on note the scores of each block."""
+        batches = trainer.datamodule.batches  # type: ignore[attr-defined]
+        self._meet(Share(batches, trainer.global_rank, trainer.world_size), pl_module)
         if self.towers is not None:
             self.state.begin()  # they are committed before anything else is noted
         if self._keeps_blocks:
             self.allocation.on_scored = lambda index: self._keep_scores(trainer, pl_module, index)
+
+    def _meet(self, share: Share, pl_module: BlockPass) -> None:
+        """Masks stay with the first process, for it alone writes them."""
+        allocation, pruning, towers = self.allocation, self.pruning, self.towers
+        if share.processes > 1:
+            found = (allocation.scores, allocation.cosines, allocation.measured, pruning.report, pruning.token_share)
+            allocation.scores, allocation.cosines, allocation.measured, pruning.report, pruning.token_share = (
+                first_says(share, found)
+            )
+            self._pruned, self._known = first_says(share, (self._pruned, self._known))
+            if towers is not None:
+                known = (towers.report, towers.unreached, towers.finished)
+                towers.report, towers.unreached, towers.finished = first_says(share, known)
+            pl_module.go_on(allocation.measured, self._pruned)
+            chosen = first_says(share, self._chosen)
+            if chosen is not None and not share.is_first:
+                self.watcher.restore(share, *chosen)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: BlockPass, outputs: object, batch: Any, batch_idx: int
@@ -86,32 +113,51 @@ class StateKeeper(L.Callback):
         Raises:
             InputError: it is something else.
         """
-        if not pl_module.needs_inputs or pl_module.skip_forward or not trainer.is_global_zero:
+        if not pl_module.needs_inputs or pl_module.skip_forward:
             return
-        self._inputs.append(_digest(batch))
-        if self._known is not None and self._known[batch_idx : batch_idx + 1] != self._inputs[-1:]:
-            raise InputError(
-                f"calibration batch {batch_idx} is not what it was when {self.state.folder.parent} was started: "
-                "bring its samples and media back, or choose another out"
-            )
+        share = pl_module.share
+        if not pl_module.no_batch:
+            number = share.own[batch_idx]
+            self._inputs.append(_digest(batch))
+            if self._known is not None and self._known[number : number + 1] != self._inputs[-1:]:
+                raise InputError(
+                    f"calibration batch {number} is not what it was when {self.state.folder.parent} was started: "
+                    "bring its samples and media back, or choose another out"
+                )
         if trainer.is_last_batch:  # before a block is committed, so that the folder is known to be unfinished by then
             if self._known is None:
-                self.state.save("inputs", self._inputs)
+                self.state.save("inputs", [digest for own in everyones(share, self._inputs) for digest in own])
             self._inputs = []
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Note a block that has just been pruned and committed."""
         if pl_module.now.prunes and self._keeps_blocks:
-            self._keep_block(trainer, pl_module)
+            self._keep_block(pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
-        """When the prune walk starts, note the towers, which have just been pruned, or take up what was noted."""
+        """When the prune walk starts, note the towers, which have just been pruned, or take up what was noted.
+
+        Of blocks that an earlier run has pruned, the first process sends the weights to those that do not write.
+        """
+        now, share = pl_module.now, pl_module.share
+        if now.starts_pruning:
+            self._take_towers(pl_module)
+        before = now.block - 1
+        walks_on = now.kind == "prune" and not now.is_dense and now.is_first
+        if share.processes > 1 and walks_on and 0 <= before < self._pruned:
+            stream = pl_module.stream
+            block = stream.load(before)
+            copy_from_first(share, (linear.weight(block).data for linear in stream.facts.linears[before]))
+
+    def _take_towers(self, pl_module: BlockPass) -> None:
         towers, stream = self.towers, pl_module.stream
-        if towers is None or not pl_module.now.starts_pruning:
+        if towers is None:
             return
         if towers.finished:
             assert isinstance(stream, DiskStream)
             stream.load_towers(list(towers.report))
+            weights = (stream.model.get_parameter(f"{name}.weight").data for name in towers.report)
+            copy_from_first(pl_module.share, weights)
         else:
             self.state.save("towers", {"report": towers.report, "unreached": towers.unreached}, towers.masks)
             towers.finished = True
@@ -119,11 +165,10 @@ class StateKeeper(L.Callback):
     def _keep_scores(self, trainer: L.Trainer, pl_module: BlockPass, index: int) -> None:
         names, found = _names(pl_module, index), self.allocation
         content = {"scores": {name: found.scores[name] for name in names}, "seconds": self.timer.lap()}
-        if trainer.is_global_zero:
-            cosines = {name: found.cosines[name].contiguous() for name in names if name in found.cosines}
-            self.state.save(f"measured-{index:05d}", content, cosines)
+        cosines = {name: found.cosines[name].contiguous() for name in names if name in found.cosines}
+        self.state.save(f"measured-{index:05d}", content, cosines)
 
-    def _keep_block(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+    def _keep_block(self, pl_module: BlockPass) -> None:
         names, found = _names(pl_module, pl_module.index), self.pruning
         stream = pl_module.stream
         assert isinstance(stream, DiskStream)
@@ -133,10 +178,9 @@ class StateKeeper(L.Callback):
             "files": stream.files,
             "seconds": self.timer.lap(),
         }
-        if trainer.is_global_zero:
-            if self.watcher.watches(pl_module):  # first, for no process comes back to a block that is noted
-                self.state.save("chosen", *self.watcher.record())
-            self.state.save(f"pruned-{pl_module.index:05d}", content, {name: found.masks[name] for name in names})
+        if self.watcher.watches(pl_module):  # first, for no process comes back to a block that is noted
+            self.state.save("chosen", *self.watcher.record(pl_module.share))
+        self.state.save(f"pruned-{pl_module.index:05d}", content, {name: found.masks[name] for name in names})
 
 
 def _names(pl_module: BlockPass, index: int) -> list[str]:
