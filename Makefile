@@ -87,6 +87,10 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(READY) ## these pages and an API reference from docstrings, as a site in site/
+	@$(PIP) -e '.[docs]'
+	$(BIN)/mkdocs build --quiet
+
 bench: $(READY) ## speed on this machine, side by side: perf/results/*.json and tables; docs/performance.md
 	$(BIN)/python perf/startup.py
 	$(BIN)/python perf/speed_ops.py
@@ -94,7 +98,7 @@ bench: $(READY) ## speed on this machine, side by side: perf/results/*.json and 
 	$(BIN)/python perf/speed_run.py --score
 
 clean: ## remove caches and builds; .venv and runs stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # torch comes first and alone, so that nothing after it pulls another build. Without an NVIDIA GPU the default index

@@ -1,6 +1,7 @@
 """Every file in examples/ does what it says."""
 
 import copy
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,13 @@ import yaml
 from PIL import Image
 
 from tamp_lightning import Method, prune
+from tamp_lightning.benchmarks.base import update
+from tamp_lightning.benchmarks.registry import BENCHMARKS, check_names
+from tamp_lightning.checkpoint.adapter import ADAPTERS
+from tamp_lightning.checkpoint.facts import find_facts
 from tamp_lightning.cli.run import build_parser, parse
 from tamp_lightning.config.plugins import load_plugins
+from tamp_lightning.data.readers.item import Source
 from tamp_lightning.methods.method import CHOICES
 from tamp_lightning.methods.table import option_table
 from tamp_lightning.reporting.card import Base, prune_card
@@ -20,18 +26,19 @@ from tamp_lightning.reporting.wording import method_name, method_sentence
 from tamp_lightning.runs.plan import Plan
 
 from .conftest import as_batch, toys
-from .stream.conftest import make_llava
+from .stream.conftest import make_llama, make_llava
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 OWN = {"by_chance": ("solver", "own_solver.py"), "first": ("tokens", "own_token_rule.py")}
 PLAIN = {"tokens": "all", "allocation": "uniform"}
 OPTIONS = {"progress": False, "accelerator": "cpu"}
+REGISTRIES = {**CHOICES, "adapter": ADAPTERS, "benchmark": BENCHMARKS}
 
 
 @pytest.fixture
 def plugin():
     """Loads an example as a recipe's `plugins` would; afterwards its member and its section are gone again."""
-    modules, kept = set(sys.modules), {choice: registry.loaded() for choice, registry in CHOICES.items()}
+    modules, kept = set(sys.modules), {choice: registry.loaded() for choice, registry in REGISTRIES.items()}
 
     def load(name):
         load_plugins([str(EXAMPLES / name)])
@@ -40,7 +47,7 @@ def plugin():
     for module in set(sys.modules) - modules:
         if module.startswith("tamp_plugin_"):
             del sys.modules[module]
-    for choice, registry in CHOICES.items():
+    for choice, registry in REGISTRIES.items():
         registry._members = kept[choice]
         for watcher in registry.watchers:
             watcher()
@@ -113,6 +120,34 @@ def test_own_token_rule_counts_the_first_tokens(plugin):
     told = {"tokens": "first", "allocation": "uniform", "solver": "wanda", "pattern": "row"}
     assert method_name(told) == "first × uniform × wanda"
     assert "The first tokens of every sample count, whatever their modality; " in method_sentence(told)
+
+
+def test_own_adapter_leaves_linears_dense(plugin):
+    names = {linear.name for linear in find_facts(make_llama()).linears[0]}
+    plugin("own_adapter.py")
+    assert names - {linear.name for linear in find_facts(make_llama()).linears[0]} == {"self_attn.o_proj"}
+
+
+def test_own_benchmark_is_read_asked_and_scored(plugin, tmp_path):
+    plugin("own_benchmark.py")
+    check_names(["my_words"])
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    rows = [{"id": k, "question": "which colour?", "answer": "Red", "picture": "a.png"} for k in range(4)]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = BENCHMARKS["my_words"]
+    items = own.read(Source(str(tmp_path / "asked.jsonl"))).items
+    assert own.prompt(items[0]) == "which colour?\nAnswer the question using a single word or phrase."
+    metric = own.metric(items)
+    update(metric, [0, 1, 2, 3], ["red", "Red.", "blue", "a red one"], items)
+    assert float(metric.compute()[own.headline]) == 0.5
+
+
+@pytest.mark.parametrize("name", ["own_adapter.py", "own_benchmark.py"])
+def test_recipes_in_docstrings_parse(plugin, name, tmp_path):
+    del plugin
+    path = written_recipe(name, tmp_path)
+    recipe, _, _ = parse(path, [])
+    assert recipe.plugins == [str(EXAMPLES / name)]
 
 
 def test_own_calibration_data(processor, bed):

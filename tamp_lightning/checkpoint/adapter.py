@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from tamp_lightning.errors import InputError
+from tamp_lightning.registry import Registry
 
 TEXT, IMAGE, VIDEO, AUDIO = 0, 1, 2, 3
 
@@ -26,8 +27,8 @@ ROUTERS = (r"(^|\.)router(\.|$)", r"(^|\.)shared_expert_gate$")
 class Adapter:
     """Where a family keeps what pruning needs. As it stands it follows transformers' conventions.
 
-    Subclass it for a family that departs from them, override what differs, and `register` it under the family's
-    `model_type`. Nothing here may read weights: models come with their parameters on the meta device.
+    Subclass it for a family that departs from them, override what differs, and put `ADAPTERS.register` with its
+    `model_type` above. Nothing here may read weights: models come with their parameters on the meta device.
 
     Attributes:
         self_attention: whether every block attends from the sequence's tokens to the sequence's tokens; token rules
@@ -127,19 +128,33 @@ def _refuse_several(model: PreTrainedModel) -> None:
         )
 
 
-_registered: dict[str, Adapter] = {}
+class Families(Registry[type[Adapter]]):
+    """Adapters by `model_type`, which need not be an identifier; those of this package give way to others'."""
+
+    def add(self, name: str, member: type[Adapter]) -> None:
+        """Use an adapter for models whose config has this `model_type`.
+
+        Raises:
+            InputError: it is no subclass of `Adapter`.
+        """
+        if not (isinstance(member, type) and issubclass(member, Adapter)):
+            raise InputError(f"adapter {name!r} cannot be registered: {member!r:.80} is no subclass of Adapter")
+        if name not in self._members or member.__module__ != _BUILT_IN:
+            self._members[name] = member
 
 
-def register(model_type: str, adapter: Adapter) -> None:
-    """Use `adapter` for models whose config has this `model_type`, instead of any other registered for it."""
-    _registered[model_type] = adapter
+ADAPTERS = Families("adapter", "tamp_lightning.adapters")
 
 
 def adapter_of(config: PreTrainedConfig) -> Adapter:
-    """The adapter registered for a config's `model_type`, or the one that follows the conventions."""
-    if config.model_type not in _registered:
+    """The adapter registered for a config's `model_type`, or the one that follows the conventions.
+
+    Raises:
+        InputError: another package offers something else than an adapter under that name.
+    """
+    if config.model_type not in ADAPTERS:
         importlib.import_module(_BUILT_IN)
-    return _registered.get(config.model_type, Adapter())
+    return ADAPTERS.get(config.model_type, Adapter)()
 
 
 def load_port(model_type: object) -> None:

@@ -304,7 +304,7 @@ class Stage:
     projector_lr: float = 1e-3
     """Peak learning rate of the projector and the newline embedding."""
     language_lr: float = 1e-3
-    """Peak learning rate of the language model's low-rank updates, where it has any."""
+    """Peak learning rate of the language model, where it is trained."""
     log_every: int = 20
     """Steps between log lines."""
 
@@ -323,24 +323,24 @@ class TrainBedRecipe:
 
     task: Literal["train_bed"] = "train_bed"
     """What the recipe does."""
-    bed: Literal["smol-llava-next", "smol-llava-next-2", "smol-videollama2"] = "smol-llava-next"
+    bed: Literal["smol-llava-next", "smol-llava-next-2", "smol-videollama2", "smol-videollama2-2"] = "smol-llava-next"
     """Which one."""
     warmup: Stage = field(default_factory=Stage)
-    """First: the tower on labelled pictures (smol-llava-next-2 begins with the first edition's instead)."""
+    """First: the tower on labelled pictures (second editions begin with the first edition's instead)."""
     align: Stage = field(default_factory=Stage)
-    """Then: tower and projector through the language model, which is frozen but in smol-llava-next-2."""
+    """Then: tower and projector through the language model, which is frozen but in second editions."""
     clips: int = 2304
-    """smol-videollama2: how many different clips to train on; each takes 300 KB."""
+    """smol-videollama2 and -2: how many different clips to train on; each takes 300 KB."""
     easy: float = 1.0
     """smol-llava-next-2: share of easy-VQA's pictures; the others are scenes of several things."""
-    rank: int = 16
-    """smol-llava-next-2: rank of the language model's updates."""
+    rank: int = 32
+    """Second editions: all of the language model is trained, and its difference shipped at this rank in 8 bits."""
     named: int = 0
     """smol-llava-next-2: pictures per step whose contents the tower learns to name, beside those with questions; what
     scenes show it has to learn this way."""
     begin: str | None = None
-    """smol-llava-next-2: a towers.safetensors or progress.safetensors of its own to go on from, with new pictures where
-    the seed is new. Default: the first edition's towers and updates of zero."""
+    """Second editions: a progress.safetensors of its own to go on from, with new pictures where the seed is new.
+    Default: the first edition's towers and the language model as it is."""
     seed: int = 0
     """Seed of initialisation; batches are numbered and do not depend on it (smol-llava-next-2: numbered from it)."""
     out: str | None = None

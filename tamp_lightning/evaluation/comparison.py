@@ -88,6 +88,13 @@ class Scored:
         self.rows = unit_rows(rows, rules)
         self.floor = {name: row["floor"] for name, row in metrics["benchmarks"].items()}
 
+    @classmethod
+    def mean(cls, draws: Sequence[Scored]) -> Scored:
+        """Score and divergence of each question, mean over several runs that answered the same."""
+        found = cls(draws[0].metrics, ())
+        found.rows = [_mean_row(own) for own in zip(*(scored.rows for scored in draws), strict=True)]
+        return found
+
     @cached_property
     def benchmarks(self) -> list[BenchmarkScores]:
         """Every benchmark, in the order of metrics.json."""
@@ -151,6 +158,12 @@ class Scored:
             _retention(rows, None),
             _retention(rows, self.floor),
         )
+
+
+def _mean_row(rows: Rows) -> dict[str, Any]:
+    """A question's row with the mean of its pruned scores and divergences over several runs."""
+    columns = [name for name in ("pruned_score", "kl") if rows[0].get(name) is not None]
+    return {**rows[0], **{name: sum(row[name] for row in rows) / len(rows) for name in columns}}
 
 
 def columns(rows: Rows) -> tuple[list[float], list[float], list[Any]]:

@@ -18,6 +18,7 @@ from tamp_lightning.methods.solvers import SOLVERS, Solver
 from tamp_lightning.methods.statistics import Statistics
 from tamp_lightning.methods.tokens import TOKENS, Stage, TokenRule
 from tamp_lightning.ops.correction import corrected_target
+from tamp_lightning.ops.rounding import GROUP
 from tamp_lightning.registry import Registry
 
 Rule = TypeVar("Rule")
@@ -80,9 +81,23 @@ class Method:
                 f"tokens is {self.tokens}; correction needs one set of token weights, not one per modality: "
                 "set correction.tau: 0 or other tokens."
             )
-
+        if getattr(self.solver_rule, "values", "none") != "none":
+            self._refuse_rounding()
         if self.mode == "one_shot":
             self._refuse_one_shot()
+
+    def _refuse_rounding(self) -> None:
+        if self.polish.on:
+            raise InputError(
+                f"polish.steps is {self.polish.steps}; it moves weights off the numbers that {self.solver}.values "
+                f"rounds to: set polish.steps: 0 or {self.solver}.values: none."
+            )
+        group = getattr(self.pattern_rule, "m", 1)
+        if GROUP % group:
+            raise InputError(
+                f"pattern is '{self.pattern}'; {self.solver}.values rounds groups of {GROUP} columns, of which {group} "
+                f"is no divisor: set {self.solver}.values: none."
+            )
 
     def _refuse_one_shot(self) -> None:
         if len(self.token_rule.stages) > 1:

@@ -14,10 +14,15 @@ from tamp_lightning.ops import scores
 from tamp_lightning.ops.admm import admm
 from tamp_lightning.ops.masks import keep_where
 from tamp_lightning.ops.obs import sparsegpt
+from tamp_lightning.ops.rounding import BITS, GROUP
 from tamp_lightning.registry import Registry
 
 Needs = Literal["nothing", "diagonal", "hessian"]
 """Statistics of a linear's inputs: none, sum of w x^2, or sum of w x x^T as well."""
+
+
+Values = Literal["none", "int8", "int4"]
+"""What the values that stay are rounded to."""
 
 
 class Solver(Protocol):
@@ -114,6 +119,8 @@ class SparseGpt:
     """Share of the mean diagonal added to the Hessian's diagonal; at least 0."""
     share: float = 0.2
     """Share of the all-token Hessian where a token rule leaves tokens out; 0 to 1."""
+    values: Values = "none"
+    """Round what stays, in the same sweep, to whole numbers of so many bits: for `tamp export --values`."""
 
     title: ClassVar[str] = "SparseGPT"
     says: ClassVar[str] = "weights go column by column and the others move to make up for it"
@@ -123,13 +130,16 @@ class SparseGpt:
     def __post_init__(self) -> None:
         if self.block < 1:
             raise InputError(f"sparsegpt.block is {self.block}; it has to be at least 1, such as 128.")
+        if self.values != "none" and self.block % GROUP:
+            raise InputError(f"sparsegpt.block is {self.block}; with values: {self.values} it has to be {GROUP} x n.")
         _at_least_zero("sparsegpt", self, "damp")
         _check_share("sparsegpt", self.share)
 
     def solve(self, weight: Tensor, statistics: Statistics, kept: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """Prune and move (`ops.obs.sparsegpt`); see `Solver.solve`."""
         hessian = statistics.blended(self.share)
-        return sparsegpt(weight, hessian, **pattern.choice(kept), block=self.block, damp=self.damp)
+        bits = BITS.get(self.values)
+        return sparsegpt(weight, hessian, **pattern.choice(kept), block=self.block, damp=self.damp, bits=bits)
 
 
 @SOLVERS.register("admm")
@@ -149,6 +159,8 @@ class Admm:
     """Share of the mean diagonal added to the scaled Hessian's diagonal; at least 0."""
     share: float = 0.2
     """Share of the all-token Hessian where a token rule leaves tokens out; 0 to 1."""
+    values: Values = "none"
+    """Round what stays to whole numbers of so many bits, in a sweep over the columns, for `tamp export --values`."""
 
     title: ClassVar[str] = "ADMM"
     says: ClassVar[str] = "the weights that stay are solved for anew"
@@ -164,9 +176,10 @@ class Admm:
 
     def solve(self, weight: Tensor, statistics: Statistics, kept: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """Prune and move (`ops.admm.admm`); see `Solver.solve`."""
-        return admm(
+        hessian = statistics.blended(self.share)
+        moved, mask = admm(
             weight,
-            statistics.blended(self.share),
+            hessian,
             **pattern.choice(kept),
             iterations=self.iterations,
             mask_iterations=self.mask_iterations,
@@ -174,6 +187,7 @@ class Admm:
             rho=self.rho,
             damp=self.damp,
         )
+        return (moved, mask) if self.values == "none" else sparsegpt(moved, hessian, mask=mask, bits=BITS[self.values])
 
 
 def keep_best(weight: Tensor, importance: Tensor, kept: int, pattern: Pattern) -> tuple[Tensor, Tensor]:

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tamp_lightning.checkpoint.adapter import AUDIO, IMAGE, TEXT, VIDEO, Adapter, register
+from tamp_lightning.checkpoint.adapter import ADAPTERS, AUDIO, IMAGE, TEXT, VIDEO, Adapter
 from tamp_lightning.errors import InputError
 
-__all__ = ["AUDIO", "IMAGE", "TEXT", "VIDEO", "Adapter", "register"]
+__all__ = ["ADAPTERS", "AUDIO", "IMAGE", "TEXT", "VIDEO", "Adapter"]
 
 
+@ADAPTERS.register("mllama")
 class MllamaAdapter(Adapter):
     """Llama 3.2 Vision: pictures enter through cross-attention, not as tokens of the sequence."""
 
@@ -25,6 +26,7 @@ class MllamaAdapter(Adapter):
         return (r"^cross_attn\.[kv]_proj$",)
 
 
+@ADAPTERS.register("qwen2_audio")
 class Qwen2AudioAdapter(Adapter):
     """Qwen2-Audio: every sound is padded to 30 seconds, and tower and projector run on all of them."""
 
@@ -39,6 +41,8 @@ class Qwen2AudioAdapter(Adapter):
         return [torch.arange(length, device=mask.device) < real[:, None] for real, length in (steps, pairs)]
 
 
+@ADAPTERS.register("qwen2_5_omni_thinker")
+@ADAPTERS.register("video_llama_3")
 class PackedAdapter(Adapter):
     """Families that drop padding before any linear of a tower, or behind all of them."""
 
@@ -47,6 +51,8 @@ class PackedAdapter(Adapter):
         return ()
 
 
+@ADAPTERS.register("idefics3")
+@ADAPTERS.register("smolvlm")
 class Idefics3Adapter(Adapter):
     """Idefics3 and SmolVLM: pictures that only fill up a row of the batch are all zero, and dropped."""
 
@@ -59,6 +65,8 @@ class Idefics3Adapter(Adapter):
         return super().tower_tokens(model, {**batch, "pixel_attention_mask": mask[shown]})
 
 
+@ADAPTERS.register("gemma4")
+@ADAPTERS.register("gemma4_unified")
 class Gemma4Adapter(Adapter):
     """Gemma 4: patches that only fill up a picture are told by their position, which is -1."""
 
@@ -71,13 +79,3 @@ class Gemma4Adapter(Adapter):
                     "known: leave towers.sparsity 0, or calibrate with pictures of one size"
                 )
         return super().tower_tokens(model, batch)
-
-
-register("gemma4", Gemma4Adapter())
-register("gemma4_unified", Gemma4Adapter())
-register("mllama", MllamaAdapter())
-register("qwen2_audio", Qwen2AudioAdapter())
-register("qwen2_5_omni_thinker", PackedAdapter())
-register("video_llama_3", PackedAdapter())
-for _family in ("idefics3", "smolvlm"):
-    register(_family, Idefics3Adapter())

@@ -8,6 +8,7 @@ from torch import Tensor
 from tamp_lightning.errors import InputError
 from tamp_lightning.ops.hessian import check_hessian, damped
 from tamp_lightning.ops.masks import check_choice, matrix_mask, nm_mask, quota_mask, row_mask
+from tamp_lightning.ops.rounding import GROUP, Grid
 
 NEAR = 32
 """Columns that are updated after every column; the others of a block wait until all of these are done."""
@@ -25,10 +26,12 @@ def sparsegpt(
     by_row: bool = True,
     block: int = 128,
     damp: float = 0.01,
+    bits: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Prune column by column, letting later columns make up for each loss (SparseGPT, arXiv 2301.00774).
 
-    Exactly one of sparsity, kept, pattern and mask says what to prune.
+    Exactly one of sparsity, kept, pattern and mask says what to prune. With `bits`, what stays is rounded in the same
+    sweep, and later columns make up for that too (GPTQ, arXiv 2210.17323, under the mask).
 
     Args:
         weight: [o, c], any floating dtype; computed in float32. Not changed.
@@ -42,14 +45,16 @@ def sparsegpt(
             all rows of a block at once, like the reference.
         block: columns between two updates of the rest of the matrix.
         damp: share of the mean diagonal that is added to the diagonal.
+        bits: 8 or 4: weights become whole numbers of so many bits times a scale per row and 128 columns, which is
+            that of the largest weight when the sweep comes to them; then in the dtype of `weight`. None: not rounded.
 
     Returns:
         New weight like `weight`, zero outside the mask, and the bool mask [o, c]. Weights on inputs that were
-        never active go first and, unlike in the reference, stay as they are if the mask keeps them.
+        never active go first and, unlike in the reference, stay as they are (but for `bits`) if the mask keeps them.
 
     Raises:
-        ValueError: not exactly one of the four is given, it is out of range or does not fit, or the Hessian
-            is not positive definite even after damping.
+        ValueError: not exactly one of the four is given, it is out of range or does not fit, the Hessian
+            is not positive definite even after damping, or a block is not made of whole groups of 128 columns.
     """
     check_choice("sparsegpt", weight.shape, sparsity=sparsity, kept=kept, pattern=pattern, mask=mask)
     if sparsity is not None and not 0 <= sparsity < 1:
@@ -62,15 +67,17 @@ def sparsegpt(
     choose = None if pattern or mask is not None else _chooser(work, factor, sparsity, kept, by_row)
     keep = torch.ones_like(work, dtype=torch.bool) if mask is None else mask.clone()
     step = block if pattern is None else max(block // pattern[1], 1) * pattern[1]
+    grid = None if bits is None else Grid(bits, weight, dead, step)
     for start in range(0, work.shape[1], step):
         columns = slice(start, min(start + step, work.shape[1]))
         part, own = work[:, columns], factor[columns, columns]
         if choose is not None:
             keep[:, columns] = choose(_losses(part, own), columns)
-        errors = _sweep(part, own, keep[:, columns], pattern)
+        errors = _sweep(part, own, keep[:, columns], pattern, grid)
         work[:, columns.stop :] -= errors @ factor[columns, columns.stop :]
     # no token says anything about these: keeping means leaving alone
-    work[:, dead] = weight[:, dead].float() * keep[:, dead]
+    alone = weight[:, dead].float() if grid is None else grid.dead_weights()
+    work[:, dead] = alone * keep[:, dead]
     return work.to(weight.dtype), keep
 
 
@@ -96,8 +103,8 @@ def _chooser(
     return lambda scores, at: quota_mask(scores, quotas * at.stop // width - quotas * at.start // width)
 
 
-def _sweep(part: Tensor, factor: Tensor, keep: Tensor, pattern: tuple[int, int] | None) -> Tensor:
-    """Prune one block's columns in place, and return each column's scaled error [o, block].
+def _sweep(part: Tensor, factor: Tensor, keep: Tensor, pattern: tuple[int, int] | None, grid: Grid | None) -> Tensor:
+    """Prune one block's columns in place, round them to a grid, and return each column's scaled error [o, block].
 
     Columns stand in rows meanwhile, where they are contiguous, and only those nearby are updated one by one.
     """
@@ -112,7 +119,14 @@ def _sweep(part: Tensor, factor: Tensor, keep: Tensor, pattern: tuple[int, int] 
                 group = slice(j, j + pattern[1])
                 keep[:, group] = nm_mask(_losses(rows[group].T, factor[group, group]), *pattern)
                 lost[group] = (~keep[:, group]).T * scale[group, None]
-            torch.mul(rows[j], lost[j], out=errors[j])
+            if grid is None:
+                torch.mul(rows[j], lost[j], out=errors[j])
+            else:
+                if j % GROUP == 0:
+                    grid.next_group(rows[j : j + GROUP], keep[:, j : j + GROUP].T)
+                near = grid.nearest(rows[j]) * keep[:, j]
+                torch.mul(rows[j] - near, scale[j], out=errors[j])
+                rows[j] = near
             rows[j + 1 : stop].addr_(factor[j, j + 1 : stop], errors[j], alpha=-1)
         rows[stop:].addmm_(factor[start:stop, stop:].T, errors[start:stop], alpha=-1)
     part.copy_(rows.T).mul_(keep)

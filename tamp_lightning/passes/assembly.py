@@ -55,21 +55,22 @@ class Assembly:
         drift = DriftCollector() if "drift" in method.prune_stages else None
         dense = DenseTwin(collector, method.polish.on, space) if method.correction.on else None
         allocation = AllocationCallback(method, collector)
-        statistics = StatisticsCollector(method, collector, attention, drift, dense)
-        pruning, chosen, timer = PruningCallback(method, statistics), ChosenTokens(statistics), PhaseTimer()
+        chosen, timer = ChosenTokens(), PhaseTimer()
+        statistics = StatisticsCollector(method, collector, attention, drift, dense, on_weights=chosen.note)
+        pruning = PruningCallback(method, statistics, dense)
         towers = TowerPruning(stream.towers, method, dense) if stream.facts.towers else None
         noted = state if isinstance(stream, DiskStream) else None
         resume = StateKeeper(noted, allocation, pruning, timer, chosen, towers) if noted is not None else None
         order = [
             timer,
             towers,  # before anything sees a sample of the passes that prune
-            collector,  # hooks the block; all that follow read what it caught
+            collector,  # hooks the block; all that follow are handed what it caught
             attention,
             drift,
             dense,
             allocation,  # the budget has to be known before a block is pruned
             statistics,
-            chosen,  # reads the weights that the statistics have just used
+            chosen,
             pruning.chooser,  # decides how the block is pruned
             pruning,
             riders,  # pass the block once it is pruned

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import lightning as L
 from torch import Tensor, nn
 
+from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.distributed.share import Share
 from tamp_lightning.methods.tokens import Stage
 from tamp_lightning.stream.base import Stream
@@ -60,6 +61,21 @@ class Pass:
     def starts_pruning(self) -> bool:
         """Whether this is the first pass of those that prune, replays among them."""
         return self.kind == "prune" and self.block == 0 and self.is_first
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Input [B,n,c] and output [B,n,o] of one linear for one batch."""
+
+    inputs: Tensor
+    outputs: Tensor
+
+
+class TokenSource(Protocol):
+    """Hands over what the linears of the current block saw when it last ran."""
+
+    def latest(self) -> Mapping[Linear, Tokens]:
+        """Tokens by linear, in the order in which they ran; later runs of the block do not change what was given."""
 
 
 class BlockPass(L.LightningModule):

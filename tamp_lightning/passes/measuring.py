@@ -15,8 +15,8 @@ from tamp_lightning.methods.allocation import Das
 from tamp_lightning.ops.diversity import pairs_present
 from tamp_lightning.ops.scores import wanda
 from tamp_lightning.ops.stats import weighted_square_sum
-from tamp_lightning.passes.callbacks.tokens import TokenCollector, check_finite, unreached
-from tamp_lightning.passes.contract import BlockPass
+from tamp_lightning.passes.callbacks.tokens import check_finite, unreached
+from tamp_lightning.passes.contract import BlockPass, TokenSource
 
 
 class Meter(Protocol):
@@ -74,8 +74,8 @@ class SampleRows:
 class OutputMeter:
     """How much the output tokens of a linear differ (DAS)."""
 
-    def __init__(self, rule: Das, collector: TokenCollector) -> None:
-        self.rule, self.collector = rule, collector
+    def __init__(self, rule: Das, source: TokenSource) -> None:
+        self.rule, self.source = rule, source
         self.cosines: dict[str, Tensor] = {}
         self._rows, self._lost = SampleRows(), SampleRows()
 
@@ -83,7 +83,7 @@ class OutputMeter:
         """Keep the cosines of each sample, by sample id, so that neither order nor padding matters."""
         current = pl_module.current
         present = pairs_present(current.modality, current.counted)
-        for linear, tokens in self.collector.tokens.items():
+        for linear, tokens in self.source.latest().items():
             rows = self.rule.score(tokens.outputs, current.modality, current.counted)
             self._lost.add(linear, current.ids, (rows.isnan() & present).flatten(1).any(1))
             self._rows.add(linear, current.ids, rows)
@@ -114,8 +114,8 @@ class OutputMeter:
 class InputMeter:
     """Wanda scores of whole blocks, from the norms of what their linears read (OWL, DLP)."""
 
-    def __init__(self, rule: BlockRule, collector: TokenCollector) -> None:
-        self.rule, self.collector = rule, collector
+    def __init__(self, rule: BlockRule, source: TokenSource) -> None:
+        self.rule, self.source = rule, source
         self.cosines: dict[str, Tensor] = {}
         self._rows = SampleRows()
 
@@ -123,7 +123,7 @@ class InputMeter:
         """Keep the squared norms of each sample."""
         current = pl_module.current
         found: dict[int, Tensor] = {}
-        for linear, tokens in self.collector.tokens.items():
+        for linear, tokens in self.source.latest().items():
             if id(tokens.inputs) not in found:
                 found[id(tokens.inputs)] = weighted_square_sum(tokens.inputs, current.counted)
             self._rows.add(linear, current.ids, found[id(tokens.inputs)])

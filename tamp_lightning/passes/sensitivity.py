@@ -12,8 +12,7 @@ from tamp_lightning.methods.allocation import Ecoflap
 from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.ops.zeroth_order import gradient_estimate, perturbed, sensitivity
 from tamp_lightning.passes.callbacks.mixing import swapped
-from tamp_lightning.passes.callbacks.tokens import TokenCollector
-from tamp_lightning.passes.contract import BlockPass
+from tamp_lightning.passes.contract import BlockPass, TokenSource
 from tamp_lightning.passes.measuring import SampleRows
 
 SPREAD = 1_000_003
@@ -27,7 +26,7 @@ class LossMeter:
     on are in memory. The samples of a batch share their noise: with batches of one sample it is the paper's method.
     """
 
-    def __init__(self, rule: Ecoflap, collector: TokenCollector) -> None:
+    def __init__(self, rule: Ecoflap, source: TokenSource) -> None:
         self.rule = rule
         self.cosines: dict[str, Tensor] = {}
         self._rows = SampleRows()

@@ -63,7 +63,8 @@ def llava_next_grids(height: int, width: int, config: LlavaNextConfig) -> list[G
     patches; rows or columns of patches that lie in the border are left out, and every row ends with a newline token.
 
     Args:
-        height, width: of the picture, in pixels.
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
         config: of the model.
 
     Source: transformers 5.23, LlavaNextModel.pack_image_features and LlavaNextImageProcessorPil.get_image_patches.

@@ -1,4 +1,4 @@
-"""What the runs of a comparison show: per method and sparsity over all seeds, and against one reference method."""
+"""What several runs show: the mean over calibration draws, one ranking, and each against a reference."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from torchmetrics.functional import spearman_corrcoef
 
 from tamp_lightning.errors import InputError
-from tamp_lightning.metrics.compare import paired_difference
-from tamp_lightning.metrics.intervals import Interval, mean_interval, retention_difference, retention_interval
+from tamp_lightning.metrics.intervals import Interval
 from tamp_lightning.reporting.run import Run
+from tamp_lightning.reporting.scores import Scored, paired, paired_kl, same_questions
 
 
 @dataclass(frozen=True)
@@ -25,25 +25,31 @@ class Group:
     sparsity: float
     runs: Sequence[Run]
 
+    @property
+    def name(self) -> str:
+        """What it is called among groups of other sparsities."""
+        return f"{self.method} {100 * self.sparsity:.0f} %"
+
     @cached_property
-    def scores(self) -> list[float]:
+    def draws(self) -> list[Scored]:
+        """Scores of each run.
+
+        Raises:
+            InputError: a run scored nothing, or answered other questions than the first.
+        """
+        found = []
+        for run in self.runs:
+            if run.scored is None:
+                raise InputError(f"{run.folder} has no scores to compare")
+            found.append(run.scored)
+            if not same_questions(found[0], run.scored):
+                raise InputError(f"{run.folder} answered other questions than {self.runs[0].folder}: no mean of both")
+        return found
+
+    @cached_property
+    def scored(self) -> Scored:
         """Score of each question, mean over seeds."""
-        return self._mean("pruned_score")
-
-    @cached_property
-    def divergence(self) -> list[float]:
-        """KL to the dense model on each answer that was read from probabilities, mean over seeds, in nats."""
-        return self._mean("kl")
-
-    def _mean(self, column: str) -> list[float]:
-        columns = ([row[column] for row in _rows(run) if row.get(column) is not None] for run in self.runs)
-        return [fmean(values) for values in zip(*columns, strict=True)]
-
-    def of_runs(self, figure: str) -> list[float]:
-        """A figure of each run: retention or corrected_retention in percent, or kl in nats, mean over questions."""
-        if figure == "kl":
-            return [fmean(row["kl"] for row in _rows(run) if row.get("kl") is not None) for run in self.runs]
-        return [(run.metrics or {})[figure] for run in self.runs]
+        return Scored.mean(self.draws)
 
     @property
     def benchmarks(self) -> dict[str, float]:
@@ -57,37 +63,38 @@ class Group:
         return fmean(sum(run.run["seconds"].get(walk, 0.0) for walk in ("measure", "prune")) for run in self.runs)
 
 
-def _rows(run: Run) -> list[dict[str, Any]]:
-    return run.scored.rows if run.scored else []
-
-
 class GridResult:
-    """All groups of a comparison.
+    """All groups of a comparison, in one order: smallest KL to the dense model first, or, where some group has none
+    because replies were generated, largest retention.
 
     Args:
-        groups: in any order; every run has the questions and dense scores of the first.
-        reference: the method that others are paired with at the same sparsity.
-
-    Raises:
-        InputError: two runs answered different questions.
+        groups: in any order.
+        reference: name of the method that others are paired with, sparsity by sparsity. Default: all are paired with
+            the first of the ranking, whatever its sparsity.
     """
 
-    def __init__(self, groups: Sequence[Group], reference: str) -> None:
-        first = groups[0].runs[0]
-        self.has_kl = any(row.get("kl") is not None for row in _rows(first))
-        self.groups = sorted(groups, key=lambda g: (g.sparsity, self._order(g)))
-        self.reference = {g.sparsity: g for g in groups if g.method == reference}
-        keys = ("benchmark", "id", "picture")
-        self._asked = [tuple(row[k] for k in keys) for row in _rows(first)]
-        self._compared = [row.get("kl") is not None for row in _rows(first)]
-        for run in (run for group in self.groups for run in group.runs):
-            if [tuple(row[k] for k in keys) for row in _rows(run)] != self._asked:
-                raise InputError(f"{run.folder} answered other questions than {first.folder}: they cannot be compared")
-        self._dense = [row["dense_score"] for row in _rows(first)]
+    def __init__(self, groups: Sequence[Group], reference: str | None = None) -> None:
+        self.has_kl = all(group.scored.kl_interval is not None for group in groups)
+        ranked = sorted(groups, key=self._order)
+        self.by_method = reference is not None
+        self.groups = sorted(ranked, key=lambda group: group.sparsity) if self.by_method else ranked
+        self.reference = {group.sparsity: group for group in groups if group.method == reference}
 
     def _order(self, group: Group) -> float:
-        """Smallest KL first; where no token was compared, largest retention."""
-        return fmean(group.of_runs("kl")) if self.has_kl else -fmean(group.of_runs("retention"))
+        if self.has_kl and group.scored.kl_interval is not None:
+            return group.scored.kl_interval.value
+        return -_known(group.scored.retention).value
+
+    def _other(self, group: Group) -> Group | None:
+        """What a group is paired with."""
+        other = self.reference.get(group.sparsity) if self.by_method else self.groups[0]
+        return None if other is group else other
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether every group answered the questions of its reference, with the same dense scores."""
+        pairs = [(group, self._other(group)) for group in self.groups]
+        return all(other is None or same_questions(group.scored, other.scored) for group, other in pairs)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per group; intervals are 95 %, clustered by picture, over the questions and not the seeds."""
@@ -95,49 +102,48 @@ class GridResult:
 
     def rank_correlation(self) -> float:
         """Spearman's rank correlation of KL and retention over all runs; NaN for fewer than three, or without KL."""
-        if not self.has_kl:
+        runs = [scored for group in self.groups for scored in group.draws]
+        if not self.has_kl or len(runs) < 3:
             return float("nan")
-        kl, kept = ([v for g in self.groups for v in g.of_runs(figure)] for figure in ("kl", "retention"))
-        return float(spearman_corrcoef(torch.tensor(kl), torch.tensor(kept))) if len(kl) > 2 else float("nan")
+        kl, kept = [_known(own.kl_interval).value for own in runs], [_known(own.retention).value for own in runs]
+        return float(spearman_corrcoef(torch.tensor(kl), torch.tensor(kept)))
 
     def _row(self, group: Group) -> dict[str, Any]:
-        names, clusters = [asked[0] for asked in self._asked], [asked[2] for asked in self._asked]
         row: dict[str, Any] = {
             "method": group.method,
+            "name": group.name,
             "sparsity": group.sparsity,
             "seeds": len(group.runs),
             "benchmarks": group.benchmarks,
             "balanced_accuracy": fmean(group.benchmarks.values()),
-            "retention": _over_seeds(group.of_runs("retention"))
-            | _ends(retention_interval(self._dense, group.scores, names, clusters)),
-            "corrected_retention": None if None in (above := group.of_runs("corrected_retention")) else fmean(above),
-            "kl": _over_seeds(group.of_runs("kl")) | _ends(mean_interval(group.divergence, self._pictures))
-            if self.has_kl
-            else None,
+            "retention": _figure(group, "retention"),
+            "corrected_retention": _figure(group, "above"),
+            "kl": _figure(group, "kl_interval") if self.has_kl else None,
             "seconds": group.seconds,
         }
-        other = self.reference.get(group.sparsity)
-        if other is not None and other is not group:
-            kept = retention_difference(self._dense, group.scores, other.scores, names, clusters)
-            row["against_reference"] = {"retention": kept._asdict(), "kl": self._moved(group, other)}
+        other = self._other(group)
+        if other is not None and (moved := _against(group.scored, other.scored)):
+            row["against_reference"] = moved
         return row
 
-    @property
-    def _pictures(self) -> list[Any]:
-        """Of the questions that have a KL."""
-        return [asked[2] for asked, compared in zip(self._asked, self._compared, strict=True) if compared]
 
-    def _moved(self, group: Group, other: Group) -> dict[str, float] | None:
-        """KL less that of the reference."""
-        if not self.has_kl:
-            return None
-        moved = paired_difference(group.divergence, other.divergence, self._pictures)
-        return {"value": moved.mean, "low": moved.low, "high": moved.high}
+def _figure(group: Group, name: str) -> dict[str, float | None] | None:
+    """A figure of the mean scores with its interval, and its standard deviation over the draws."""
+    interval = getattr(group.scored, name)
+    if interval is None:
+        return None
+    values = [_known(getattr(scored, name)).value for scored in group.draws]
+    return interval._asdict() | {"sd_over_seeds": stdev(values) if len(values) > 1 else None}
 
 
-def _over_seeds(values: Sequence[float]) -> dict[str, float | None]:
-    return {"value": fmean(values), "sd_over_seeds": stdev(values) if len(values) > 1 else None}
+def _against(first: Scored, second: Scored) -> dict[str, Any] | None:
+    """Retention and KL less those of another; None if the questions cannot be paired or are all about one picture."""
+    if not same_questions(first, second) or len({row["picture"] for row in first.rows}) < 2:
+        return None
+    moved = paired_kl(first, second)
+    return {"retention": paired(first, second)._asdict(), "kl": moved and moved._asdict()}
 
 
-def _ends(interval: Interval) -> dict[str, float]:
-    return {"low": interval.low, "high": interval.high}
+def _known(interval: Interval | None) -> Interval:
+    assert interval is not None  # runs that scored nothing are refused
+    return interval

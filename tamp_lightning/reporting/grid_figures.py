@@ -1,11 +1,10 @@
-"""The figures of a grid of methods, sparsities and seeds."""
+"""The figures of several runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tamp_lightning.reporting.curves import MARKERS
 from tamp_lightning.reporting.style import ACCENT, INK, MUTED, SERIES, Style
 
 if TYPE_CHECKING:
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
+MARKERS = "osD^vP"
 FIGURES = {"retention": "retention, %", "kl": "KL, nats"}
 
 
@@ -62,23 +62,30 @@ def bands(rows: Sequence[Row], style: Style) -> Figure:
     return figure
 
 
-def dots(rows: Sequence[Row], reference: str, style: Style) -> Figure:
-    """Retention and KL of every method at one sparsity with 95 % intervals; the reference's own as a dashed line."""
+def dots(rows: Sequence[Row], label: str, reference: str, style: Style) -> Figure:
+    """Retention and KL of every row with 95 % intervals; those of the reference also as a dashed line.
+
+    Args:
+        rows: from top to bottom.
+        label: what rows are called by: method, or, where they have several sparsities, name.
+        reference: label of the row that others are paired with.
+        style: how figures look.
+    """
     shown = drawn(rows)
     figure, panels = style.figure(0.7 + 0.25 * len(rows), 1, len(shown), sharey=True, squeeze=False)
     panels = panels.flatten()
-    for axes, (key, label) in zip(panels, shown.items(), strict=True):
+    for axes, (key, head) in zip(panels, shown.items(), strict=True):
         for place, row in enumerate(rows):
-            _dot(axes, row[key], place, MUTED if row["method"] == reference else ACCENT)
-        own = next((row[key]["value"] for row in rows if row["method"] == reference), None)
+            _dot(axes, row[key], place, MUTED if row[label] == reference else ACCENT)
+        own = next((row[key]["value"] for row in rows if row[label] == reference), None)
         if own is not None:
             axes.axvline(own, color=INK, linestyle=(0, (2, 1.5)), linewidth=1.0)
-        axes.set_xlim(left=0)
-        axes.set_xlabel(label)
+        axes.set_xlim(left=min(0, axes.get_xlim()[0]))
+        axes.set_xlabel(head)
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-    panels[0].set_yticks(range(len(rows)), [style.label(str(row["method"])) for row in rows])
+    panels[0].set_yticks(range(len(rows)), [style.label(str(row[label])) for row in rows])
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
     return figure
 

@@ -28,7 +28,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         *(f"{100 * score:.1f}" for score in row["benchmarks"].values()),
         f"{100 * row['balanced_accuracy']:.1f}",
         with_interval(row["retention"], 1),
-        "–" if above is None else f"{above:.1f}",
+        "–" if above is None else f"{above['value']:.1f}",
         with_interval(row["kl"], 2),
         with_interval(paired and paired["kl"], 2),
         f"{row['seconds']:.0f}",

@@ -22,11 +22,11 @@ from tamp_lightning.evaluation.likelihood import LikelihoodTask, check_likelihoo
 from tamp_lightning.evaluation.packed import PackedTask
 from tamp_lightning.evaluation.task import Task
 from tamp_lightning.resources import cache_folder
-from tamp_lightning.testbeds import easy_vqa_layouts, skill_layouts
+from tamp_lightning.testbeds import clip_layouts, easy_vqa_layouts, skill_layouts
 from tamp_lightning.testbeds.suites import build_suite
 
 Say = Callable[[str], Any]
-LAYOUTS = {layouts.NAME: layouts for layouts in (easy_vqa_layouts, skill_layouts)}
+LAYOUTS = {layouts.NAME: layouts for layouts in (easy_vqa_layouts, skill_layouts, clip_layouts)}
 """The test beds' questions, written as files of public benchmarks."""
 
 

@@ -21,18 +21,21 @@ from tamp_lightning.testbeds.smollm2 import GGUF, GGUF_SHA256
 from tamp_lightning.testbeds.train_clips import train_clips
 from tamp_lightning.testbeds.train_pictures import train_pictures
 from tamp_lightning.testbeds.train_second import train_second
+from tamp_lightning.testbeds.train_second_clips import train_second_clips
 from tamp_lightning.testbeds.train_stages import TrainedBed, save_towers
 
 TRAINERS = {
     "smol-llava-next": train_pictures,
     "smol-llava-next-2": train_second,
     "smol-videollama2": train_clips,
+    "smol-videollama2-2": train_second_clips,
 }
 STAGES = ("warmup", "align")
 SETTINGS = {
     "smol-llava-next": ("warmup", "align", "seed"),
     "smol-llava-next-2": ("align", "easy", "named", "rank", "begin", "seed"),
     "smol-videollama2": ("warmup", "align", "seed"),
+    "smol-videollama2-2": ("align", "clips", "rank", "begin", "seed"),
 }
 """What of the recipe a bed follows, for its card."""
 

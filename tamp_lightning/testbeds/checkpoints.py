@@ -21,7 +21,9 @@ from tamp_lightning.testbeds.low_rank import merge_low_rank, split_low_rank
 from tamp_lightning.testbeds.shapes import SHAPES, assemble_shape
 from tamp_lightning.testbeds.smollm2 import GGUF_SHA256
 
-FIRST_LLAVA_NEXT, LLAVA_NEXT, VIDEOLLAMA2 = BEDS = ("smol-llava-next", "smol-llava-next-2", "smol-videollama2")
+PICTURE_BEDS = ("smol-llava-next", "smol-llava-next-2")
+CLIP_BEDS = ("smol-videollama2", "smol-videollama2-2")
+BEDS = (*PICTURE_BEDS, *CLIP_BEDS)
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
@@ -58,7 +60,7 @@ def _download(checkpoint: str) -> Path:
         ) from None
 
 
-def assemble_bed(bed: str = FIRST_LLAVA_NEXT) -> Path:
+def assemble_bed(bed: str = PICTURE_BEDS[0]) -> Path:
     """A test bed's checkpoint in the user's cache, put together on first use.
 
     The folder's name holds the checksums of what it is made of, so other weights give another folder. It appears
@@ -111,7 +113,7 @@ def load_trained(model: PreTrainedModel, state: dict[str, Tensor], file: Path) -
 
 
 def _untrained(bed: str) -> tuple[PreTrainedModel, ProcessorMixin]:
-    if bed in (FIRST_LLAVA_NEXT, LLAVA_NEXT):
+    if bed in PICTURE_BEDS:
         return smol_llava_next.build_untrained(torch.bfloat16)
     from tamp_lightning.testbeds import smol_videollama2  # registers the port with the auto classes
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tamp_lightning.data.packing import Packed
+from tamp_lightning.benchmarks import prompts
+from tamp_lightning.data.packing import Packed, collate
+from tamp_lightning.data.readers.item import Item
 from tamp_lightning.testbeds.clip_packing import AudioVisualProcessor, features, in_memory, pack_video
-from tamp_lightning.testbeds.clips import COLOURS, MOTIONS, SHAPES, SOUNDS, make_clip, questions
+from tamp_lightning.testbeds.clips import CATEGORIES, COLOURS, MOTIONS, SHAPES, SOUNDS, Question, make_clip, questions
+from tamp_lightning.testbeds.forms import LETTERS
 
 LABELS = {
     "shape": SHAPES,
@@ -76,3 +81,50 @@ class PackedClips(Dataset):
         asked = rng.sample(asked, min(self.per_clip, len(asked)))
         turns = [(q.text, q.answer) for q in asked]
         return pack_video(self.bank.processor, self.bank.features(number), turns)
+
+
+class WordedClips(Dataset):
+    """As `PackedClips`, in the benchmarks' wordings; an item also has the number of each question's category."""
+
+    def __init__(self, bank: ClipBank, length: int, per_clip: int) -> None:
+        self.bank, self.length, self.per_clip = bank, length, per_clip
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[Packed, list[int]]:
+        rng = random.Random(f"mixed/{index}")
+        number = rng.randrange(self.bank.count)
+        asked = questions(make_clip("train", number))
+        asked = rng.sample(asked, min(self.per_clip, len(asked)))
+        turns = []
+        for question in asked:
+            form = rng.choices(FORMS, (2, 3, 5))[0]
+            turns.append(worded(question, form, tuple(rng.sample(question.options, len(question.options)))))
+        packed = pack_video(self.bank.processor, self.bank.features(number), turns)
+        return packed, [CATEGORIES.index(q.category) for q in asked]
+
+    @staticmethod
+    def collate(samples: Sequence[tuple[Packed, list[int]]]) -> dict[str, Tensor]:
+        """Packed batch plus `items`: the number of each question's category."""
+        batch = collate([packed for packed, _ in samples])
+        return {**batch, "items": torch.tensor([k for _, kinds in samples for k in kinds])}
+
+
+Form = Literal["plain", "word", "options"]
+FORMS: tuple[Form, ...] = ("plain", "word", "options")
+
+
+def worded(question: Question, form: Form, options: tuple[str, ...]) -> tuple[str, str]:
+    """What the user says and what the model should answer: the bare question, VQAv2's request for a word, or
+    VideoMME's four options, of which a letter is the answer.
+
+    Args:
+        question: about a clip.
+        form: which of the three.
+        options: in the order shown; not used by the other two.
+    """
+    item = Item(id="", question=question.text, target=question.answer, options=options, media=())
+    if form == "options":
+        return prompts.videomme(item), LETTERS[options.index(question.answer)]
+    return (prompts.word if form == "word" else prompts.bare)(item), question.answer

@@ -1,87 +1,88 @@
-"""Low-rank updates of a language model's linears: trained beside the frozen weights, merged into them afterwards.
+"""What training changed in a language model's linears, small enough to ship: factors of low rank in 8-bit integers.
 
-LoRA (arXiv 2106.09685) without dropout. PEFT is not used here: what is wanted is two small matrices a linear under
-names that follow from the weight's, in a file that outlives the version of a library.
+Every weight is trained. The difference to the weight before is small and nearly of low rank, so that its largest
+singular vectors hold most of it; docs/results.md says how much, and what the model loses by the rest.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tamp_lightning.errors import InputError
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-DOWN, UP = "low_rank_down", "low_rank_up"
+PARTS = ("low_rank_up", "low_rank_up_scale", "low_rank_down", "low_rank_down_scale")
+"""Of each linear's difference U D: int8 [out,r], float32 [r], int8 [r,in], float32 [r]."""
+LEVELS = 127
 
 
-class LowRankLinear(nn.Module):
-    """y = x W' + (x D') U', W frozen; U begins at zero, so the first forward is that of W alone.
+def factors(difference: Tensor, rank: int) -> dict[str, Tensor]:
+    """The best approximation of this rank, its two factors rounded to 8 bits.
 
     Args:
-        linear: its weight [out,in] is used as it is; it has no bias.
-        rank: of the update U D.
+        difference: [out,in].
+        rank: at most the smaller side.
+
+    Returns:
+        The tensors of `PARTS`. Each singular value is shared by its two vectors, each vector has a scale of its own.
     """
-
-    def __init__(self, linear: nn.Linear, rank: int) -> None:
-        super().__init__()
-        self.weight = linear.weight
-        rows, columns = linear.weight.shape
-        self.low_rank_down = nn.Parameter(torch.empty(rank, columns))
-        self.low_rank_up = nn.Parameter(torch.zeros(rows, rank))
-        nn.init.kaiming_uniform_(self.low_rank_down, a=math.sqrt(5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[...,in] -> [...,out]."""
-        return F.linear(x, self.weight) + F.linear(F.linear(x, self.low_rank_down), self.low_rank_up)
+    left, values, right = torch.linalg.svd(difference.float(), full_matrices=False)
+    root = values[:rank].sqrt()
+    up, up_scale = _rounded((left[:, :rank] * root).T)
+    down, down_scale = _rounded(root[:, None] * right[:rank])
+    return dict(zip(PARTS, (up.T.contiguous(), up_scale, down, down_scale), strict=True))
 
 
-def add_low_rank(language_model: nn.Module, rank: int) -> None:
-    """Put a low-rank update beside every linear of every decoder block, in place.
+def _rounded(rows: Tensor) -> tuple[Tensor, Tensor]:
+    scale = rows.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / LEVELS
+    return (rows / scale[:, None]).round().to(torch.int8), scale
 
-    Raises:
-        InputError: a linear has a bias.
+
+def low_rank_difference(trained: Mapping[str, Tensor], before: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """Factors of every linear of the language model, named after its weight.
+
+    Args:
+        trained, before: state dicts of the same model.
+        rank: of each difference.
     """
-    for parent in list(language_model.modules()):
-        for name in LINEARS:
-            linear = getattr(parent, name, None)
-            if isinstance(linear, nn.Linear):
-                if linear.bias is not None:
-                    raise InputError(f"{name} has a bias, which a low-rank update of this kind does not keep")
-                setattr(parent, name, LowRankLinear(linear, rank))
+    found = {}
+    for name in filter(is_linear, trained):
+        stem = name.removesuffix(".weight")
+        parts = factors(trained[name].float() - before[name].float(), rank)
+        found |= {f"{stem}.{part}": value for part, value in parts.items()}
+    return found
 
 
-def low_rank_state(model: nn.Module) -> dict[str, Tensor]:
-    """The factors, by name in the model."""
-    return {k: v.detach() for k, v in model.state_dict().items() if k.endswith((DOWN, UP))}
+def is_linear(name: str) -> bool:
+    """Whether a parameter is the weight of one of the language model's linears; towers have some of these names too."""
+    return "language_model" in name and name.endswith(tuple(f".{linear}.weight" for linear in LINEARS))
 
 
 def split_low_rank(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The factors among a file's tensors, and the others."""
-    factors = {k: v for k, v in state.items() if k.endswith((DOWN, UP))}
-    return factors, {k: v for k, v in state.items() if k not in factors}
+    found = {k: v for k, v in state.items() if k.endswith(tuple(f".{part}" for part in PARTS))}
+    return found, {k: v for k, v in state.items() if k not in found}
 
 
 @torch.no_grad()
-def merge_low_rank(model: nn.Module, factors: Mapping[str, Tensor]) -> None:
-    """Add every product of factors to the weight it was trained beside: in float32, rounded once to its dtype.
+def merge_low_rank(model: nn.Module, found: Mapping[str, Tensor]) -> None:
+    """Add every difference to its weight: in float32, rounded once to the weight's dtype.
 
     Args:
-        model: a plain model, with none of `add_low_rank`.
-        factors: from `low_rank_state`.
+        model: with the weights before training.
+        found: from `low_rank_difference`.
 
     Raises:
-        InputError: a factor has no partner, or the model has no such weight.
+        InputError: a part has no partner, or the model has no such weight.
     """
     weights = dict(model.named_parameters())
-    stems = {k.rpartition(".")[0] for k in factors}
-    for stem in sorted(stems):
-        down, up, weight = (factors.get(f"{stem}.{DOWN}"), factors.get(f"{stem}.{UP}"), weights.get(f"{stem}.weight"))
-        if down is None or up is None or weight is None:
-            raise InputError(f"{stem} needs {DOWN}, {UP} and a weight in the model: restore the file")
-        update = up.float() @ down.float()
-        weight.copy_((weight.float() + update.to(weight.device)).to(weight.dtype))
+    for stem in sorted({k.rpartition(".")[0] for k in found}):
+        parts, weight = [found.get(f"{stem}.{part}") for part in PARTS], weights.get(f"{stem}.weight")
+        if weight is None or any(part is None for part in parts):
+            raise InputError(f"{stem} needs {', '.join(PARTS)} and a weight in the model: restore the file")
+        up, up_scale, down, down_scale = (part.float() for part in parts if part is not None)
+        difference = (up * up_scale) @ (down_scale[:, None] * down)
+        weight.copy_((weight.float() + difference.to(weight.device)).to(weight.dtype))

@@ -33,7 +33,7 @@ from tamp_lightning.testbeds.scenes import SIDE, draw_scene, scene
 Split = Literal["calibration", "selection", "test"]
 Shown = Literal["own", "shuffled", "blank", "unseen", "letters"]
 EASY_KINDS = ("yes_no", "shape", "colour")
-SLICES = {"quick": (30, 44), "standard": (110, 165), "full": (240, 420)}
+SLICES = {"demo": (30, 44), "quick": (30, 44), "standard": (110, 165), "full": (240, 420)}
 """Pictures of easy-VQA and scenes; about 400, 1,500 and 4,000 questions."""
 
 
@@ -184,8 +184,8 @@ class FormSuite(SkillSuite):
 
     @staticmethod
     def pictures(size: str) -> tuple[int, int]:
-        """52, 190 or 500 pictures of easy-VQA."""
-        return {"quick": 52, "standard": 190, "full": 500}[size], 0
+        """52 (demo and quick), 190 or 500 pictures of easy-VQA."""
+        return {"demo": 52, "quick": 52, "standard": 190, "full": 500}[size], 0
 
     def reposed(self, posed: list[Posed]) -> list[Posed]:
         """Every shape and colour once bare and once in VQAv2's wording; or as the control says."""

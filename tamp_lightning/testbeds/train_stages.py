@@ -108,7 +108,10 @@ class TrainedBed:
 
 
 def save_towers(state: dict[str, Tensor], path: Path) -> None:
-    """The trained tensors in bfloat16, the dtype they are used in, and only those."""
-    ours = {name: value.to(torch.bfloat16).contiguous() for name, value in state.items()}
+    """Floating-point tensors in bfloat16, the dtype they are used in, but for scales of 8-bit integers."""
+    ours = {
+        k: v.to(torch.bfloat16) if v.is_floating_point() and not k.endswith("_scale") else v for k, v in state.items()
+    }
+    ours = {k: v.contiguous() for k, v in ours.items()}
     with atomic_write(path) as scratch:
         save_file(ours, scratch, metadata={"format": "pt"})

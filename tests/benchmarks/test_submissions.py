@@ -14,7 +14,7 @@ from tamp_lightning.cli.run import parse
 from tamp_lightning.data.readers.item import Item, Media, Source
 from tamp_lightning.tasks.evaluate import run_evaluate
 
-from ..data.readers.test_bad_rows import edit_json, edit_tsv
+from ..data.readers.test_item import edit_json, edit_tsv
 from ..fixtures import layouts, media
 from ..fixtures.layouts import LAYOUTS
 

@@ -10,7 +10,7 @@ from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.options import Correction, Polish
 from tamp_lightning.methods.patterns import Row
 from tamp_lightning.methods.ratios import Alpha, DepthRamp, Dlp, Owl
-from tamp_lightning.methods.solvers import SparseGpt, Wanda
+from tamp_lightning.methods.solvers import Admm, SparseGpt, Wanda
 from tamp_lightning.methods.tokens import All, Amia, Atv, ModalityMix
 
 
@@ -61,6 +61,14 @@ REFUSED = [
     ({"allocation": "owl", "owl": Owl(floor=0.7)}, "owl.floor is 0.7; it has to be at most sparsity"),
     ({"mode": "oneshot"}, "mode is 'oneshot'; it has to be sequential or one_shot"),
     ({"mode": "one_shot", "tokens": "atv"}, "tokens is atv; mode: one_shot passes every block once"),
+    (
+        {"solver": "sparsegpt", "sparsegpt": SparseGpt(values="int8"), "polish": Polish(steps=1)},
+        "polish.steps is 1; it moves weights off the numbers that sparsegpt.values rounds to: set polish.steps: 0 or",
+    ),
+    (
+        {"solver": "admm", "admm": Admm(values="int4"), "pattern": "3:6", "allocation": "uniform"},
+        "pattern is '3:6'; admm.values rounds groups of 128 columns, of which 6 is no divisor: set admm.values: none",
+    ),
     ({"mode": "one_shot", "polish": Polish(steps=1)}, "polish.steps is above 0; it needs pruned blocks before"),
 ]
 

@@ -9,6 +9,7 @@ from tamp_lightning.methods.statistics import Statistics, mixed
 from tamp_lightning.ops.admm import admm
 from tamp_lightning.ops.hessian import blend
 from tamp_lightning.ops.obs import sparsegpt
+from tamp_lightning.ops.rounding import BITS, from_codes, round_weight
 
 GENERATOR = torch.Generator().manual_seed(0)
 WEIGHT = torch.randn(8, 16, generator=GENERATOR)
@@ -40,6 +41,18 @@ def test_constants_reach_the_ops():
     assert not torch.equal(
         Ria(power=2).scores(WEIGHT, STATISTICS.diagonal()), Ria().scores(WEIGHT, STATISTICS.diagonal())
     )
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_values_are_rounded_by_the_solver(name):
+    for solver in (SparseGpt(values=name), Admm(values=name)):
+        weight, mask = solver.solve(WEIGHT, STATISTICS, 51, Row())
+        assert torch.equal(from_codes(*round_weight(weight, BITS[name]), torch.float32), weight)
+        assert int(mask.sum()) == 51
+        assert not weight[~mask].any()
+        plain = type(solver)().solve(WEIGHT, STATISTICS, 51, Row())
+        assert torch.equal(mask, plain[1])
+        assert not torch.equal(weight, plain[0])
 
 
 def test_few_tokens_are_blended_with_all_and_all_tokens_with_nothing():
@@ -76,6 +89,7 @@ def test_missing_statistics_are_named():
         (lambda: SparseGpt(block=0), "sparsegpt.block is 0"),
         (lambda: SparseGpt(damp=math.nan), "sparsegpt.damp is nan"),
         (lambda: SparseGpt(share=1.5), "sparsegpt.share is 1.5"),
+        (lambda: SparseGpt(block=100, values="int8"), "sparsegpt.block is 100; with values: int8 it has to be 128 x n"),
         (lambda: Admm(rho=0), "admm.rho is 0"),
         (lambda: Admm(iterations=-1), "admm.iterations is -1"),
     ],

@@ -7,6 +7,7 @@ import torch
 from tamp_lightning.ops.hessian import weighted_gram
 from tamp_lightning.ops.masks import row_mask
 from tamp_lightning.ops.obs import sparsegpt
+from tamp_lightning.ops.rounding import from_codes, round_weight
 from tamp_lightning.ops.scores import wanda
 
 GOLDENS = np.load(Path(__file__).parents[1] / "goldens" / "methods.npz")
@@ -77,6 +78,53 @@ def test_columns_near_and_far_are_updated_as_one_by_one(options):
             best = (before / upper.diagonal()[j : j + m]).square().topk(n, dim=1).indices
             assert torch.equal(torch.zeros(7, m).scatter(1, best, 1.0).bool(), mask[:, j : j + m])
     torch.testing.assert_close(got.double(), work, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"kept": 7 * 80, "by_row": False}, {"pattern": (2, 4)}, {"kept": 7 * 200}])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_rounding_under_the_mask_beside_a_loop_in_float64(bits, options):
+    """GPTQ with the mask of the sweep: column by column, scales of the weights as they are when their group begins."""
+    weight, inputs = correlated(o=7, c=200)
+    hessian = inputs.T @ inputs
+    got, mask = sparsegpt(weight, hessian, bits=bits, **options)
+    double = hessian.double()
+    ridge = double + 0.01 * double.diagonal().mean() * torch.eye(200)
+    upper = torch.linalg.cholesky(torch.linalg.inv(ridge)).mH
+    work, most = weight.double(), 2 ** (bits - 1) - 1
+    near = 0
+    for j in range(200):
+        if j % 128 == 0:
+            seen = work[:, j : j + 128] * (mask[:, j : j + 128] if "kept" in options else 1)
+            scale = (seen.abs().amax(1) / most).bfloat16().double()
+        rounded = (work[:, j] / scale).round().clamp(-most, most) * scale * mask[:, j]
+        near += ((work[:, j] / scale) % 1 - 0.5).abs().lt(1e-3).sum()
+        work[:, j + 1 :] -= ((work[:, j] - rounded) / upper[j, j])[:, None] * upper[j, j + 1 :]
+        work[:, j] = rounded
+    assert ((got.double() - work).abs() > 1e-3 * work.abs()).sum() <= 7 * near  # a tie may fall to either side
+    assert torch.equal(got != 0, (got != 0) & mask)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_what_is_rounded_in_the_sweep_is_exported_exactly_and_loses_less_than_afterwards(bits):
+    weight, inputs = correlated(o=32, c=300, tokens=900)
+    weight, hessian = weight.bfloat16(), inputs.T @ inputs
+    hessian[5] = hessian[:, 5] = 0  # never active
+    plain = sparsegpt(weight, hessian, kept=16 * 300)[0]
+    codes, scales = round_weight(plain, bits)
+    afterwards = from_codes(codes, scales, torch.bfloat16)
+    rounded, own = sparsegpt(weight, hessian, kept=16 * 300, bits=bits)
+    assert torch.equal(from_codes(*round_weight(rounded, bits), torch.bfloat16), rounded)
+    assert int(own.sum()) == 16 * 300
+    assert not rounded[~own].any()
+    live = inputs.clone()
+    live[:, 5] = 0
+    assert loss(weight.float(), rounded.float(), live) < loss(weight.float(), afterwards.float(), live)
+
+
+def test_blocks_of_rounded_weights_are_whole_groups():
+    weight, inputs = correlated()
+    with pytest.raises(ValueError, match="a block has 100 columns; rounded values need a multiple of 128"):
+        sparsegpt(weight, inputs.T @ inputs, kept=10, block=100, bits=8)
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.77])

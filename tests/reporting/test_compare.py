@@ -3,10 +3,11 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 
-from tamp_lightning.reporting.compare import methods, names, rank, write_comparison
+from tamp_lightning.reporting.compare import draws, names, rank, write_comparison
 from tamp_lightning.reporting.run import Run
 
 from .conftest import EVIL, tamp
@@ -17,29 +18,52 @@ def runs(tamp_run, wanda_run):
     return [Run.read(tamp_run[0]), Run.read(wanda_run[0])]
 
 
-def test_ranked_by_retention_with_paired_intervals(runs):
-    first, second = rank(runs)
-    assert first.scored.retention.value >= second.scored.retention.value
-    assert (first.behind, first.kl_behind) == (None, None)
-    assert second.behind.value == pytest.approx(second.scored.retention.value - first.scored.retention.value)
-    assert second.behind.low < second.behind.value < second.behind.high
-    assert second.kl_behind.value == pytest.approx(second.scored.kl_interval.value - first.scored.kl_interval.value)
+def test_all_are_paired_with_the_one_closest_to_the_dense_model(runs):
+    result = rank(runs)
+    assert result.is_paired
+    first, second = result.rows()
+    assert first["kl"]["value"] <= second["kl"]["value"]
+    assert "against_reference" not in first
+    for figure in ("retention", "kl"):
+        moved = second["against_reference"][figure]
+        assert moved["value"] == pytest.approx(second[figure]["value"] - first[figure]["value"])
+        assert moved["low"] < moved["value"] < moved["high"]
+    held = {group.name: group.runs[0].scored for group in result.groups}
+    for row in (first, second):
+        assert row["retention"]["low"] == pytest.approx(held[row["name"]].retention.low)
+        assert row["kl"]["high"] == pytest.approx(held[row["name"]].kl_interval.high)
 
 
-def test_other_questions_are_not_paired(runs):
+def test_other_questions_are_not_paired(runs, tmp_path):
     runs[0].rows.pop()
-    assert [own.behind for own in rank(runs)] == [None, None]
+    result = rank(runs)
+    assert not result.is_paired
+    assert ["against_reference" in row for row in result.rows()] == [False, False]
 
 
 def test_names_tell_runs_apart(runs, tamp_run, tmp_path):
     twin = tmp_path / "twin"
     shutil.copytree(tamp_run[0], twin, ignore=shutil.ignore_patterns("model"))
     three = [*runs, Run.read(twin)]
-    assert names(runs) == ["TAMP 50 %", "Wanda 30 %"]
-    assert names(three) == ["TAMP 50 % (tamp)", "Wanda 30 %", "TAMP 50 % (twin)"]
-    assert list(methods(three)) == ["TAMP", "Wanda"]
+    assert names(draws(runs)) == ["TAMP", "Wanda"]
+    assert names(draws(three)) == ["TAMP (tamp)", "Wanda", "TAMP (twin)"]
     three[2].recipe["method"]["amia"]["neighbors"] = 5
-    assert len(methods(three)) == 3
+    three[2] = replace(three[2], run=three[2].run | {"sparsity": 0.7})
+    assert names(draws(three)) == ["TAMP (tamp)", "Wanda", "TAMP (twin)"]
+    assert [row["name"] for row in rank(runs).rows()] == sorted(("TAMP 50 %", "Wanda 30 %"), reverse=True)
+
+
+def test_draws_of_one_recipe_are_one_row(runs, tamp_run):
+    again = Run.read(tamp_run[0])
+    again.recipe["calibration"] = {**again.recipe["calibration"], "seed": 7}
+    again.rows[0]["kl"] += 1
+    assert [len(own) for own in draws([*runs, again])] == [2, 1]
+    row = next(row for row in rank([*runs, again]).rows() if row["method"] == "TAMP")
+    own = [run.scored.kl_interval.value for run in (runs[0], again)]
+    assert row["seeds"] == 2
+    assert row["kl"]["value"] == pytest.approx(sum(own) / 2)
+    again.rows.pop()
+    assert [len(own) for own in draws([*runs, replace(again)])] == [1, 1, 1]
 
 
 def test_page_of_a_comparison(tamp_run, wanda_run, tmp_path):
@@ -47,10 +71,9 @@ def test_page_of_a_comparison(tamp_run, wanda_run, tmp_path):
     args = ["report", str(tamp_run[0]), str(wanda_run[0]), f"--out={out}", f"--figures={tmp_path / 'figures'}"]
     assert tamp(*args) == f"report: {out}\n"
     text = out.read_text()
-    assert re.findall(r"<h2>(.*?)</h2>", text) == ["Ranking", "Against sparsity", "The runs"]
+    assert re.findall(r"<h2>(.*?)</h2>", text) == ["Ranking", "How it was compared"]
     assert "<script" not in text
-    kinds = {f"{name}.{kind}" for name in ("retention", "kl", "ranking") for kind in ("png", "svg")}
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == kinds
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"ranking.png", "ranking.svg"}
     tamp(*args)  # a page of ours may be made again
     out.write_text("mine")
     with pytest.raises(SystemExit):

@@ -8,7 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from tamp_lightning.errors import InputError
 from tamp_lightning.metrics.compare import paired_difference
+from tamp_lightning.reporting.compare import rank
 from tamp_lightning.reporting.grid import GridResult, Group
 from tamp_lightning.reporting.grid_figures import by_sparsity
 from tamp_lightning.reporting.grid_page import write_grid
@@ -80,14 +82,15 @@ def row(method: str, sparsity: float, kl: float) -> dict:
     interval = {"value": kl, "low": 0.9 * kl, "high": 1.1 * kl}
     kept = {"value": 90 - kl, "low": 80.0, "high": 95.0}
     own = {"method": method, "sparsity": sparsity, "seeds": 2, "retention": kept, "kl": interval, "seconds": 9.0}
-    return own | {"corrected_retention": None} | ({"against_reference": {"kl": interval}} if method != "wanda" else {})
+    moved = {} if method == "wanda" else {"against_reference": {"kl": interval, "retention": kept}}
+    return own | {"corrected_retention": None} | moved
 
 
 def test_page_sorts_by_kl_at_each_sparsity_and_draws_what_has_several(tmp_path):
     rows = [row(EVIL, 0.5, 2.0), row("wanda", 0.5, 1.0), row("wanda", 0.6, 3.0), row("once", 0.6, 4.0)]
     told = {"model": "bed", "split": "test", "questions": 7}
     text = write_grid(tmp_path, rows, "wanda", -0.5, told).read_text()
-    assert re.findall(r'<section id="(\w+)">', text) == ["sparsity", "at1", "at2", "how"]
+    assert re.findall(r'<section id="([\w-]+)">', text) == ["sparsity", "at-50", "at-60", "how"]
     assert "At 50 %, <b>wanda</b> stays closest" in text
     assert text.index(">1.000 <") < text.index(">2.000 <") < text.index(">3.000 <")
     assert "<script" not in text
@@ -115,9 +118,20 @@ def test_goes_on_where_it_was_stopped(grid):
     assert json.loads((out / "cells/wanda-50-2/plan.json").read_text()) == plan
 
 
-def test_other_questions_cannot_be_compared(grid):
+def test_draws_on_other_questions_have_no_mean(grid):
     out, _, _ = grid
     first, second = (Run.read(out / "cells" / f"wanda-50-{seed}") for seed in (1, 2))
     second.rows.pop()
-    with pytest.raises(ValueError, match="answered other questions"):
-        GridResult([Group("wanda", 0.5, [first]), Group("x", 0.5, [second])], "wanda")
+    with pytest.raises(InputError, match="answered other questions"):
+        GridResult([Group("wanda", 0.5, [first, second])], "wanda")
+    apart = GridResult([Group("wanda", 0.5, [first]), Group("x", 0.5, [second])], "wanda")
+    assert not apart.is_paired
+    assert not any("against_reference" in row for row in apart.rows())
+
+
+def test_the_cells_of_a_grid_are_ranked_as_the_grid_ranks_them(grid):
+    out, _, _ = grid
+    found = rank([Run.read(path) for path in sorted(out.glob("cells/*"))]).rows()
+    rows = json.loads((out / "compare.json").read_text())["rows"]
+    assert [row["kl"] for row in found] == [row["kl"] for row in rows]
+    assert [row["seeds"] for row in found] == [2, 2]

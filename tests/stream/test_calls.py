@@ -9,7 +9,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from tamp_lightning.checkpoint.adapter import adapter_of
 from tamp_lightning.checkpoint.linear import Linear
-from tamp_lightning.models.adapters import Adapter, MllamaAdapter, register
+from tamp_lightning.models.adapters import ADAPTERS, Adapter, MllamaAdapter
 from tamp_lightning.stream import find_facts
 from tamp_lightning.stream.calls import record_calls
 from tamp_lightning.stream.verify import check_walk, token_guard
@@ -146,8 +146,8 @@ class Odd(Adapter):
 
 
 def test_an_adapter_says_what_differs(monkeypatch):
-    monkeypatch.setattr("tamp_lightning.checkpoint.adapter._registered", {})
-    register("llama", Odd())
+    monkeypatch.setattr(ADAPTERS, "_members", {})
+    ADAPTERS.add("llama", Odd)
     facts = find_facts(make_llama())
     assert facts.modality_ids == {7: 3}
     assert "mlp.gate_proj" not in [linear.name for linear in facts.linears[0]]

@@ -1,75 +1,65 @@
-"""Low-rank updates: nothing at first, the same beside the weight as merged into it, refused where they do not fit."""
+"""Differences of low rank: exact where the rank suffices, else the best of their rank; refused where nothing fits."""
 
 import pytest
 import torch
 from torch import nn
 
-from tamp_lightning.testbeds.low_rank import LINEARS, add_low_rank, low_rank_state, merge_low_rank, split_low_rank
+from tamp_lightning.testbeds.low_rank import PARTS, factors, low_rank_difference, merge_low_rank, split_low_rank
+
+NAME = "language_model.layers.0.q_proj.weight"
 
 
-class Block(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.q_proj, self.head = nn.Linear(6, 4, bias=False), nn.Linear(4, 3, bias=False)
-
-    def forward(self, x):
-        return self.head(self.q_proj(x))
-
-
-def trained():
+def model():
     torch.manual_seed(0)
-    model = nn.Sequential(Block())
-    plain = {k: v.clone() for k, v in model.state_dict().items()}
-    add_low_rank(model, 2)
-    return model, plain
+    layer = nn.ModuleDict({"q_proj": nn.Linear(12, 8, bias=False), "norm": nn.LayerNorm(12)})
+    return nn.ModuleDict({"language_model": nn.ModuleDict({"layers": nn.ModuleList([layer])})})
 
 
-def test_nothing_changes_before_training():
-    model, plain = trained()
-    x = torch.randn(5, 6)
-    torch.testing.assert_close(model(x), x @ plain["0.q_proj.weight"].T @ plain["0.head.weight"].T)
-    assert set(low_rank_state(model)) == {"0.q_proj.low_rank_down", "0.q_proj.low_rank_up"}
+def product(found):
+    up, up_scale, down, down_scale = (found[part].double() for part in PARTS)
+    return (up * up_scale) @ (down_scale[:, None] * down)
+
+
+def test_whole_numbers_of_rank_one_come_back_exactly():
+    difference = torch.outer(torch.tensor([127.0, -3.0, 0.0]), torch.tensor([127.0, 5.0]))
+    torch.testing.assert_close(product(factors(difference, 1)).float(), difference, rtol=1e-6, atol=1e-4)
+
+
+def test_holds_as_much_as_the_best_of_its_rank():
+    torch.manual_seed(1)
+    difference = torch.randn(40, 30)
+    left = (product(factors(difference, 10)) - difference.double()).square().sum()
+    best = torch.linalg.svdvals(difference.double())[10:].square().sum()
+    assert best <= left < 1.001 * best + 0.001 * difference.square().sum()
+
+
+def test_a_difference_of_zero_is_nothing():
+    assert not product(factors(torch.zeros(4, 6), 2)).any()
 
 
 def test_merged_is_what_was_trained():
-    model, plain = trained()
+    before, trained = model(), model()
     with torch.no_grad():
-        model[0].q_proj.low_rank_up.normal_()
-    x = torch.randn(5, 6)
-    merged = nn.Sequential(Block())
-    merged.load_state_dict(plain)
-    factors, others = split_low_rank(model.state_dict())
-    assert set(others) == {"0.q_proj.weight", "0.head.weight"}
-    merge_low_rank(merged, factors)
-    torch.testing.assert_close(merged(x), model(x))
-    assert not torch.equal(merged[0].q_proj.weight, plain["0.q_proj.weight"])
-    torch.testing.assert_close(merged[0].head.weight, plain["0.head.weight"], rtol=0, atol=0)
+        trained.language_model.layers[0].q_proj.weight += 0.01 * torch.randn(8, 12)
+    found = low_rank_difference(trained.state_dict(), before.state_dict(), 8)
+    assert set(found) == {f"{NAME.removesuffix('.weight')}.{part}" for part in PARTS}
+    assert {found[k].dtype for k in found} == {torch.int8, torch.float32}
+    ours, others = split_low_rank(found | {"language_model.layers.0.norm.weight": torch.ones(12)})
+    assert set(ours) == set(found)
+    assert set(others) == {"language_model.layers.0.norm.weight"}
+    merge_low_rank(before, ours)
+    torch.testing.assert_close(before.state_dict()[NAME], trained.state_dict()[NAME], rtol=0, atol=5e-4)
 
 
-def test_gradients_reach_the_factors_as_they_would_the_product():
-    model, _ = trained()
-    layer = model[0].q_proj
-    with torch.no_grad():
-        layer.low_rank_up.normal_()
-    layer.weight.requires_grad_(False)
-    x, pull = torch.randn(5, 6), torch.randn(5, 4)
-    (layer(x) * pull).sum().backward()
-    full = pull.T @ x
-    torch.testing.assert_close(layer.low_rank_up.grad, full @ layer.low_rank_down.detach().T)
-    torch.testing.assert_close(layer.low_rank_down.grad, layer.low_rank_up.detach().T @ full)
-    assert layer.weight.grad is None
+def test_a_tower_is_not_taken_for_the_language_model():
+    state = {"vision_tower.layers.0.q_proj.weight": torch.ones(3, 3)}
+    assert low_rank_difference(state, state, 1) == {}
 
 
-@pytest.mark.parametrize("lost", ["0.q_proj.low_rank_down", "0.q_proj.low_rank_up"])
-def test_a_factor_without_its_partner_is_refused(lost):
-    model, _ = trained()
-    factors = {k: v for k, v in low_rank_state(model).items() if k != lost}
-    with pytest.raises(ValueError, match=r"0\.q_proj needs low_rank_down, low_rank_up and a weight"):
-        merge_low_rank(nn.Sequential(Block()), factors)
-
-
-def test_a_bias_is_refused():
-    model = nn.Module()
-    setattr(model, LINEARS[0], nn.Linear(3, 3))
-    with pytest.raises(ValueError, match="has a bias"):
-        add_low_rank(model, 2)
+@pytest.mark.parametrize("lost", PARTS)
+def test_a_part_without_its_partners_is_refused(lost):
+    dense = model()
+    found = low_rank_difference(dense.state_dict(), dense.state_dict(), 2)
+    del found[f"{NAME.removesuffix('.weight')}.{lost}"]
+    with pytest.raises(ValueError, match=r"q_proj needs low_rank_up, .* and a weight in the model"):
+        merge_low_rank(dense, found)

@@ -13,8 +13,7 @@ from torch import Tensor
 from tamp_lightning.distributed.together import first_says
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
-from tamp_lightning.passes.callbacks.tokens import TokenCollector
-from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
+from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback, TokenSource
 from tamp_lightning.passes.measuring import InputMeter, Meter, OutputMeter
 from tamp_lightning.passes.sensitivity import LossMeter
 
@@ -46,7 +45,7 @@ def _ignore(index: int) -> None:
     """The default of `on_scored`: nothing is noted."""
 
 
-METERS: dict[str, Callable[[Any, TokenCollector], Meter]] = {
+METERS: dict[str, Callable[[Any, TokenSource], Meter]] = {
     "outputs": OutputMeter,
     "inputs": InputMeter,
     "loss": LossMeter,
@@ -68,14 +67,14 @@ class AllocationCallback(PassCallback):
         on_scored: called with the number of every block that has been scored.
     """
 
-    def __init__(self, method: Method, collector: TokenCollector) -> None:
+    def __init__(self, method: Method, source: TokenSource) -> None:
         self.method = method
         self.measured = 0
         self.on_scored: Callable[[int], None] = _ignore
         self.scores: dict[str, float] = {}
         self.cosines: dict[str, Tensor] = {}
         rule = method.allocation_rule
-        self._meter = METERS[rule.basis](rule, collector) if rule.basis in METERS else None
+        self._meter = METERS[rule.basis](rule, source) if rule.basis in METERS else None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Allocate now if no measure walk is needed."""
@@ -111,6 +110,17 @@ class AllocationCallback(PassCallback):
         self._take(pl_module.index, scores)
         if self.measured == len(pl_module.stream.facts.linears):
             self._allocate(pl_module)
+
+    def record(self, names: list[str]) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Scores and cosines of a measured block's linears, for `restore`."""
+        cosines = {name: self.cosines[name].contiguous() for name in names if name in self.cosines}
+        return {name: self.scores[name] for name in names}, cosines
+
+    def restore(self, scores: dict[str, float], cosines: dict[str, Tensor]) -> None:
+        """Take up what an earlier process of the run has measured of the next block."""
+        self.scores |= scores
+        self.cosines |= cosines
+        self.measured += 1
 
     def _take(self, index: int, scores: dict[str, float]) -> None:
         self.scores |= scores

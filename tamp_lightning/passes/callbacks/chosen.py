@@ -10,12 +10,12 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.distributed.share import Share
 from tamp_lightning.distributed.together import everyones
 from tamp_lightning.ops.diversity import MODALITIES
 from tamp_lightning.ops.drift import TEXT
-from tamp_lightning.passes.callbacks.statistics import StatisticsCollector
-from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
+from tamp_lightning.passes.contract import BlockPass
 
 LIMIT = 3
 
@@ -44,30 +44,29 @@ class Chosen:
     """[4] tokens of each modality in all calibration samples, padding left out."""
 
 
-class ChosenTokens(PassCallback):
+class ChosenTokens(L.Callback):
     """Notes the token choice of the first, middle and last block for the first samples that are not text alone.
 
-    It reads what `StatisticsCollector` has computed anyway: a few comparisons per batch of three blocks.
+    It is handed what `StatisticsCollector` has computed anyway: a few comparisons per batch of three blocks.
 
     Args:
-        statistics: the collector whose weights are looked at; it has to be called before this callback.
         limit: how many samples to watch.
     """
 
-    def __init__(self, statistics: StatisticsCollector, limit: int = LIMIT) -> None:
-        self.statistics, self.limit = statistics, limit
+    def __init__(self, limit: int = LIMIT) -> None:
+        self.limit = limit
         self.chosen = Chosen()
         self._first: int | None = None
         self._waiting: list[tuple[Watched, Tensor, Tensor]] = []
         """Sample, votes [n], and which tokens count [n], of the current pass."""
 
-    def wanted(self, now: Pass) -> bool:
-        """The pass that collects, which is where tokens are chosen."""
-        return self.statistics.wanted(now)
+    def note(self, pl_module: BlockPass, weights: Mapping[Linear, Tensor]) -> None:
+        """Note the batch's watched samples.
 
-    def batch_passed(self, pl_module: BlockPass, batch: object, batch_idx: int) -> None:
-        """Note the batch's watched samples."""
-        weights = self.statistics.weights
+        Args:
+            pl_module: its `current` is the batch.
+            weights: token weights [B,n] of each linear of the current block.
+        """
         if not weights:
             return
         current = pl_module.current
@@ -83,7 +82,7 @@ class ChosenTokens(PassCallback):
                 self._waiting.append((sample, votes.sum(0), current.counted[row]))
                 sample.linears[pl_module.index] = len(weights)
 
-    def pass_ends(self, pl_module: BlockPass) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Bring what was noted to the CPU; before, it would have to be waited for in every batch."""
         for sample, votes, counted in self._waiting:
             sample.counts[pl_module.index] = votes[counted].cpu()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import lightning as L
 import torch
 from torch import Tensor
 
 from tamp_lightning.checkpoint.linear import Linear
-from tamp_lightning.passes.callbacks.tokens import TokenCollector, Tokens
-from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
+from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback, Tokens, TokenSource
 from tamp_lightning.stream.cache import ActivationCache, CachedBatch, CacheSpace
 
 
@@ -16,14 +17,14 @@ class DenseTwin(PassCallback):
     """Walks a second hidden state through the blocks before they are pruned, so that it stays the dense model's.
 
     Args:
-        collector: hooks the current block.
+        source: what the linears of the current block see.
         keep_outputs: keep what the dense block returns until the block is pruned.
         space: where hidden states wait.
     """
 
-    def __init__(self, collector: TokenCollector, keep_outputs: bool = False, space: CacheSpace | None = None) -> None:
-        self.collector, self.keep_outputs = collector, keep_outputs
-        self.outputs: dict[int, Tensor] = {}
+    def __init__(self, source: TokenSource, keep_outputs: bool = False, space: CacheSpace | None = None) -> None:
+        self.source, self.keep_outputs = source, keep_outputs
+        self._outputs: dict[int, Tensor] = {}
         self._cache = ActivationCache(space)
         self._begun = False
 
@@ -41,7 +42,7 @@ class DenseTwin(PassCallback):
         self._cache, pl_module.cache = pl_module.cache, self._cache
 
     @torch.no_grad()
-    def tokens(self, pl_module: BlockPass, batch_idx: int) -> dict[Linear, Tokens]:
+    def tokens(self, pl_module: BlockPass, batch_idx: int) -> Mapping[Linear, Tokens]:
         """What the current block's linears see in the dense model; to be called once per block and batch.
 
         Args:
@@ -49,7 +50,7 @@ class DenseTwin(PassCallback):
             batch_idx: number of the batch.
 
         Returns:
-            Tokens by linear, in the order and shapes of the collector's own.
+            Tokens by linear, in the order and shapes of the source's own.
         """
         device = pl_module.current.hidden.device
         first = pl_module.index == 0 and not self._begun
@@ -57,10 +58,14 @@ class DenseTwin(PassCallback):
         output = pl_module.run(pl_module.index, batch)
         self._cache[batch_idx] = batch.advanced(output)
         if self.keep_outputs:
-            self.outputs[batch_idx] = output.cpu()
-        return dict(self.collector.tokens)
+            self._outputs[batch_idx] = output.cpu()
+        return self.source.latest()
+
+    def output(self, batch_idx: int) -> Tensor:
+        """What the dense block made of a batch [B,n,h], on the CPU, if outputs are kept."""
+        return self._outputs[batch_idx]
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Forget everything."""
         self._cache.clear()
-        self.outputs.clear()
+        self._outputs.clear()

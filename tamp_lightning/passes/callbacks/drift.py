@@ -12,20 +12,20 @@ from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
 
 
 class DriftCollector(PassCallback):
-    """Averages the drift of all non-text tokens over the samples during a block's "drift" pass.
-
-    Attributes:
-        mean: the current block's mean drift, once that pass is over; 0 where no sample has other tokens than text.
-    """
+    """Averages the drift of all non-text tokens over the samples during a block's "drift" pass."""
 
     def __init__(self) -> None:
-        self.mean: float | None = None
+        self._mean: float | None = None
         self._rows: list[tuple[Tensor, Tensor]] = []
         """Per batch: sample ids, and float64 [B,3] on the device: sum, number, and whether all of it is finite."""
 
     def rows(self, pl_module: BlockPass) -> Tensor:
         """Drift of each token of the current batch, float32 [B, n]."""
         return drift(pl_module.current.hidden, pl_module.output, pl_module.current.counted)
+
+    def mean(self) -> float | None:
+        """The current block's mean drift, once its pass is over; 0 where no sample has other tokens than text."""
+        return self._mean
 
     def wanted(self, now: Pass) -> bool:
         """The pass that measures drift."""
@@ -50,4 +50,4 @@ class DriftCollector(PassCallback):
         totals = {i: row for other in everyones(pl_module.share, own) for i, row in other.items()}
         ordered = [totals[i] for i in sorted(totals)]
         count = sum(number for _, number in ordered)
-        self.mean = sum(total for total, _ in ordered) / count if count else 0.0
+        self._mean = sum(total for total, _ in ordered) / count if count else 0.0

@@ -55,24 +55,18 @@ class StateKeeper(L.Callback):
             InputError: a file of the earlier run is damaged.
         """
         for content, cosines in self.state.numbered("measured"):
-            self.allocation.scores |= content["scores"]
-            self.allocation.cosines |= cosines
-            self.allocation.measured += 1
-            self.timer.seconds = content["seconds"]
+            self.allocation.restore(content["scores"], cosines)
+            self.timer.restore(content["seconds"])
         records = list(self.state.numbered("pruned"))
         towers, tower_masks = self.state.load("towers") or ({"report": {}, "unreached": []}, {})
         if self.towers is not None and not towers["report"]:
             records = []  # blocks behind dense towers are not what they were
         pruned = stream.resume(len(records), records[-1][0]["files"], list(towers["report"])) if records else 0
         if self.towers is not None and pruned > 0:
-            self.towers.report, self.towers.unreached = towers["report"], towers["unreached"]
-            self.towers.masks = {name: tower_masks[name] for name in towers["report"]}
-            self.towers.finished = True
+            self.towers.restore(towers, tower_masks)
         for content, masks in records[:pruned]:
-            self.pruning.report |= content["report"]
-            self.pruning.token_share |= content["token_share"]
-            self.pruning.masks |= {name: masks[name] for name in content["report"]}
-            self.timer.seconds = content["seconds"]
+            self.pruning.restore(content, masks)
+            self.timer.restore(content["seconds"])
         if pruned > 0 and (chosen := self.state.load("chosen")):
             self._chosen = chosen
             self.watcher.restore(Share(1), *chosen)
@@ -86,7 +80,7 @@ class StateKeeper(L.Callback):
         if self.towers is not None:
             self.state.begin()  # they are committed before anything else is noted
         if self._keeps_blocks:
-            self.allocation.on_scored = lambda index: self._keep_scores(trainer, pl_module, index)
+            self.allocation.on_scored = lambda index: self._keep_scores(pl_module, index)
 
     def _meet(self, share: Share, pl_module: BlockPass) -> None:
         """Masks stay with the first process, for it alone writes them."""
@@ -98,8 +92,8 @@ class StateKeeper(L.Callback):
             )
             self._pruned, self._known = first_says(share, (self._pruned, self._known))
             if towers is not None:
-                known = (towers.report, towers.unreached, towers.finished)
-                towers.report, towers.unreached, towers.finished = first_says(share, known)
+                known = (towers.report, towers.unreached, towers.restored)
+                towers.report, towers.unreached, towers.restored = first_says(share, known)
             pl_module.go_on(allocation.measured, self._pruned)
             chosen = first_says(share, self._chosen)
             if chosen is not None and not share.is_first:
@@ -153,34 +147,27 @@ class StateKeeper(L.Callback):
         towers, stream = self.towers, pl_module.stream
         if towers is None:
             return
-        if towers.finished:
+        content, masks = towers.record()
+        if towers.restored:
             assert isinstance(stream, DiskStream)
-            stream.load_towers(list(towers.report))
-            weights = (stream.model.get_parameter(f"{name}.weight").data for name in towers.report)
+            stream.load_towers(list(content["report"]))
+            weights = (stream.model.get_parameter(f"{name}.weight").data for name in content["report"])
             copy_from_first(pl_module.share, weights)
         else:
-            self.state.save("towers", {"report": towers.report, "unreached": towers.unreached}, towers.masks)
-            towers.finished = True
+            self.state.save("towers", content, masks)
 
-    def _keep_scores(self, trainer: L.Trainer, pl_module: BlockPass, index: int) -> None:
-        names, found = _names(pl_module, index), self.allocation
-        content = {"scores": {name: found.scores[name] for name in names}, "seconds": self.timer.lap()}
-        cosines = {name: found.cosines[name].contiguous() for name in names if name in found.cosines}
-        self.state.save(f"measured-{index:05d}", content, cosines)
+    def _keep_scores(self, pl_module: BlockPass, index: int) -> None:
+        scores, cosines = self.allocation.record(_names(pl_module, index))
+        self.state.save(f"measured-{index:05d}", {"scores": scores, "seconds": self.timer.lap()}, cosines)
 
     def _keep_block(self, pl_module: BlockPass) -> None:
-        names, found = _names(pl_module, pl_module.index), self.pruning
+        found, masks = self.pruning.record(_names(pl_module, pl_module.index))
         stream = pl_module.stream
         assert isinstance(stream, DiskStream)
-        content = {
-            "report": {name: found.report[name] for name in names},
-            "token_share": {name: found.token_share[name] for name in names},
-            "files": stream.files,
-            "seconds": self.timer.lap(),
-        }
+        content = {**found, "files": stream.files, "seconds": self.timer.lap()}
         if self.watcher.watches(pl_module):  # first, for no process comes back to a block that is noted
             self.state.save("chosen", *self.watcher.record(pl_module.share))
-        self.state.save(f"pruned-{pl_module.index:05d}", content, {name: found.masks[name] for name in names})
+        self.state.save(f"pruned-{pl_module.index:05d}", content, masks)
 
 
 def _names(pl_module: BlockPass, index: int) -> list[str]:

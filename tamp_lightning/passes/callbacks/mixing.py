@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,16 @@ from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
 
 Solved = dict[Linear, tuple[Tensor, Tensor]]
 """Linear -> its new weight and mask."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a block is pruned."""
+
+    lam: float
+    """The weight of the other modalities that was chosen."""
+    solved: Solved
+    """The block as that weight prunes it."""
 
 
 @contextmanager
@@ -39,18 +50,18 @@ class MixChooser(PassCallback):
     Args:
         rule: the candidates, and which samples judge them.
         solve: prunes the current block for a weight of the other modalities; changes nothing.
-
-    Attributes:
-        lam: the weight chosen for the current block.
-        solved: the block as that weight prunes it.
     """
 
     def __init__(self, rule: ModalityMix, solve: Callable[[BlockPass, float], Solved]) -> None:
         self.rule, self.solve = rule, solve
-        self.lam: float | None = None
-        self.solved: Solved | None = None
+        self._choice: Choice | None = None
         self._candidates: dict[float, Solved] = {}
         self._errors: dict[float, dict[int, Tensor]] = {}
+
+    def choice(self) -> Choice:
+        """What serves the current block best, once its pass is over."""
+        assert self._choice is not None
+        return self._choice
 
     def wanted(self, now: Pass) -> bool:
         """The pass that compares mixes."""
@@ -91,6 +102,6 @@ class MixChooser(PassCallback):
                 "modality_mix.held_out leaves no calibration sample to judge by: "
                 "raise it or calibrate with more samples."
             )
-        self.lam = min(totals, key=totals.__getitem__)
-        self.solved = self._candidates[self.lam]
+        lam = min(totals, key=totals.__getitem__)
+        self._choice = Choice(lam, self._candidates[lam])
         self._candidates, self._errors = {}, {}

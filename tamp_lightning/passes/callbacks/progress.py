@@ -94,6 +94,10 @@ class PhaseTimer(L.Callback):
         self._walk = walk
         return dict(self.seconds)
 
+    def restore(self, seconds: dict[str, float]) -> None:
+        """Take up the seconds of an earlier process of the run."""
+        self.seconds = seconds
+
     def _close(self) -> None:
         now = time.perf_counter()
         if self._walk is not None:

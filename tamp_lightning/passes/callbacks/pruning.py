@@ -18,6 +18,7 @@ from tamp_lightning.methods.tokens import ModalityMix
 from tamp_lightning.ops.bits import pack_bits
 from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.ops.masks import keep_where
+from tamp_lightning.passes.callbacks.dense import DenseTwin
 from tamp_lightning.passes.callbacks.mixing import MixChooser, Solved, swapped
 from tamp_lightning.passes.callbacks.polishing import polish
 from tamp_lightning.passes.callbacks.statistics import WHOLE, Snapshot, StatisticsCollector
@@ -29,6 +30,11 @@ from tamp_lightning.stream.cache import CachedBatch
 class PruningCallback(PassCallback):
     """Prunes the current block after the last pass over it, and commits it.
 
+    Args:
+        method: how weights are chosen.
+        statistics: of the block's inputs.
+        dense: the dense model beside the pruned one, where weights are corrected towards it.
+
     Attributes:
         masks: packed bits of every mask by full linear name (`pack_bits`).
         report: per linear, weights kept, weights in all, and the mask's sha256.
@@ -37,8 +43,8 @@ class PruningCallback(PassCallback):
         chooser: stands before this callback where a method chooses among several ways of pruning a block.
     """
 
-    def __init__(self, method: Method, statistics: StatisticsCollector) -> None:
-        self.method, self.statistics = method, statistics
+    def __init__(self, method: Method, statistics: StatisticsCollector, dense: DenseTwin | None = None) -> None:
+        self.method, self.statistics, self.dense = method, statistics, dense
         rule = method.token_rule
         self._snapshots: list[Snapshot] = []
         self.chooser = MixChooser(rule, self.solve) if isinstance(rule, ModalityMix) else None
@@ -59,6 +65,20 @@ class PruningCallback(PassCallback):
         if len(self._snapshots) == len(pl_module.stream.facts.linears):
             self._prune_all(pl_module)
 
+    def record(self, names: list[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What became of a pruned block's linears as JSON values, and their masks, for `restore`."""
+        content = {
+            "report": {name: self.report[name] for name in names},
+            "token_share": {name: self.token_share[name] for name in names},
+        }
+        return content, {name: self.masks[name] for name in names}
+
+    def restore(self, content: Mapping[str, Any], masks: Mapping[str, Tensor]) -> None:
+        """Take up a block that an earlier process of the run has pruned."""
+        self.report |= content["report"]
+        self.token_share |= content["token_share"]
+        self.masks |= {name: masks[name] for name in content["report"]}
+
     def _prune_all(self, pl_module: BlockPass) -> None:
         """Prune block after block, now that the last has been passed and the budget is known."""
         for index, snapshot in enumerate(self._snapshots):
@@ -68,8 +88,7 @@ class PruningCallback(PassCallback):
         self._snapshots.clear()
 
     def _prune(self, pl_module: BlockPass) -> None:
-        solved = self.chooser.solved if self.chooser else self.solve(pl_module)
-        assert solved is not None
+        solved = self.chooser.choice().solved if self.chooser else self.solve(pl_module)
         for linear, (_, mask) in solved.items():
             self._report(pl_module, linear, mask)
         self._place(pl_module, solved)
@@ -115,11 +134,10 @@ class PruningCallback(PassCallback):
             self._polish(pl_module, solved, dense)
 
     def _polish(self, pl_module: BlockPass, solved: Solved, dense: Mapping[Linear, Tensor]) -> None:
-        twin = self.statistics.dense
 
         def target(number: int, batch: CachedBatch) -> Tensor:
-            if twin is not None:
-                return twin.outputs[number].to(batch.hidden.device)
+            if self.dense is not None:
+                return self.dense.output(number).to(batch.hidden.device)
             with swapped(pl_module.block, dense):
                 return pl_module.run(pl_module.index, batch)
 
@@ -129,15 +147,14 @@ class PruningCallback(PassCallback):
             self.report[linear.full]["block_error"] = {"pruned": before, "polished": after}
 
     def _report(self, pl_module: BlockPass, linear: Linear, mask: Tensor) -> None:
-        full = linear.full
-        mass, samples = self.statistics.mass(linear), max(len(self.statistics.samples), 1)
-        self.report[full] = mask_row(mask, tokens_per_sample=float(mass.sum()) / samples)
+        full, use = linear.full, self.statistics.use(linear)
+        self.report[full] = mask_row(mask, tokens_per_sample=use.per_sample)
         if self.method.token_rule.needs_attention and not pl_module.stream.facts.attends(linear.block):
             self.report[full]["tokens"] = "all"  # the block has no attention to choose by
         if self.chooser is not None:
-            self.report[full]["lambda"] = self.chooser.lam
+            self.report[full]["lambda"] = self.chooser.choice().lam
         self.masks[full] = pack_bits(mask)
-        self.token_share[full] = (mass / mass.sum().clamp(min=torch.finfo(mass.dtype).tiny)).tolist()
+        self.token_share[full] = use.share
 
 
 @dataclass(frozen=True)

@@ -77,9 +77,9 @@ class Riders(L.Callback):
     @torch.no_grad()
     def _advance(self, pl_module: BlockPass, cache: ActivationCache) -> None:
         for number in range(len(cache)):
-            # callbacks that watch the block look at the current batch
-            pl_module.current = batch = cache[number].to(pl_module.device)
-            cache[number] = batch.advanced(pl_module.run(pl_module.index, batch))
+            batch = cache[number].to(pl_module.device)
+            with pl_module.seeing(batch):
+                cache[number] = batch.advanced(pl_module.run(pl_module.index, batch))
 
     def teardown(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Forget everything."""

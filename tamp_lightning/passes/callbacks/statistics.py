@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -19,8 +20,10 @@ from tamp_lightning.ops.stats import weighted_square_sum
 from tamp_lightning.passes.callbacks.attention import AttentionCollector
 from tamp_lightning.passes.callbacks.dense import DenseTwin
 from tamp_lightning.passes.callbacks.drift import DriftCollector
-from tamp_lightning.passes.callbacks.tokens import TokenCollector, Tokens, check_finite, unreached
-from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
+from tamp_lightning.passes.callbacks.tokens import check_finite, unreached
+from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback, Tokens, TokenSource
+
+OnWeights = Callable[[BlockPass, Mapping[Linear, Tensor]], None]
 
 WHOLE = -1
 """The part of the tokens that is not one modality but all of them."""
@@ -56,6 +59,16 @@ class Sums:
 
 
 @dataclass(frozen=True)
+class TokenUse:
+    """How much the tokens of one linear counted; all zero where none was needed."""
+
+    share: list[float]
+    """Share of each modality (text, image, video, audio) in the sum of token weights."""
+    per_sample: float
+    """Sum of token weights, averaged over the samples."""
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The diagonal statistics of a block that is pruned later."""
 
@@ -84,21 +97,27 @@ class Matrices:
 class StatisticsCollector(PassCallback):
     """Collects what the solver needs during a block's "collect" pass of the prune walk (`of` gives it back).
 
-    Attributes:
-        weights: token weights [B,n] of each linear in the last batch; empty until there is one.
+    Args:
+        method: what is collected.
+        source: what the linears see.
+        attention: where tokens are chosen by it.
+        drift: likewise.
+        dense: the dense model beside the pruned one, where weights are corrected towards it.
+        on_weights: is handed the token weights [B,n] of each linear of a batch.
     """
 
     def __init__(
         self,
         method: Method,
-        collector: TokenCollector,
+        source: TokenSource,
         attention: AttentionCollector | None = None,
         drift: DriftCollector | None = None,
         dense: DenseTwin | None = None,
+        on_weights: OnWeights | None = None,
     ) -> None:
-        self.method, self.collector = method, collector
+        self.method, self.source, self.on_weights = method, source, on_weights
         self.attention, self.drift, self.dense = attention, drift, dense
-        self.samples: set[int] = set()
+        self._samples: set[int] = set()
         self.clear()
 
     def wanted(self, now: Pass) -> bool:
@@ -107,7 +126,6 @@ class StatisticsCollector(PassCallback):
 
     def clear(self) -> None:
         """Forget the block."""
-        self.weights: dict[Linear, Tensor] = {}
         self._sums: dict[Linear, dict[int, Sums]] = {}
         self._own, self._all = Matrices(), Matrices()
         self._count: int | Tensor = 0
@@ -128,18 +146,20 @@ class StatisticsCollector(PassCallback):
     @torch.no_grad()
     def batch_passed(self, pl_module: BlockPass, batch: object, batch_idx: int) -> None:
         """Add this batch's samples to the statistics of every linear of the block, without waiting for the device."""
-        seen, tokens = self._seen(pl_module), dict(self.collector.tokens)
+        seen, tokens = self._seen(pl_module), self.source.latest()
         twins = self.dense.tokens(pl_module, batch_idx) if self.dense else {}
         self._count = seen.valid.sum() + self._count
-        self.samples.update(pl_module.current.ids.tolist())
+        self._samples.update(pl_module.current.ids.tolist())
         share = pl_module.share
         step = _Step(seen, pl_module.current.ids, share.leaf(share.own[batch_idx]), {})
         # all at once, so that no two share an id because one is gone already
-        self.weights = self._weights(seen, tokens, pl_module.stream.facts.attends(pl_module.index))
-        for linear, weights in self.weights.items():
+        weighed = self._weights(seen, tokens, pl_module.stream.facts.attends(pl_module.index))
+        for linear, weights in weighed.items():
             self._add_diagonal(step, linear, tokens[linear], weights)
             if self.method.statistics == "hessian":
                 self._add_matrices(step, linear, tokens[linear], weights, twins.get(linear))
+        if self.on_weights:
+            self.on_weights(pl_module, weighed)
 
     def pass_ends(self, pl_module: BlockPass) -> None:
         """Put the statistics of all processes together: sums by sample in each, second moments in the first alone.
@@ -162,7 +182,7 @@ class StatisticsCollector(PassCallback):
         for store in (self._own.grams, self._own.crosses, self._all.grams):
             sum_on_first(share, store.values())
         self._count = sum(everyones(share, self._count))
-        self.samples.update(*everyones(share, self.samples))
+        self._samples.update(*everyones(share, self._samples))
 
     def _seen(self, pl_module: BlockPass) -> Seen:
         current = pl_module.current
@@ -171,10 +191,10 @@ class StatisticsCollector(PassCallback):
             current.counted,
             attention=self.attention.of(pl_module) if self.attention else None,
             drift=self.drift.rows(pl_module) if self.drift else None,
-            mean_drift=self.drift.mean if self.drift else None,
+            mean_drift=self.drift.mean() if self.drift else None,
         )
 
-    def _weights(self, seen: Seen, tokens: dict[Linear, Tokens], attends: bool) -> dict[Linear, Tensor]:
+    def _weights(self, seen: Seen, tokens: Mapping[Linear, Tokens], attends: bool) -> dict[Linear, Tensor]:
         """Token weights of each linear; one object for those that weigh tokens alike.
 
         A rule that chooses by attention has nothing to choose by in a block without it: all tokens count there.
@@ -250,7 +270,13 @@ class StatisticsCollector(PassCallback):
             for part, sums in self._sums[linear].items()
         }
 
-    def mass(self, linear: Linear) -> Tensor:
+    def use(self, linear: Linear) -> TokenUse:
+        """How much the tokens of each modality counted in a linear."""
+        mass = self._mass(linear)
+        share = mass / mass.sum().clamp(min=torch.finfo(mass.dtype).tiny)
+        return TokenUse(share.tolist(), float(mass.sum()) / max(len(self._samples), 1))
+
+    def _mass(self, linear: Linear) -> Tensor:
         """Sum of a linear's token weights per modality, float64 [4]; zero if no token was needed."""
         parts = self._sums.get(linear, {}).values()
         zero = torch.zeros(len(MODALITIES), dtype=torch.float64)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import lightning as L
 from torch import Tensor, nn
@@ -12,17 +13,9 @@ from torch.utils.hooks import RemovableHandle
 
 from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.errors import InputError
-from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
+from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback, Tokens
 from tamp_lightning.stream.stubs import replaced
 from tamp_lightning.stream.verify import as_tokens
-
-
-@dataclass
-class Tokens:
-    """Input [B,n,c] and output [B,n,o] of one linear for one batch."""
-
-    inputs: Tensor
-    outputs: Tensor
 
 
 def unreached(linear: Linear) -> InputError:
@@ -39,17 +32,21 @@ def check_finite(linear: str, side: str, finite: Tensor, ids: Tensor) -> None:
 
 @dataclass
 class TokenCollector(PassCallback):
-    """Hooks the prunable linears of the current block; `tokens` holds what they saw in the last batch.
+    """Hooks the prunable linears of the current block; `latest` hands over what they saw in its last run.
 
     The only owner of forward hooks: they live for one epoch, i.e. one pass over one block.
     """
 
-    tokens: dict[Linear, Tokens] = field(default_factory=dict)
     outputs_read: bool = True
     """False: in the passes that collect statistics nobody reads what linears put out, so the last may put out zeros."""
+    _tokens: dict[Linear, Tokens] = field(default_factory=dict)
     _handles: list[RemovableHandle] = field(default_factory=list)
     _spared: ExitStack | None = None
     _reshaped: tuple[Tensor, Tensor] | None = None
+
+    def latest(self) -> Mapping[Linear, Tokens]:
+        """What the linears of the current block saw when it last ran."""
+        return MappingProxyType(dict(self._tokens))
 
     def wanted(self, now: Pass) -> bool:
         """Every pass of which something is to be learnt."""
@@ -66,7 +63,7 @@ class TokenCollector(PassCallback):
             inputs = args[0]
             if inputs.ndim != 3:
                 inputs, output = self._shaped(pl_module, inputs, output)
-            self.tokens[linear] = Tokens(inputs, output)
+            self._tokens[linear] = Tokens(inputs, output)
 
         return hook
 
@@ -82,9 +79,9 @@ class TokenCollector(PassCallback):
     def batch_passed(self, pl_module: BlockPass, batch: object, batch_idx: int) -> None:
         """Spare the batches to come the linear that ran last: nothing that is looked at depends on it."""
         collects = pl_module.now.collects and not pl_module.now.is_dense
-        if self.outputs_read or not collects or not self.tokens or self._spared:
+        if self.outputs_read or not collects or not self._tokens or self._spared:
             return
-        last = pl_module.block.get_submodule(list(self.tokens)[-1].name)
+        last = pl_module.block.get_submodule(list(self._tokens)[-1].name)
         self._spared = ExitStack()
         self._spared.enter_context(replaced([last], [_zeros(last)]))
 
@@ -100,7 +97,7 @@ class TokenCollector(PassCallback):
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self.tokens.clear()
+        self._tokens.clear()
         self._reshaped = None
         if self._spared:
             self._spared.close()

@@ -165,7 +165,7 @@ class TowerPruning(L.Callback):
         report: per linear that media reached, weights kept, weights in all, the mask's sha256, tokens per sample.
         masks: packed bits of every mask by full linear name (`pack_bits`).
         unreached: linears that no sample reached; they stay dense.
-        finished: whether all this has been noted, by this run or by the one that it continues.
+        restored: whether an earlier process of the run has pruned them.
     """
 
     def __init__(self, towers: Towers, method: Method, dense: DenseTwin | None = None) -> None:
@@ -173,7 +173,7 @@ class TowerPruning(L.Callback):
         self.report: dict[str, dict[str, Any]] = {}
         self.masks: dict[str, Tensor] = {}
         self.unreached: list[str] = []
-        self.finished = False
+        self.restored = False
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Collect, prune and commit, in front of the first pass of the prune walk.
@@ -181,7 +181,7 @@ class TowerPruning(L.Callback):
         Raises:
             InputError: no media reach what is to be pruned, or something is not finite.
         """
-        if not pl_module.now.starts_pruning or self.finished:
+        if not pl_module.now.starts_pruning or self.restored:
             return
         statistics, share = TowerStatistics(pl_module.stream, self.method), pl_module.share
         assert trainer.train_dataloader is not None
@@ -195,6 +195,16 @@ class TowerPruning(L.Callback):
         plan = self._plan(pl_module.stream, statistics)
         masks = {name: self._prune(pl_module, statistics, name, plan[name]) for name in plan}
         pl_module.stream.commit_towers(masks)
+
+    def record(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What became of the linears as JSON values, and their masks, for `restore`."""
+        return {"report": self.report, "unreached": self.unreached}, self.masks
+
+    def restore(self, content: Mapping[str, Any], masks: Mapping[str, Tensor]) -> None:
+        """Take up what an earlier process of the run has pruned."""
+        self.report, self.unreached = content["report"], content["unreached"]
+        self.masks = {name: masks[name] for name in self.report}
+        self.restored = True
 
     def _plan(self, stream: Stream, statistics: TowerStatistics) -> dict[str, int]:
         """Weights that each linear keeps, for those that media reached."""

@@ -12,7 +12,7 @@ from tamp_lightning.evaluation.items import questions_digest
 
 from ...fixtures import layouts, media
 from ...fixtures.layouts import LAYOUTS
-from .test_bad_rows import edit_json, edit_tsv
+from .test_item import edit_json, edit_tsv
 
 
 def prepared(layout, folder):

@@ -25,7 +25,7 @@ class Sees(L.Callback):
         self.collector, self.shapes, self.titles, self.shared = collector, [], [], []
 
     def on_train_batch_end(self, trainer, module, *_):
-        tokens = {linear.name: own for linear, own in self.collector.tokens.items()}
+        tokens = {linear.name: own for linear, own in self.collector.latest().items()}
         self.shapes.append({name: (tuple(t.inputs.shape), tuple(t.outputs.shape)) for name, t in tokens.items()})
         self.titles.append(title(module))
         q, k, v, o = (tokens[f"self_attn.{name}_proj"].inputs for name in "qkvo")
@@ -46,7 +46,7 @@ def test_collector_sees_the_current_blocks_linears_and_forgets_them():
         assert shapes["mlp.down_proj"] == ((1, n, 48), (1, n, 32))
     assert sees.titles == [f"prune {k}/3" for k in (1, 1, 2, 2, 3, 3)]
     assert set(sees.shared) == {(True, False)}  # q, k and v hold one tensor: it is squared once
-    assert not collector.tokens
+    assert not collector.latest()
 
 
 class CountsCalls(L.Callback):

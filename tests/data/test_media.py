@@ -15,7 +15,7 @@ from tamp_lightning.data.media import (
     subtitles_at,
 )
 
-from ...fixtures import media
+from ..fixtures import media
 
 
 def main_colour(picture):
