@@ -109,8 +109,11 @@ class RunState:
             index += 1
 
     def close(self) -> None:
-        """Forget everything: the run is finished."""
+        """Forget everything, and what a killed process had half written: the run is finished."""
         if self.folder.is_dir():
+            out = self.folder.parent
+            for scrap in [*out.glob(".*.tmp"), *out.glob("*/.*.tmp")]:
+                scrap.unlink(missing_ok=True)
             gone = self.folder.replace(self.folder.with_name(f"{FOLDER}.finished"))
             shutil.rmtree(gone)
 

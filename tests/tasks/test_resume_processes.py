@@ -145,7 +145,7 @@ def test_torchrun_starts_the_processes_again(place, tmp_path):
     given = recipe(place, TAMP, 5)
     alone, plugged = write(place, given), tmp_path / "plugged.yaml"
     plugged.write_text(yaml.safe_dump(given | {"plugins": [str(tmp_path / "dies.py")]}))
-    agent = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=2", "--master-port=0"]
+    agent = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=2", "--standalone"]
     run = ["-m", "tamp_lightning", "run", str(plugged), f"--out={tmp_path / 'out'}", "--trainer.devices=2"]
     done = launch(*agent, *run, folder=tmp_path)
     assert done.returncode == 0, done.stderr
