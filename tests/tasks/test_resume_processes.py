@@ -98,6 +98,7 @@ def test_killed_three_times(tamp, place, tmp_path, name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", ["wanda", "tamp"])
 def test_killed_ten_times(tamp, place, tmp_path, name):
     compare(tamp, write(place, recipe(place, METHODS[name], 5)), tmp_path, 10, 10)
