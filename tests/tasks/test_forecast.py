@@ -7,13 +7,14 @@ import torch
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from tamp_lightning.checkpoint.facts import find_facts
+from tamp_lightning.cli.run import inspect_checkpoint
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.options import Correction
 from tamp_lightning.tasks.forecast import Machine, Shape, forecast, shape_of
 
 from ..conftest import TAMP, WANDA
-from ..stream.conftest import make_llama
+from ..stream.conftest import make_llama, save
 
 SHAPE = Shape(
     blocks=4, hidden=100, weights=4_000, active=2_000, largest_block=1_000, largest_linear=300, widest=20, outside=500
@@ -81,6 +82,20 @@ def test_the_shape_of_a_model():
     assert found.head == sizes["lm_head.weight"]
     assert found.outside == sum(sizes.values()) - inside - found.head
     assert found.largest_block == inside // 3
+
+
+def test_the_command_prints_a_plan_if_it_is_asked_for_one(tmp_path, capsys):
+    folder = str(save(make_llama(), tmp_path / "source"))
+    wanda = ["--method.tokens=all", "--method.allocation=uniform"]
+    inspect_checkpoint([folder, *wanda])
+    assert "over the bus" not in capsys.readouterr().out
+    inspect_checkpoint(
+        [folder, "--plan", "--machine.processes=4", "--machine.samples=16", "--machine.tokens=100", *wanda]
+    )
+    printed = capsys.readouterr().out
+    assert "16 samples of 100 tokens, 4 processes" in printed
+    cache = next(line for line in printed.splitlines() if "activation cache" in line)
+    assert f"{16 * 100 * 32 * 2 / 4 / 2**20:.1f} MiB" in cache
 
 
 @pytest.mark.parametrize("name", ["tflops", "processes", "samples"])
