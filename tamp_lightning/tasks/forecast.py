@@ -144,7 +144,7 @@ def forecast(shape: Shape, machine: Machine, method: Method) -> Forecast:
     }
     memory = {
         "embeddings and towers": shape.outside * shape.width,
-        "blocks": OVERHEAD * shape.largest_block * shape.width,
+        "blocks": (OVERHEAD + (machine.bus_gb > 0)) * shape.largest_block * shape.width,  # on a GPU one is read ahead
         "ranking": RANKING * shape.largest_linear,
         "second moments": gram,
         "libraries": LIBRARIES,

@@ -45,6 +45,7 @@ def test_processes_share_passes_and_cache_but_neither_solving_nor_reading():
     assert four.seconds["send"] == pytest.approx((8_000 + 4_000) / 1e3)
     assert four.memory["activation cache"] == one.memory["activation cache"] / 4 == STATE / 4
     assert four.memory["blocks"] == one.memory["blocks"] == 3.5 * 2_000
+    assert forecast(SHAPE, ONE, WANDA).memory["blocks"] == 4.5 * 2_000  # one is read ahead
 
 
 def test_hessians_and_corrections_cost_their_matrices_and_a_second_cache():
