@@ -6,11 +6,12 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 import lightning as L
 from lightning.pytorch.strategies import DDPStrategy
-from torch.distributed import DistNetworkError, TCPStore
+from torch.distributed import DistError, DistNetworkError, TCPStore
 
 from tamp_lightning.distributed.share import Share
 from tamp_lightning.errors import InputError
@@ -72,10 +73,24 @@ class EndTogether(L.Callback):
         """Start to watch, once per process."""
         global _store, _processes
         if trainer.world_size > 1 and _store is None:
-            host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-            _store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=30))
+            _store = _connected()
             _processes = trainer.world_size
             threading.Thread(target=_watch, args=(_store, trainer.is_global_zero), daemon=True).start()
+
+
+def _connected(seconds: float = 30) -> TCPStore:
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return TCPStore(host, port, is_master=False, timeout=timedelta(seconds=seconds))
+
+
+def _connected_again() -> TCPStore | None:
+    """The store after a connection was lost: on a busy machine it may only have been slow."""
+    deadline = time.monotonic() + OUTLIVE_FIRST
+    while time.monotonic() < deadline:
+        time.sleep(LOOK_EVERY)
+        with suppress(DistError):
+            return _connected(OUTLIVE_FIRST / 3)
+    return None
 
 
 def _watch(store: TCPStore, serves: bool) -> None:
@@ -92,11 +107,13 @@ def _watch(store: TCPStore, serves: bool) -> None:
                 sys.stderr.flush()
                 # nothing else gets out of a collective that waits for a process that is no more
                 os._exit(code)
-        except DistNetworkError:  # the first process has ended, and none has anything left to do for long
-            time.sleep(OUTLIVE_FIRST)
-            if not _failed:
+        except DistError:
+            again = None if _failed else _connected_again()
+            if _failed:
+                return
+            if again is None:  # the first process has ended, and none has anything left to do for long
                 os._exit(1)
-            return
+            store = again
 
 
 def speaks() -> bool:

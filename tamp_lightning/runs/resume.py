@@ -48,8 +48,12 @@ def may_continue(recipe: PruneRecipe, trainer: L.Trainer, out: Path) -> bool:
             would not agree on a folder.
     """
     limit = recipe.cache.limit_gb
-    if recipe.out is None and trainer.world_size > 1:
-        _refuse_unnamed(limit)
+    if trainer.world_size > 1:
+        _refuse_restarts(recipe.out)
+        if recipe.out is None and limit is not None:
+            raise InputError(
+                f"cache.limit_gb is {limit}; processes need a folder that all know for what goes beyond: give --out"
+            )
     if not recipe.scores.rides:
         return True
     what = "scores.mode layer_wise"
@@ -60,11 +64,15 @@ def may_continue(recipe: PruneRecipe, trainer: L.Trainer, out: Path) -> bool:
     return False
 
 
-def _refuse_unnamed(limit: float | None) -> None:
-    """Refuse what needs a folder that all processes know, or know again."""
-    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0:
+def _refuse_restarts(out: str | None) -> None:
+    """Refuse to be started again by torchrun where that would fail."""
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) == 0:
+        return
+    if out is None:
         raise InputError("torchrun may restart this run, which would not find its folder again: give it one with --out")
-    if limit is not None:
+    # PyTorch 2.13 leaves addresses of dead processes in the store of its agents
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         raise InputError(
-            f"cache.limit_gb is {limit}; processes need a folder that all know for what goes beyond: give --out"
+            "torchrun may restart this run, whose processes would look for those of the attempt before: set "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 and start it with --standalone or --rdzv-backend=c10d"
         )

@@ -120,19 +120,10 @@ def test_processes_started_by_torchrun_do_the_same(place, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [(), ("--towers.sparsity=0.3",), ("--cache.limit_gb=0",)])
-def test_towers_and_a_mapped_cache_are_shared(place, tmp_path, options):
+def test_towers_and_a_mapped_cache_are_shared(place, tmp_path):
     method = {**TAMP, "solver": "sparsegpt", "correction": {"tau": 0.5}}
-    path, found = write(place, recipe(place, method, 5)), []
-    for processes in (1, 2):
-        done = launch(
-            *("-m", "tamp_lightning", "run", str(path), f"--out={tmp_path / str(processes)}"),
-            *(f"--trainer.devices={processes}", *options),
-            folder=tmp_path,
-        )
-        assert done.returncode == 0, done.stderr
-        found.append(content(tmp_path / str(processes)))
-    assert found[0] == found[1]
+    options = {"towers": {"sparsity": 0.3}, "cache": {"limit_gb": 0}}
+    check(place, tmp_path, method, 5, 2, **options)
 
 
 @pytest.mark.slow
@@ -212,13 +203,15 @@ def test_what_cannot_be_shared_is_refused(place, tmp_path, capsys, overrides, me
     [
         (["--cache.limit_gb=1"], "0", "cache.limit_gb is 1.0; processes need a folder that all know"),
         ([], "2", "torchrun may restart this run, which would not find its folder again: give it one with --out"),
+        (["--out=out"], "2", "whose processes would look for those of the attempt before: set TORCH_DISABLE_SHARE"),
     ],
 )
-def test_processes_that_need_a_folder_by_name_have_to_be_given_one(
+def test_what_processes_would_not_find_again_is_refused(
     place, tmp_path, capsys, monkeypatch, options, restarts, complaint
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", restarts)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
     with pytest.raises(SystemExit) as exit_:
         run_recipe(str(write(place, recipe(place, WANDA, 5))), ["--trainer.devices=2", *options])
     err = capsys.readouterr().err
