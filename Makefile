@@ -102,7 +102,8 @@ clean: ## remove caches and builds; .venv and runs stay
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # torch comes first and alone, so that nothing after it pulls another build. Without an NVIDIA GPU the default index
-# would send Linux gigabytes of CUDA: PyTorch's CPU index is asked first, and passed over if it does not answer.
+# would send Linux gigabytes of CUDA: PyTorch's CPU index is asked first, and passed over if it does not answer or pip
+# is configured to take torch from elsewhere.
 ifneq ($(MADE_WITH),$(VERSIONS))
 .PHONY: $(READY)
 endif
@@ -116,8 +117,9 @@ $(READY): pyproject.toml requirements/lock.txt requirements/floor.txt
 	  echo "setup: torch $(TORCH)"; $(PIP) torch$(addprefix ==,$(TORCH)); \
 	else \
 	  echo "setup: torch $(TORCH) for the CPU (no NVIDIA GPU found)"; \
-	  $(PIP) --no-deps --timeout 10 --retries 0 --index-url $(CPU_INDEX) torch$(addprefix ==,$(TORCH)) 2>/dev/null || { \
-	    echo "setup: $(CPU_INDEX) did not answer; torch $(or $(TORCH),$(LOCKED_TORCH)) from the default index"; \
+	  { $(PIP) --no-deps --timeout 10 --retries 0 --index-url $(CPU_INDEX) torch$(addprefix ==,$(TORCH)) 2>/dev/null && \
+	    $(BIN)/pip freeze | grep -q '^torch==.*+cpu'; } || { \
+	    echo "setup: no build for the CPU from $(CPU_INDEX); torch $(or $(TORCH),$(LOCKED_TORCH)) from the default index"; \
 	    $(PIP) torch==$(or $(TORCH),$(LOCKED_TORCH)); }; \
 	fi
 	@echo "setup: tamp-lightning and its dependencies"

@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from tamp_lightning.errors import InputError
-from tamp_lightning.methods.tokens import TOKENS, Seen, Stage
+from tamp_lightning.methods.tokens import TOKENS, Stage, TokenContext
 
 
 @TOKENS.register("first")
@@ -31,6 +31,6 @@ class First:
         if self.count < 1:
             raise InputError(f"first.count is {self.count}; it has to be at least 1.")
 
-    def weights(self, seen: Seen) -> Tensor:
+    def weights(self, context: TokenContext) -> Tensor:
         """Weight of each token, here bool [B, n]; padding must have none."""
-        return seen.valid & (seen.valid.cumsum(1) <= self.count)
+        return context.valid & (context.valid.cumsum(1) <= self.count)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tamp_lightning.cli.run import quieten
 from tamp_lightning.evaluation.whole import load_whole
-from tamp_lightning.methods.tokens import Amia, Seen
+from tamp_lightning.methods.tokens import Amia, TokenContext
 from tamp_lightning.testbeds.checkpoints import resolve
 
 SAMPLES, BLOCKS = 8, (0, 9, 19, 29)
@@ -78,7 +78,9 @@ def main() -> None:
     for label, (rule, dtype) in RULES.items():
         overlaps = []
         for (groups, attention, modality), expected in zip(observed, reference, strict=True):
-            seen = Seen(modality[None], torch.ones_like(modality[None], dtype=torch.bool), attention=attention[None])
+            seen = TokenContext(
+                modality[None], torch.ones_like(modality[None], dtype=torch.bool), attention=attention[None]
+            )
             sets = rule.by_linear(seen, [{n: x.to(dtype) for n, x in group.items()} for group in groups])
             overlaps += [overlap(picked(sets[name][0]), own) for name, own in expected.items()]
         same = sum(value == 1 for value in overlaps)

@@ -12,8 +12,10 @@ import pytest
 import tamp_lightning.cli.run as run_module
 from tamp_lightning.cli import doctor
 from tamp_lightning.cli import main as cli
-from tamp_lightning.cli.run import check_trainer, is_refusal, parse
-from tamp_lightning.config.check import Checker, UsageError
+from tamp_lightning.cli.parsing import check_trainer, parse
+from tamp_lightning.cli.refusals import is_refusal
+from tamp_lightning.config.check import Checker
+from tamp_lightning.config.recipe_file import UsageError
 
 SHIPPED = "llava_next_tamp"
 

@@ -14,13 +14,13 @@ from PIL import Image
 from tamp_lightning import Method, prune
 from tamp_lightning.benchmarks.base import update
 from tamp_lightning.benchmarks.registry import BENCHMARKS, check_names
-from tamp_lightning.checkpoint.adapter import ADAPTERS
 from tamp_lightning.checkpoint.facts import find_facts
-from tamp_lightning.cli.run import build_parser, parse
+from tamp_lightning.cli.parsing import build_parser, parse
 from tamp_lightning.config.plugins import load_plugins
 from tamp_lightning.data.readers.item import Source
 from tamp_lightning.methods.method import CHOICES
 from tamp_lightning.methods.table import option_table
+from tamp_lightning.models.adapters import ADAPTERS
 from tamp_lightning.reporting.card import Base, prune_card
 from tamp_lightning.reporting.wording import method_name, method_sentence
 from tamp_lightning.runs.plan import Plan

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tamp_lightning.cli.run import parse
+from tamp_lightning.cli.parsing import parse
 from tamp_lightning.config.recipe import RECIPES
 from tamp_lightning.resources import shipped_recipes
 

@@ -35,12 +35,12 @@ class Benchmark:
     """Longest reply."""
     candidates: Callable[[Item], Sequence[str]] | None = None
     """Replies among which the likeliest is the answer, in scoring by likelihood; None where there is no closed set."""
-    right: Callable[[Item], int] | None = None
+    answer_index: Callable[[Item], int] | None = None
     """Number of the right candidate."""
-    spoken: Callable[[Item], Sequence[str]] | None = None
+    continuations: Callable[[Item], Sequence[str]] | None = None
     """What the likelihood is taken of, one for each candidate; default: the candidates."""
     subtitles: bool = False
-    """Whether a video's subtitles stand in front of the question."""
+    """Whether a video's subtitles stand before the question."""
     units: Literal["each", "all", "pair"] = "each"
     """What counts once beside another model: each question, all rotations of one (right if all are), or a pair of
     MME's (mean of both, and half of the score for both)."""

@@ -18,7 +18,7 @@ MMBENCH = Benchmark(
     units="all",
     new_tokens=1024,
     candidates=rules.letters,
-    right=rules.number,
+    answer_index=rules.number,
     submission=submissions.mmbench,
 )
 POPE = Benchmark(
@@ -31,7 +31,7 @@ POPE = Benchmark(
     headline="accuracy",
     new_tokens=128,
     candidates=rules.yes_or_no,
-    right=rules.yes_is_first,
+    answer_index=rules.yes_is_first,
 )
 MME = Benchmark(
     name="mme",
@@ -43,7 +43,7 @@ MME = Benchmark(
     headline="perception",
     units="pair",
     candidates=rules.yes_or_no,
-    right=rules.yes_is_first,
+    answer_index=rules.yes_is_first,
 )
 TEXTVQA = Benchmark(
     name="textvqa",
@@ -102,7 +102,7 @@ SCIENCEQA = Benchmark(
     metric=rules.choice("letter_dot", ["subject", "grade"]),
     headline="accuracy",
     candidates=rules.letters,
-    right=rules.number,
+    answer_index=rules.number,
 )
 MMMU = Benchmark(
     name="mmmu",
@@ -124,7 +124,7 @@ MUIRBENCH = Benchmark(
     metric=rules.choice("muirbench", ["task", "image_relation", "image_type"]),
     headline="accuracy",
     candidates=rules.letters,
-    right=rules.number,
+    answer_index=rules.number,
 )
 
 BENCHMARKS = (MMBENCH, POPE, MME, TEXTVQA, VIZWIZ, OK_VQA, VQAV2, GQA, SCIENCEQA, MMMU, MUIRBENCH)

@@ -42,10 +42,10 @@ def question_alone(benchmark: Benchmark) -> Benchmark:
     For models that were not trained to follow such requests. By likelihood the options' texts are compared; a
     generated reply has to name its option by the rules of the benchmark, and some rules know letters only.
     """
-    spoken: dict[Any, Any] = {rules.letters: rules.option_texts, rules.yes_or_no: rules.lower_yes_or_no}
+    continuations: dict[Any, Any] = {rules.letters: rules.option_texts, rules.yes_or_no: rules.lower_yes_or_no}
     return replace(
         benchmark,
         about=f"{benchmark.about}; the question alone as prompt",
         prompt=prompts.bare,
-        spoken=spoken.get(benchmark.candidates) if benchmark.candidates else None,
+        continuations=continuations.get(benchmark.candidates) if benchmark.candidates else None,
     )

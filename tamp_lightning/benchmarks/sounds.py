@@ -27,7 +27,7 @@ VOCALSOUND = Benchmark(
     metric=rules.answer("videollama2_vocalsound", ["label"]),
     headline="score",
     candidates=rules.label_letters(VOICES)[0],
-    right=rules.label_letters(VOICES)[1],
+    answer_index=rules.label_letters(VOICES)[1],
 )
 TUT2017 = Benchmark(
     name="tut2017",
@@ -38,7 +38,7 @@ TUT2017 = Benchmark(
     metric=rules.answer("videollama2_tut2017", ["label"]),
     headline="score",
     candidates=rules.label_letters(SCENES)[0],
-    right=rules.label_letters(SCENES)[1],
+    answer_index=rules.label_letters(SCENES)[1],
 )
 
 BENCHMARKS = (CLOTHOAQA, VOCALSOUND, TUT2017)

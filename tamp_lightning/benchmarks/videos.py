@@ -18,12 +18,12 @@ VIDEOMME = Benchmark(
     metric=rules.videomme,
     headline="accuracy",
     candidates=rules.letters,
-    right=rules.number,
+    answer_index=rules.number,
 )
 VIDEOMME_SUBTITLES = replace(
     VIDEOMME,
     name="videomme_subtitles",
-    about="VideoMME with the subtitles shown at the frames' times in front of the question",
+    about="VideoMME with the subtitles shown at the frames' times before the question",
     read=videos.read_videomme_subtitles,
     subtitles=True,
 )
@@ -36,7 +36,7 @@ MVBENCH = Benchmark(
     metric=rules.choice("videollama2_mvbench", ["task"]),
     headline="accuracy",
     candidates=rules.letters,
-    right=rules.number,
+    answer_index=rules.number,
 )
 EGOSCHEMA = Benchmark(
     name="egoschema",
@@ -47,7 +47,7 @@ EGOSCHEMA = Benchmark(
     metric=rules.choice("videollama2_egoschema"),
     headline="accuracy",
     candidates=rules.letters,
-    right=rules.number,
+    answer_index=rules.number,
     submission=submissions.egoschema,
 )
 NEXTQA = Benchmark(
@@ -59,7 +59,7 @@ NEXTQA = Benchmark(
     metric=rules.choice("mmmu", ["type"]),
     headline="accuracy",
     candidates=rules.letters,
-    right=rules.number,
+    answer_index=rules.number,
 )
 PERCEPTIONTEST = Benchmark(
     name="perceptiontest",
@@ -70,7 +70,7 @@ PERCEPTIONTEST = Benchmark(
     metric=rules.choice("videollama2_perceptiontest", ["area", "reasoning"]),
     headline="accuracy",
     candidates=rules.letters,
-    right=rules.number,
+    answer_index=rules.number,
     submission=submissions.perceptiontest,
 )
 MUSIC_AVQA = Benchmark(

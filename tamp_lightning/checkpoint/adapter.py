@@ -66,7 +66,7 @@ class Adapter:
         """Regular expressions on names of linears, relative to their block, that are never pruned.
 
         Such are linears that read something else than the sequence's tokens, which statistics over tokens do not cover,
-        and those that choose experts: they are tiny, and a choice that tips over changes everything behind it.
+        and those that choose experts: they are tiny, and a choice that tips over changes everything after it.
         """
         return ROUTERS
 

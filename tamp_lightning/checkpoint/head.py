@@ -1,4 +1,4 @@
-"""What stands behind the decoder blocks: the final norm and the head."""
+"""What stands after the decoder blocks: the final norm and the head."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
 
 
 def find_norm(model: PreTrainedModel, blocks: str) -> nn.Module:
-    """The norm behind the blocks.
+    """The norm after the blocks.
 
     Args:
         model: the skeleton.
@@ -32,7 +32,7 @@ def find_norm(model: PreTrainedModel, blocks: str) -> nn.Module:
 
 
 def head_logits(model: PreTrainedModel, blocks: str, hidden: Tensor) -> Tensor:
-    """Logits [tokens, vocab] of hidden states behind the last block [tokens, h].
+    """Logits [tokens, vocab] of hidden states after the last block [tokens, h].
 
     Raises:
         InputError: there is no norm or no head.

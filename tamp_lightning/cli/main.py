@@ -16,7 +16,7 @@ usage: tamp run RECIPE [--key=value ...]   do what a recipe says; keys override 
        tamp inspect CHECKPOINT [--plan] [--method.key=value ...]
                                            blocks, linears, modalities, memory needed, and whether the method fits:
                                            reads headers only
-       tamp export RUN_OR_CHECKPOINT --format bitmask|dense --out DIR
+       tamp export RUN_OR_CHECKPOINT --format bitmask|dense --out DIR [--values int8|int4]
                                            store a pruned checkpoint without its zeros, or turn that back
        tamp bench CHECKPOINT [--out FILE]  a pruned checkpoint dense and compressed: prefill, tokens/s, memory
        tamp report RUN [RUN ...] [--figures DIR] [--out FILE]

@@ -6,41 +6,19 @@ complaints speak of types. What is refused here names the place, the key, the va
 
 from __future__ import annotations
 
-import re
 import types
 import typing
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import date
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
-from tamp_lightning.errors import InputError
+from tamp_lightning.config.recipe_file import UsageError, read_yaml
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-
-
-class UsageError(InputError):
-    """A recipe or command line that cannot be used."""
-
-
-class Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number, as jsonargparse has it; YAML 1.1 wants 1.0e-3."""
-
-
-Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d[\d_]*[eE][-+]?\d+$"), list("-+0123456789"))
-
-
-def read_yaml(text: str) -> Any:
-    """Value of a YAML text.
-
-    Raises:
-        yaml.YAMLError: it is none.
-    """
-    return yaml.load(text, Loader)
 
 
 def did_you_mean(wrong: str, known: Sequence[str], prefix: str = "") -> str:
@@ -48,39 +26,6 @@ def did_you_mean(wrong: str, known: Sequence[str], prefix: str = "") -> str:
     same_leaf = [k for k in known if k.rpartition(".")[2] == wrong.rpartition(".")[2]]
     near = same_leaf or get_close_matches(wrong, known, n=1)
     return f" (did you mean '{prefix}{near[0]}'?)" if near else ""
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """Content of a recipe file.
-
-    Raises:
-        UsageError: unreadable, no YAML, empty, no mapping, or a key that stands twice.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        twice = next(_repeated(yaml.compose(text, yaml.SafeLoader)), None)
-        content = read_yaml(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
-        why = " ".join(str(error).replace('"<unicode string>", ', "").split())
-        raise UsageError(f"{path.name} is no readable YAML: {why}") from None
-    if content is None:
-        raise UsageError(f"{path.name} is empty; a recipe starts with `task: prune`")
-    if not isinstance(content, dict):
-        raise UsageError(f"{path.name} is {content!r}; a recipe is keys and values, such as `task: prune`")
-    if twice:
-        raise UsageError(f"{path.name}: key {twice} stands twice")
-    return content
-
-
-def _repeated(node: yaml.Node | None, prefix: str = "") -> Iterator[str]:
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            name = f"{prefix}{key.value}"
-            if name in seen:
-                yield name
-            seen.add(name)
-            yield from _repeated(value, f"{name}.")
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ class FinetuneData:
     batch: int = 2
     """Pictures (easy_vqa) or conversations (llava_json) per step and process."""
     questions: int = 8
-    """easy_vqa: questions per picture, packed behind it."""
+    """easy_vqa: questions per picture, packed after it."""
     held_out: int = 24
     """Pictures or conversations that are never trained on, for the held-out loss."""
     seed: int = 42

@@ -107,7 +107,7 @@ class ScoreChoice:
         return [] if given == ["none"] else given
 
     @property
-    def rides(self) -> bool:
+    def is_layerwise(self) -> bool:
         """Whether pictures are scored layer by layer."""
         return bool(self.names) and self.mode == "layer_wise"
 
@@ -157,7 +157,7 @@ class PruneRecipe:
     def __post_init__(self) -> None:
         if self.towers.on:
             self.towers.method(self.method)
-        if self.scores.rides and (self.towers.on or self.method.mode == "one_shot"):
+        if self.scores.is_layerwise and (self.towers.on or self.method.mode == "one_shot"):
             what = "pruned towers" if self.towers.on else "mode: one_shot"
             raise InputError(f"scores.mode layer_wise does not go with {what}: set scores.mode: whole")
 

@@ -54,7 +54,7 @@ class SampleList(Dataset[Sample]):
 def calibration_batch(inputs: Mapping[str, Tensor], ids: Sequence[int], place: str = "") -> dict[str, Tensor]:
     """Model inputs plus `sample_ids` [B] and `valid` [B,n]; the attention mask is left out.
 
-    Behind a causal decoder no token sees padding on its right, so the mask changes no valid token's hidden state,
+    In a causal decoder no token sees padding on its right, so the mask changes no valid token's hidden state,
     and without it attention runs its fastest kernel and nothing of size n x n is stored.
 
     Args:
@@ -96,7 +96,7 @@ class Collator:
 
     Args:
         processor: the model's.
-        drop_silence: mark the silence behind sounds as `ignored` [B,n]: attended to, but left out of statistics.
+        drop_silence: mark the silence after sounds as `ignored` [B,n]: attended to, but left out of statistics.
         prompt: end with the words that open the assistant's next turn.
 
     Raises:
@@ -195,8 +195,8 @@ class CalibrationData(L.LightningDataModule):
         if module is None:
             return self.loader
         if not module.needs_inputs:
-            return DataLoader(range(module.share.steps), batch_size=None)  # type: ignore[arg-type]
-        own, steps = module.share.own, module.share.steps
+            return DataLoader(range(module.partition.steps), batch_size=None)  # type: ignore[arg-type]
+        own, steps = module.partition.own, module.partition.steps
         return self.loader if steps == self.batches else self._part([min(own[0] + k, own[-1]) for k in range(steps)])
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:

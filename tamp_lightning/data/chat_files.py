@@ -201,9 +201,9 @@ def _frames(file: Path) -> np.ndarray:
 
 
 def _heard(messages: Messages) -> Messages:
-    """The same turns with a sound behind every video."""
-    behind = {"video": [{"type": "audio"}]}
+    """The same turns with a sound after every video."""
+    after = {"video": [{"type": "audio"}]}
     return [
-        {**message, "content": [p for part in message["content"] for p in (part, *behind.get(part["type"], []))]}
+        {**message, "content": [p for part in message["content"] for p in (part, *after.get(part["type"], []))]}
         for message in messages
     ]

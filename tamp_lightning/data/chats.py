@@ -34,11 +34,11 @@ def read_chat(row: Mapping[str, Any], *, untagged: bool = False) -> Chat:
     if the row names media of that kind, else text.
 
     Placeholders stay where they stand, but for the only one of a turn in a row with LLaVA's own keys (`image`, ...),
-    which goes in front as in LLaVA's loader. White space around a turn, and behind media that open it, goes.
+    which goes in front as in LLaVA's loader. White space around a turn, and after media that open it, goes.
 
     Args:
         row: of the file.
-        untagged: media of a kind without any placeholder are taken, in front of the first turn of the user, as
+        untagged: media of a kind without any placeholder are taken, before the first turn of the user, as
             benchmarks' files have it; else they are refused.
 
     Raises:

@@ -53,7 +53,7 @@ def _common_prefix(sequences: Sequence[Tensor]) -> int:
 
 
 def pack(processor: LlavaNextProcessor, picture: Image.Image, turns: Sequence[tuple[str, str]]) -> Packed:
-    """Tokenise (question, answer) pairs about one picture behind their common prefix.
+    """Tokenise (question, answer) pairs about one picture after their common prefix.
 
     Raises:
         InputError: there is no question, or the chat template changes a prompt once its answer follows.
@@ -70,7 +70,7 @@ def pack(processor: LlavaNextProcessor, picture: Image.Image, turns: Sequence[tu
 def pack_chats(
     processor: Any, chats: Sequence[list[dict]], wide: Mapping[str, str], pixels: dict[str, Tensor]
 ) -> Packed:
-    """Tokenise conversations of one turn about the same medium behind their common prefix.
+    """Tokenise conversations of one turn about the same medium after their common prefix.
 
     Args:
         processor: its chat template and tokenizer are used.

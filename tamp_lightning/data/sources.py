@@ -65,7 +65,7 @@ def from_llava_json(
     """Samples of a json or jsonl file of conversations (`read_chat`), with the media that its rows name.
 
     Videos and sounds are decoded here for a processor with a `video_processor` or `feature_extractor`; a video's own
-    sound then comes behind it, unless the row names sounds. Any other processor opens the files itself, as
+    sound then comes after it, unless the row names sounds. Any other processor opens the files itself, as
     VideoLLaMA2's does, a video's own sound included; beside sounds that the row names it gets frames alone.
 
     Args:

@@ -13,7 +13,7 @@ import lightning as L
 from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed import DistError, DistNetworkError, TCPStore
 
-from tamp_lightning.distributed.share import Share
+from tamp_lightning.distributed.partition import BatchPartition
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 
@@ -54,7 +54,7 @@ def check_processes(trainer: L.Trainer, method: Method, batches: int) -> None:
             f"polish steps through all samples one after another, which {processes} processes cannot share: "
             "set polish.steps: 0 or devices: 1"
         )
-    if processes > (most := Share(batches).leaves):
+    if processes > (most := BatchPartition(batches).leaves):
         raise InputError(
             f"trainer asks for {processes} processes, and {batches} calibration batches can be shared by {most}: "
             "lower calibration.batch_size or devices"

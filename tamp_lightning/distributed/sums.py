@@ -14,7 +14,7 @@ NODES = tuple(ARITY**level for level in range(8))
 
 @dataclass
 class OrderedSum:
-    """Sum over leaves (`stream.share`) in a tree of which leaves are the lowest level and `ARITY` the width.
+    """Sum over leaves (`distributed.partition`) in a tree of which leaves are the lowest level and `ARITY` the width.
 
     The addends of a node are added from left to right. A process that has some leaves adds what it can and keeps the
     rest apart; whoever gets the parts of all processes, in the order of leaves, ends with the bits of one process.
@@ -22,10 +22,10 @@ class OrderedSum:
     """
 
     parts: list[tuple[int, int, Tensor]] = field(default_factory=list)
-    """First leaf, the leaf behind the last, and their sum; neighbours in order."""
+    """First leaf, the leaf after the last, and their sum; neighbours in order."""
 
     def add(self, leaf: int, value: Tensor) -> None:
-        """Add to a leaf, which is the last one or the one behind it; `value` is taken over."""
+        """Add to a leaf, which is the last one or the one after it; `value` is taken over."""
         if self.parts and self.parts[-1][:2] == (leaf, leaf + 1):
             self.parts[-1][2].add_(value)
         else:
@@ -37,10 +37,10 @@ class OrderedSum:
         while len(self.parts) > 1 and _may_join(self.parts[-2], self.parts[-1]):
             self._join()
 
-    def append(self, first: int, behind: int, value: Tensor) -> None:
+    def append(self, first: int, end: int, value: Tensor) -> None:
         """Take over another process's part."""
         self.close()
-        self.parts.append((first, behind, value))
+        self.parts.append((first, end, value))
         self.close()
 
     def total(self) -> Tensor:
@@ -52,8 +52,8 @@ class OrderedSum:
         return self.parts[0][2]
 
     def _join(self) -> None:
-        (first, _, left), (_, behind, right) = self.parts[-2:]
-        self.parts[-2:] = [(first, behind, left.add_(right))]
+        (first, _, left), (_, end, right) = self.parts[-2:]
+        self.parts[-2:] = [(first, end, left.add_(right))]
 
 
 def _may_join(left: tuple[int, int, Tensor], right: tuple[int, int, Tensor]) -> bool:

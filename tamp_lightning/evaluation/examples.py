@@ -124,7 +124,7 @@ class Examples(Dataset[Example]):
         return example
 
     def _add_video(self, example: Example, parts: list[Kind], media: Media, item: Item) -> str:
-        """Append a video to the example; what stands in front of its question."""
+        """Append a video to the example; what stands before its question."""
         if isinstance(media.content, bytes) or callable(media.content):
             raise BadMedia("a video has to be a file")
         frames = read_frames(media.content, self.frames, media.start, media.end)

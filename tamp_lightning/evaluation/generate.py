@@ -27,7 +27,7 @@ class GenerationTask(ItemTask):
     @cached_property
     def opened(self) -> str:
         """The mark of reasoning that the chat template leaves open."""
-        return opened_reasoning(self.processor, self.way.thinking)
+        return opened_reasoning(self.processor, self.options.thinking)
 
     def answer_of(self, record: Record) -> str:
         """All of a reply but its reasoning."""
@@ -51,7 +51,7 @@ class GenerationTask(ItemTask):
 
     def collate(self, samples: Sequence[Example]) -> dict[str, Any]:
         """Padded on the left: `positions`, `bad`, and model inputs of those that could be read."""
-        held = LeftCollator(self.processor, self.way.thinking)(samples)
+        held = LeftCollator(self.processor, self.options.thinking)(samples)
         return {**(held.pop("inputs") or {}), **held}
 
     def answer(
@@ -67,7 +67,7 @@ class GenerationTask(ItemTask):
             return records, {}
         tokenizer = self.processor.tokenizer
         inputs = {name: _cast(value, model) for name, value in batch.items() if isinstance(value, Tensor)}
-        length, limit = inputs["input_ids"].shape[1], self.way.new_tokens or self.benchmark.new_tokens
+        length, limit = inputs["input_ids"].shape[1], self.options.new_tokens or self.benchmark.new_tokens
         self._check_length(model, length, limit, self.items.places[positions[0]])
         stop = getattr(model.generation_config, "eos_token_id", None)
         config = GenerationConfig(

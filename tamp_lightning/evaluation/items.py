@@ -32,7 +32,7 @@ NAME_LENGTH = 12
 
 
 @dataclass(frozen=True)
-class Way:
+class GenerationOptions:
     """How questions are put to the model."""
 
     prompt: str = "protocol"
@@ -53,23 +53,23 @@ class ItemTask(Task):
         benchmark: what is asked, and how replies are scored.
         items: its questions.
         processor: the model's.
-        way: how they are put.
+        options: how they are put.
         split: which part of the data they are.
     """
 
     def __init__(
-        self, benchmark: Benchmark, items: Items, processor: ProcessorMixin, way: Way, split: str = ""
+        self, benchmark: Benchmark, items: Items, processor: ProcessorMixin, options: GenerationOptions, split: str = ""
     ) -> None:
-        self.benchmark, self.items, self.processor, self.way = benchmark, items, processor, way
+        self.benchmark, self.items, self.processor, self.options = benchmark, items, processor, options
         self.name, self.split = benchmark.name, split
         self.examples = Examples(
             benchmark,
             items,
             range(len(items)),
             processor,
-            frames=way.frames,
-            frames_as_pictures=way.frames_as_pictures,
-            skip_bad=way.skip_bad,
+            frames=options.frames,
+            frames_as_pictures=options.frames_as_pictures,
+            skip_bad=options.skip_bad,
         )
 
     def unread(self, batch: Mapping[str, Any]) -> list[Record]:
@@ -137,17 +137,17 @@ class ItemTask(Task):
     def inputs(self) -> dict[str, Any]:
         """What decides the answers beside the model."""
         asks_video = any(media.kind == "video" for item in self.items.items for media in item.media)
-        way = self.way
+        options = self.options
         return {
             "revision": REVISION,
             "benchmark": self.name,
             "questions": questions_digest(self.benchmark, self.items),
             "answers": self.answers,
-            "prompt": way.prompt,
-            "new_tokens": None if self.answers == "likelihood" else way.new_tokens or self.benchmark.new_tokens,
-            "frames": [way.frames, way.frames_as_pictures] if asks_video else None,
-            "skip_bad": way.skip_bad,
-            **template_options(self.processor, way.thinking),
+            "prompt": options.prompt,
+            "new_tokens": None if self.answers == "likelihood" else options.new_tokens or self.benchmark.new_tokens,
+            "frames": [options.frames, options.frames_as_pictures] if asks_video else None,
+            "skip_bad": options.skip_bad,
+            **template_options(self.processor, options.thinking),
         }
 
     def skipped(self) -> list[dict[str, str]]:

@@ -52,11 +52,11 @@ class LikelihoodTask(ItemTask, PackedTask):
         example = self.examples[positions[0]]
         if example.bad is not None:
             return example.bad, positions
-        spoken = self.benchmark.spoken or self.benchmark.candidates
+        continuations = self.benchmark.continuations or self.benchmark.candidates
         assert isinstance(self.processor, LlavaNextProcessor)
-        assert spoken is not None  # check_likelihood saw to both
+        assert continuations is not None  # check_likelihood saw to both
         asked = [self.items.items[position] for position in positions]
-        turns = [(self.benchmark.prompt(item), words) for item in asked for words in spoken(item)]
+        turns = [(self.benchmark.prompt(item), words) for item in asked for words in continuations(item)]
         return pack(self.processor, example.images[0], turns), positions
 
     def collate(self, samples: Sequence[tuple[Packed | str, list[int]]]) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class LikelihoodTask(ItemTask, PackedTask):
             item = self.items.items[position]
             candidates = list(self.benchmark.candidates(item))  # type: ignore[misc]
             own = slice(start, start + len(candidates))
-            means, answer = sums[own] / lengths[own], self.benchmark.right(item)  # type: ignore[misc]
+            means, answer = sums[own] / lengths[own], self.benchmark.answer_index(item)  # type: ignore[misc]
             more = {"nll": tuple(sums[own].tolist()), "lengths": tuple(lengths[own].tolist())}
             sure = float((-means).softmax(0)[answer])
             records.append(self.record(position, candidates[int(means.argmin())], certainty=sure, **more))
@@ -105,7 +105,7 @@ class LikelihoodTask(ItemTask, PackedTask):
             nll[row, : len(record.nll)] = torch.tensor(record.nll, dtype=torch.float64)
             lengths[row, : len(record.nll)] = torch.tensor(record.lengths).float()
         positions = [record.position for record in said]
-        right = [self.benchmark.right(self.items.items[position]) for position in positions]  # type: ignore[misc]
+        right = [self.benchmark.answer_index(self.items.items[position]) for position in positions]  # type: ignore[misc]
         table.update(torch.tensor(positions), nll, lengths, torch.tensor(right))
         return {self.name: {"margin": float(table.compute()["margin"])}}
 
@@ -117,7 +117,7 @@ def check_likelihood(benchmark: Benchmark, items: Items, processor: ProcessorMix
         ValueError: no closed set of answers, not one picture a question, or a processor that is not LLaVA-NeXT's.
     """
     remedy = "use answers: generate"
-    if benchmark.candidates is None or benchmark.right is None:
+    if benchmark.candidates is None or benchmark.answer_index is None:
         raise InputError(f"{benchmark.name} has no closed set of answers to score by likelihood: {remedy}")
     if not isinstance(processor, LlavaNextProcessor):
         raise InputError(f"scoring by likelihood needs LlavaNextProcessor, got {type(processor).__name__}: {remedy}")

@@ -22,7 +22,7 @@ EXTRAS = ("labels", "segments", "answers", "items", "turns", "bad")
 
 
 def answer_rows(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Positions in front of answer tokens.
+    """Positions before answer tokens.
 
     Args:
         batch: `labels` [B,n] and `answers` [turns,2] from `data.packing.collate`.
@@ -38,14 +38,14 @@ def answer_rows(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def answer_logits(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits in front of answer tokens, nowhere else.
+    """Logits before answer tokens, nowhere else.
 
     Args:
         model: any transformers model with a body `model` and a head.
         batch: from `data.packing.collate`.
 
     Returns:
-        logits [tokens,vocab], labels [tokens], and the row [turns] of them in front of each answer's first token.
+        logits [tokens,vocab], labels [tokens], and the row [turns] of them before each answer's first token.
     """
     inputs = {k: v for k, v in batch.items() if k not in EXTRAS}
     hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
@@ -83,7 +83,7 @@ class PackedTask(Task):
 
         Args:
             batch: from `packed_batch`.
-            log_probs: [answer tokens,vocab] in front of each answer token.
+            log_probs: [answer tokens,vocab] before each answer token.
             labels: [answer tokens], those tokens.
             first: [turns] row of the first token of each answer.
         """

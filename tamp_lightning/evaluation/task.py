@@ -17,7 +17,7 @@ from tamp_lightning.evaluation.records import Record
 from tamp_lightning.metrics import SampleTable
 
 LogProbs = Mapping[int, Tensor]
-"""Position of a question -> float32 [answer tokens, vocab]: log-probabilities of one model in front of its answer."""
+"""Position of a question -> float32 [answer tokens, vocab]: log-probabilities of one model before its answer."""
 
 
 class Task(Dataset[Any]):

@@ -47,14 +47,15 @@ class Encoded:
         return self.values.nbytes + self.code.nbytes
 
 
-def encode(weight: Bits, kept: NDArray[np.bool_]) -> Encoded:
+def encode(weight: Bits, kept: NDArray[np.bool_], itemsize: float | None = None) -> Encoded:
     """The smaller one of a bitmask and, where every group of m inputs keeps at most n, positions.
 
     Args:
         weight: [o, c]; all bits are zero where `kept` is False.
         kept: [o, c].
+        itemsize: bytes that a value will take; None = those that it takes here.
     """
-    pattern = find_pattern(kept, weight.itemsize)
+    pattern = find_pattern(kept, itemsize or weight.itemsize)
     if pattern is None:
         return Encoded(_take(weight.ravel(), kept.ravel()), BITMASK, np.packbits(kept))
     filled = fill_groups(kept, *pattern)
@@ -90,7 +91,7 @@ def kept_of(kind: str, code: NDArray[np.uint8], size: int) -> NDArray[np.bool_]:
     return np.concatenate([np.zeros(0, dtype=bool), *(kept for _, kept in _kept_chunks(kind, code, size))])
 
 
-def find_pattern(kept: NDArray[np.bool_], itemsize: int) -> tuple[int, int] | None:
+def find_pattern(kept: NDArray[np.bool_], itemsize: float) -> tuple[int, int] | None:
     """The n:m whose positions take fewer bytes than the bitmask, values included; None if there is none.
 
     Args:
@@ -183,8 +184,8 @@ def _kept_chunks(kind: str, code: NDArray[np.uint8], size: int) -> Iterator[tupl
 
 
 def _check_length(kind: str, code: NDArray[np.uint8], bits: int) -> None:
-    """Refuse a code of another length, or with something behind its last bit."""
+    """Refuse a code of another length, or with something after its last bit."""
     if len(code) != -(-bits // 8):
         raise InputError(f"its {kind} has {len(code)} bytes where {-(-bits // 8)} are needed")
     if bits % 8 and int(code[-1]) & (0xFF >> bits % 8):
-        raise InputError(f"its {kind} has bits behind the last weight")
+        raise InputError(f"its {kind} has bits after the last weight")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from tamp_lightning.errors import InputError
 from tamp_lightning.export.codec import BITMASK, POSITIONS
@@ -14,12 +15,19 @@ from tamp_lightning.export.codec import BITMASK, POSITIONS
 METHOD = "tamp_bitmask"
 """`quant_method` in config.json."""
 VERSION = 1
+"""Of a folder whose values are those of the dense checkpoint."""
+ROUNDED = 2
+"""Of a folder with whole numbers and scales."""
+VERSIONS = (VERSION, ROUNDED)
 CODES = {BITMASK: "_bitmask", POSITIONS: "_positions"}
-"""Ending of the tensor that says where the values stand, behind the key of the weight."""
+"""Ending of the tensor that says where the values stand, after the key of the weight."""
+SCALES = "_scales"
+"""Ending of the tensor with the scales of whole numbers."""
 DENSE_HEADER = "tamp_bitmask.dense_header"
 LAYOUT_VERSION = "tamp_bitmask.version"
 BIT_TYPES: dict[str, Any] = {"F64": np.uint64, "F32": np.uint32, "F16": np.uint16, "BF16": np.uint16}
 """Integer of the same width, by the names of safetensors."""
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def check_section(section: dict[str, Any]) -> dict[str, str]:
@@ -29,9 +37,10 @@ def check_section(section: dict[str, Any]) -> dict[str, str]:
         InputError: the layout is of another version, or the section is damaged.
     """
     version, files = section.get("version"), section.get("files")
-    if version != VERSION:
+    if version not in VERSIONS:
         raise InputError(
-            f"{METHOD} layout has version {version!r}, this tamp-lightning reads {VERSION}: install one that reads it"
+            f"{METHOD} layout has version {version!r}, this tamp-lightning reads {' and '.join(map(str, VERSIONS))}: "
+            "install one that reads it"
         )
     if not isinstance(files, dict) or not files:
         raise InputError(f"{METHOD} section lists no files with their sha256: export the checkpoint again")

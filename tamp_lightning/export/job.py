@@ -13,11 +13,12 @@ from tamp_lightning.checkpoint.skeleton import build_skeleton
 from tamp_lightning.checkpoint.writer import side_files
 from tamp_lightning.compat.loading import SAFE_WEIGHTS_INDEX_NAME
 from tamp_lightning.errors import InputError
-from tamp_lightning.export.form import METHOD, VERSION, verify
+from tamp_lightning.export.form import METHOD, ROUNDED, VERSION, verify
 from tamp_lightning.export.layout import listed_files
-from tamp_lightning.export.masks import RunMasks, ZeroMasks, linear_weights
+from tamp_lightning.export.masks import RunMasks, ZeroMasks, block_weights, linear_weights
 from tamp_lightning.export.shards import KeptOf, Sizes, compress, expand
 from tamp_lightning.export.target import Target
+from tamp_lightning.export.values import Rounding
 from tamp_lightning.runs.folder import RunFolder
 
 CARD = "README.md"
@@ -55,31 +56,40 @@ class Source:
         return cls(folder, path if run else None, CheckpointReader(folder), listed_files(folder))
 
 
-def to_bitmask(source: Source, out: Path, cards: Cards) -> Sizes:
+def to_bitmask(source: Source, out: Path, cards: Cards, values: str | None = None) -> Sizes:
     """Write `source` in the bitmask form to the new folder `out`.
 
+    Args:
+        source: what is exported.
+        out: must not exist or be empty.
+        cards: writes the model cards.
+        values: a key of `ops.rounding.BITS`: the linears of the decoder blocks, and others that are pruned, become
+            whole numbers of so many bits, to the nearest. None: every bit of what is kept comes back.
+
     Raises:
-        InputError: it is in that form already, nothing of it is sparse, or its masks are of another model; nothing
-            is left behind.
+        InputError: it is in that form already, nothing of it is sparse, its masks are of another model, or weights
+            that are to be whole numbers are not finite; nothing is left behind.
     """
     if source.files is not None:
         raise InputError(f"{source.folder} is in the bitmask form already: --format dense turns it back")
-    linears = linear_weights(build_skeleton(source.reader, None), source.reader)
+    model = build_skeleton(source.reader, None)
+    linears = linear_weights(model, source.reader)
+    rounding = Rounding(values, block_weights(model, linears)) if values else None
     masks = source.run and RunFolder(source.run).masks
     kept_of: KeptOf = ZeroMasks()
     if masks and masks.is_file():
         kept_of = RunMasks(masks, linears, source.reader)
-    target = Target(out, _job(source, "bitmask", masks))
+    target = Target(out, _job(source, "bitmask", masks, values))
     total = Sizes()
     with target.nothing_left_behind():
         for name, shard in source.reader.shards.items():
             if name not in target.files:
-                sizes = compress(shard, target.path(name), set(linears.values()), kept_of)
+                sizes = compress(shard, target.path(name), set(linears.values()), kept_of, rounding)
                 target.note(name, **vars(sizes))
             total.add(Sizes(**target.facts[name]))
         if not total.linears:
             raise InputError(f"{source.folder} is dense: no linear has enough zeros for a bitmask to be smaller")
-        _finish(source, target, cards(source.folder, total), _with_section(source, target.files))
+        _finish(source, target, cards(source.folder, total), _with_section(source, target.files, values))
     target.publish()
     return total
 
@@ -92,7 +102,7 @@ def to_dense(source: Source, out: Path, cards: Cards) -> None:
     """
     if source.files is None:
         raise InputError(f"{source.folder} is a plain checkpoint already: --format bitmask makes it smaller")
-    target = Target(out, _job(source, "dense", None))
+    target = Target(out, _job(source, "dense", None, None))
     with target.nothing_left_behind():
         for name in source.reader.shards:
             if name in target.files:
@@ -106,18 +116,21 @@ def to_dense(source: Source, out: Path, cards: Cards) -> None:
     target.publish()
 
 
-def _job(source: Source, form: str, masks: Path | None) -> dict[str, Any]:
+def _job(source: Source, form: str, masks: Path | None, values: str | None) -> dict[str, Any]:
     """What has to be equal for an export to be taken up again: a changed source file has another size or time."""
     paths = [source.folder / name for name in source.reader.shards]
     if masks and masks.is_file():
         paths.append(masks)
     stamps = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
-    return {"format": form, "version": VERSION, "source": str(source.folder.resolve()), "files of the source": stamps}
+    made_of = {"source": str(source.folder.resolve()), "files of the source": stamps}
+    return {"format": form, "version": VERSION, "values": values, **made_of}
 
 
-def _with_section(source: Source, files: dict[str, str]) -> dict[str, Any]:
+def _with_section(source: Source, files: dict[str, str], values: str | None) -> dict[str, Any]:
     listed = {name: files[name] for name in source.reader.shards}
     section = {"quant_method": METHOD, "version": VERSION, "files": listed}
+    if values is not None:
+        section |= {"version": ROUNDED, "values": values}
     return {**read_json(source.folder / "config.json"), "quantization_config": section}
 
 

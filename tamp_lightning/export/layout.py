@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from tamp_lightning.checkpoint.reader import Shard, TensorInfo, read_header, read_json
 from tamp_lightning.errors import InputError
-from tamp_lightning.export.form import DENSE_HEADER, LAYOUT_VERSION, METHOD, VERSION, check_section
+from tamp_lightning.export.form import CODES, DENSE_HEADER, LAYOUT_VERSION, METHOD, SCALES, VERSIONS, check_section
 
 
 def listed_files(folder: Path) -> dict[str, str] | None:
@@ -25,6 +26,33 @@ def listed_files(folder: Path) -> dict[str, str] | None:
         raise InputError(f"{folder / 'config.json'}: {error}") from None
 
 
+def described(folder: Path) -> str | None:
+    """What a folder in the bitmask form holds, from its headers: version, values, linears and bits a weight.
+
+    Returns:
+        Words for a sentence, or None if it is a plain checkpoint.
+
+    Raises:
+        InputError: it is damaged, or of another version.
+    """
+    files = listed_files(folder)
+    if files is None:
+        return None
+    section = read_json(folder / "config.json")["quantization_config"]
+    linears = weights = held = 0
+    for name in files:
+        stored, dense = read_header(folder / name).tensors, dense_shard(folder / name)[1].tensors
+        for key, info in dense.items():
+            parts = [key + ending for ending in ("", *CODES.values(), SCALES) if key + ending in stored]
+            if len(parts) > 1:
+                linears += 1
+                weights += math.prod(info.shape)
+                held += sum(stored[part].end - stored[part].start for part in parts)
+    values = f"{section['values']} values" if section.get("values") else "the checkpoint's own values"
+    bits = f"{8 * held / max(1, weights):.2f} bits a weight"
+    return f"in the bitmask form, version {section['version']}: {linears} linears with {values}, {bits}"
+
+
 def raw_header(path: Path) -> str:
     """The JSON header of a safetensors file as it stands there, padding included."""
     with path.open("rb") as file:
@@ -39,8 +67,9 @@ def dense_shard(path: Path) -> tuple[str, Shard]:
     """
     read_header(path)
     metadata = json.loads(raw_header(path)).get("__metadata__", {})
-    if metadata.get(LAYOUT_VERSION) != str(VERSION):
-        raise InputError(f"{path} has {LAYOUT_VERSION} {metadata.get(LAYOUT_VERSION)!r}, expected '{VERSION}'")
+    if metadata.get(LAYOUT_VERSION) not in map(str, VERSIONS):
+        known = " or ".join(f"'{version}'" for version in VERSIONS)
+        raise InputError(f"{path} has {LAYOUT_VERSION} {metadata.get(LAYOUT_VERSION)!r}, expected {known}")
     try:
         text = metadata[DENSE_HEADER]
         return text, _parse(path, text)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
+from tamp_lightning.checkpoint.facts import find_facts
 from tamp_lightning.checkpoint.names import stored_as_used
 from tamp_lightning.checkpoint.reader import CheckpointReader, TensorInfo, read_header
 from tamp_lightning.errors import InputError
@@ -26,6 +27,12 @@ def linear_weights(model: PreTrainedModel, reader: CheckpointReader) -> dict[str
     found = {name: stored[f"{name}.weight"] for name in linears if f"{name}.weight" in stored}
     infos = {name: reader.info(key) for name, key in found.items()}
     return {n: key for n, key in found.items() if infos[n].dtype in BIT_TYPES and len(infos[n].shape) == 2}
+
+
+def block_weights(model: PreTrainedModel, linears: dict[str, str]) -> frozenset[str]:
+    """Keys on disk of those `linears` that stand in the decoder blocks of a model."""
+    blocks = find_facts(model).blocks
+    return frozenset(key for name, key in linears.items() if name.startswith(f"{blocks}."))
 
 
 @dataclass(frozen=True)

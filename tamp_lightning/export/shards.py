@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tamp_lightning.checkpoint.reader import Shard, TensorInfo, read_header
 from tamp_lightning.errors import InputError
-from tamp_lightning.export.codec import Bits, decode, encode
-from tamp_lightning.export.form import BIT_TYPES, CODES, DENSE_HEADER, LAYOUT_VERSION, VERSION
+from tamp_lightning.export.codec import Bits
+from tamp_lightning.export.form import BIT_TYPES, CODES, DENSE_HEADER, LAYOUT_VERSION, ROUNDED, SCALES, VERSION
 from tamp_lightning.export.layout import dense_shard, raw_header
+from tamp_lightning.export.values import Rounding, Stored, size_of, stored_parts
 from tamp_lightning.files import CHUNK, atomic_write, read_range
 
 WIDTHS = {"F64": 8, "I64": 8, "U64": 8, "C64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
@@ -35,6 +37,8 @@ class Sizes:
     weights: int = 0
     kept: int = 0
     linears: int = 0
+    rounded: int = 0
+    """How many of the linears became whole numbers."""
 
     def add(self, other: Sizes) -> None:
         """Add another file's."""
@@ -42,7 +46,7 @@ class Sizes:
             setattr(self, name, getattr(self, name) + value)
 
 
-def compress(source: Shard, out: Path, weights: set[str], kept_of: KeptOf) -> Sizes:
+def compress(source: Shard, out: Path, weights: set[str], kept_of: KeptOf, rounding: Rounding | None = None) -> Sizes:
     """Write `source` with `weights` encoded where that takes fewer bytes; everything else keeps its bytes.
 
     Args:
@@ -50,9 +54,10 @@ def compress(source: Shard, out: Path, weights: set[str], kept_of: KeptOf) -> Si
         out: file to write.
         weights: keys of two-dimensional weights that may be encoded.
         kept_of: which of a weight's elements are kept.
+        rounding: what becomes whole numbers; None = nothing, all bits are kept.
 
     Raises:
-        InputError: the file changed or is damaged, or `kept_of` refuses a weight.
+        InputError: the file changed or is damaged, or `kept_of` or `rounding` refuses a weight.
     """
     sizes = Sizes()
     with atomic_write(out, out.with_suffix(".tmp")) as scratch, ExitStack() as stack:
@@ -62,15 +67,13 @@ def compress(source: Shard, out: Path, weights: set[str], kept_of: KeptOf) -> Si
                 spool.add(key, info.dtype, info.shape, read_range(source.path, info.start, info.end))
                 continue
             weight = read_bits(source.path, info)
-            encoded = encode(weight, kept := kept_of(key, weight))
-            if encoded.nbytes >= weight.nbytes:
-                spool.add(key, info.dtype, info.shape, iter([weight.data.cast("B")]))
-                continue
-            values, code = encoded.values, encoded.code
-            spool.add(key, info.dtype, values.shape, iter([values.tobytes()]))
-            spool.add(key + CODES[encoded.kind], "U8", code.shape, iter([code.tobytes()]))
-            sizes.add(Sizes(weight.nbytes, encoded.nbytes, weight.size, int(np.count_nonzero(kept)), 1))
-        spool.write(scratch, _metadata(source.path))
+            parts = stored_parts(key, weight, info.dtype, kept := kept_of(key, weight), rounding)
+            for ending, (dtype, content) in parts.items():
+                spool.add(key + ending, dtype, content.shape, iter([content.tobytes()]))
+            if len(parts) > 1:
+                sizes.add(Sizes(weight.nbytes, size_of(parts), weight.size, int(np.count_nonzero(kept)), 1))
+                sizes.rounded += SCALES in parts
+        spool.write(scratch, _metadata(source.path, VERSION if rounding is None else ROUNDED))
     return sizes
 
 
@@ -91,15 +94,18 @@ def expand(source: Path, out: Path) -> None:
 
 def _dense_bytes(source: Path, key: str, info: TensorInfo, stored: Mapping[str, TensorInfo]) -> Iterator[bytes]:
     kind = next((kind for kind, ending in CODES.items() if key + ending in stored), None)
-    here = stored.get(key)
-    if here is None or here.dtype != info.dtype or (kind is None and here.shape != info.shape):
+    here, scales = stored.get(key), stored.get(key + SCALES)
+    right = here is not None and (scales is not None or here.dtype == info.dtype)
+    if here is None or not right or (kind is None and scales is None and here.shape != info.shape):
         raise InputError(f"{source} does not hold {key} as {info.dtype} {list(info.shape)}: export it again")
-    if kind is None:
+    if kind is None and scales is None:
         yield from read_range(source, here.start, here.end)
         return
-    values, code = read_bits(source, here), read_bits(source, stored[key + CODES[kind]])
+    code = None if kind is None else read_bits(source, stored[key + CODES[kind]])
+    grid = None if scales is None else read_bits(source, scales)
     try:
-        yield decode(values, kind, code, math.prod(info.shape)).tobytes()
+        weight = Stored(read_bits(source, here), here.dtype, kind, code, grid, info.shape, info.dtype).restore()
+        yield weight.view(torch.uint8).numpy().tobytes()
     except InputError as error:
         raise InputError(f"{key} in {source}: {error}") from None
 
@@ -117,10 +123,10 @@ def read_bits(path: Path, info: TensorInfo) -> Bits:
     return bits.reshape(info.shape)
 
 
-def _metadata(dense: Path) -> dict[str, str]:
+def _metadata(dense: Path, version: int) -> dict[str, str]:
     header = raw_header(dense)
     own = json.loads(header).get("__metadata__") or {"format": "pt"}
-    return {**own, LAYOUT_VERSION: str(VERSION), DENSE_HEADER: header}
+    return {**own, LAYOUT_VERSION: str(version), DENSE_HEADER: header}
 
 
 @dataclass

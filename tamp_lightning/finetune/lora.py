@@ -47,7 +47,7 @@ class MaskedLora(Linear):
 def add_lora(
     model: PreTrainedModel, linears: Iterable[str], masks: Mapping[str, Tensor], rank: int, alpha: float
 ) -> LoraModel:
-    """Put a masked update behind every one of `linears` in place; nothing but the updates is trainable then.
+    """Put a masked update after every one of `linears` in place; nothing but the updates is trainable then.
 
     Args:
         model: what is trained.

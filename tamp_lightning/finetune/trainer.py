@@ -40,7 +40,7 @@ def finetune_path(recipe: FinetuneRecipe, name: str) -> Path:
         InputError: it exists and is not to be resumed, or cannot be.
     """
     if not recipe.resume:
-        return run_path(recipe, name)
+        return run_path(recipe.out, name)
     if recipe.out is None:
         raise InputError("resume: name the run folder to go on with by --out=RUN")
     out = Path(recipe.out)

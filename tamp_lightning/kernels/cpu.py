@@ -16,7 +16,8 @@ MOST = 8
 """Inputs that are multiplied without expanding the weight."""
 WORTH = 1 << 19
 """Weights that keep a thread busy for long enough (some 50 microseconds) to be worth waking."""
-TYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
+TYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2, torch.int8: 3, torch.uint8: 4}
+"""Numbers of the kernel's types by the dtype of values; uint8 holds two whole numbers of 4 bits."""
 SETS = {0: "no vector instructions", 1: "AVX2", 2: "AVX-512 VBMI2"}
 
 
@@ -41,12 +42,19 @@ def _agrees(which: int) -> bool:
     """Whether small whole numbers, whose products and sums are exact, come out as they do without vectors."""
     weight = ((torch.arange(37 * 200, device="cpu") * 7919) % 257 - 128).view(37, 200)
     inputs = (torch.arange(5 * 200, device="cpu", dtype=torch.float32) % 7 - 3).view(5, 200)
-    for dtype in TYPES:
-        form = Bitmask.of_dense((weight * (weight % 3 != 0)).to(dtype))
+    kept = weight * (weight % 3 != 0)
+    scales = torch.full((37, 2), 2.0, dtype=torch.bfloat16, device="cpu")
+    numbers = kept[kept != 0].to(torch.int8)
+    pairs = torch.nn.functional.pad(numbers, (0, len(numbers) % 2)).view(-1, 2)
+    packed = ((pairs[:, 0] & 15) | (pairs[:, 1] << 4)).view(torch.uint8)
+    forms = [Bitmask.of_dense(kept.to(dtype)) for dtype in (torch.bfloat16, torch.float16, torch.float32)]
+    forms += [Bitmask.of_mask(values, kept != 0, scales, torch.bfloat16) for values in (numbers, packed)]
+    for form in forms:
         if not torch.equal(multiply(form, inputs, None, which), multiply(form, inputs, None, 0)):
             return False
         if any(
-            not torch.equal(expand(form, 3, 37, d, which), expand(form, 3, 37, d, 0)) for d in (dtype, torch.float32)
+            not torch.equal(expand(form, 3, 37, d, which), expand(form, 3, 37, d, 0))
+            for d in (form.dtype, torch.float32)
         ):
             return False
     return True
@@ -90,18 +98,19 @@ def expand(weight: Bitmask, first: int, last: int, dtype: torch.dtype, instructi
     library = cpu_library()
     assert library is not None
     words = weight.mask.shape[1] // 8
-    out = weight.values.new_empty(last - first, words * WORD, dtype=dtype)
+    whole = weight.scales is not None
+    out = weight.values.new_empty(last - first, words * WORD, dtype=torch.float32 if whole else dtype)
     library.tamp_expand(
         best_set() if instructions is None else instructions,
         *_matrix(weight),
         ctypes.c_int64(words),
         ctypes.c_int64(first),
         ctypes.c_int64(last),
-        int(dtype != weight.values.dtype),
+        int(whole or dtype != weight.dtype),
         ctypes.c_void_p(out.data_ptr()),
         _threads((last - first) * weight.columns),
     )
-    return out[:, : weight.columns]
+    return out[:, : weight.columns].to(dtype)
 
 
 def _threads(weights: int) -> int:
@@ -112,8 +121,10 @@ def _matrix(weight: Bitmask) -> tuple[object, ...]:
     return (
         TYPES[weight.values.dtype],
         ctypes.c_void_p(weight.values.data_ptr()),
-        ctypes.c_int64(weight.values.numel()),
+        ctypes.c_int64(weight.capacity),
         ctypes.c_void_p(weight.mask.data_ptr()),
         ctypes.c_void_p(weight.starts.data_ptr()),
         ctypes.c_int64(weight.starts.shape[1]),
+        ctypes.c_void_p(None if weight.scales is None else weight.scales.data_ptr()),
+        ctypes.c_int64(0 if weight.scales is None else weight.scales.shape[1]),
     )

@@ -12,7 +12,8 @@ MOST = 8
 """Inputs that are multiplied without expanding the weight."""
 ROWS = 4
 """Rows per program: 4,096 weights at a time, 32 for each thread of four warps."""
-TYPES = (torch.bfloat16, torch.float16, torch.float32)
+TYPES = {torch.bfloat16: 0, torch.float16: 0, torch.float32: 0, torch.int8: 8, torch.uint8: 4}
+"""Bits of whole numbers by the dtype of values, 0 where they are weights; uint8 holds two of 4 bits."""
 
 
 def serves(weight: Bitmask) -> bool:
@@ -45,23 +46,33 @@ def multiply(weight: Bitmask, inputs: Tensor, bias: Tensor | None) -> Tensor:
         BATCH=batch,
         ROWS=ROWS,
         BIAS=bias is not None,
+        BITS=TYPES[weight.values.dtype],
         NATIVE=out.is_cuda,
     )
     return out[: len(inputs)]
 
 
 def expand(weight: Bitmask) -> Tensor:
-    """The weight [o, c] in the dtype of its values, zeros filled in."""
-    out = weight.values.new_empty(weight.rows, weight.columns)
+    """The weight [o, c] in its dtype, zeros filled in."""
+    out = weight.values.new_empty(weight.rows, weight.columns, dtype=weight.dtype)
     source.expand[(-(-weight.rows // ROWS), weight.starts.shape[1])](
-        *_matrix(weight), out, weight.rows, weight.columns, *_sizes(weight), ROWS=ROWS, NATIVE=out.is_cuda
+        *_matrix(weight),
+        out,
+        weight.rows,
+        weight.columns,
+        *_sizes(weight),
+        ROWS=ROWS,
+        BITS=TYPES[weight.values.dtype],
+        NATIVE=out.is_cuda,
     )
     return out
 
 
-def _matrix(weight: Bitmask) -> tuple[Tensor, Tensor, Tensor]:
-    return weight.values, weight.mask.view(torch.int32), weight.starts
+def _matrix(weight: Bitmask) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    scales = weight.values if weight.scales is None else weight.scales  # something to point to
+    return weight.values, weight.mask.view(torch.int32), weight.starts, scales
 
 
-def _sizes(weight: Bitmask) -> tuple[int, int, int]:
-    return weight.values.numel(), weight.mask.shape[1] // 4, weight.starts.shape[1]
+def _sizes(weight: Bitmask) -> tuple[int, int, int, int]:
+    groups = 0 if weight.scales is None else weight.scales.shape[1]
+    return weight.capacity, weight.mask.shape[1] // 4, weight.starts.shape[1], groups

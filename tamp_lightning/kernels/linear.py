@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from tamp_lightning.kernels import compiled
 from tamp_lightning.kernels.form import Bitmask
 from tamp_lightning.kernels.product import linear
 
@@ -23,6 +26,8 @@ class CompressedLinear(nn.Module):
     values: Tensor
     mask: Tensor
     starts: Tensor
+    scale_bits: Tensor | None
+    like: Tensor
     _checked: bool
 
     def __init__(self, weight: Bitmask, bias: nn.Parameter | None = None) -> None:
@@ -34,7 +39,10 @@ class CompressedLinear(nn.Module):
     @property
     def form(self) -> Bitmask:
         """The weight as it is held; its parts are those of this layer, not copies."""
-        return Bitmask(self.values, self.mask, self.starts, self.in_features)
+        if self.scale_bits is None:
+            return Bitmask(self.values, self.mask, self.starts, self.in_features)
+        scales = self.scale_bits.view(torch.bfloat16)
+        return Bitmask(self.values, self.mask, self.starts, self.in_features, scales, self.like.dtype)
 
     @property
     def weight(self) -> Tensor:
@@ -50,20 +58,35 @@ class CompressedLinear(nn.Module):
         """
         if inputs.shape[-1] != self.in_features:
             raise ValueError(f"inputs have {inputs.shape[-1]} features, expected {self.in_features}")
-        form = self.form
+        if torch.compiler.is_compiling():  # asked here: an operator's wrapper takes 10 microseconds a call
+            self._check()
+            return compiled.linear(inputs, self.form, self.bias)
         if not self._checked:
-            form.check()
+            self._check()
+        return linear(inputs, self.form, self.bias)
+
+    @torch.compiler.assume_constant_result
+    def _check(self) -> bool:
+        """Check what is held, once; while a function is compiled this runs at once and not in its graph."""
+        if not self._checked:
+            self.form.check()
             self._checked = True
-        return linear(inputs, form, self.bias)
+        return True
 
     def extra_repr(self) -> str:
-        """As `nn.Linear`, and the share of weights that are kept."""
-        share = self.values.numel() / max(1, self.in_features * self.out_features)
-        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, kept={share:.3f}"
+        """As `nn.Linear`, the share of weights that are kept, and how many bits whole numbers have."""
+        form = self.form
+        share = form.capacity / max(1, self.in_features * self.out_features)
+        whole = "" if form.scales is None else f", values={form.values_name}"
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, kept={share:.3f}{whole}"
 
     def _take(self, weight: Bitmask) -> None:
         for name in ("values", "mask", "starts"):
             self.register_buffer(name, getattr(weight, name), persistent=False)
+        # what casts a model would cast scales too: as integers they keep their bits, and `like` says the new dtype
+        bits = None if weight.scales is None else weight.scales.view(torch.int16)
+        self.register_buffer("scale_bits", bits, persistent=False)
+        self.register_buffer("like", weight.values.new_empty(0, dtype=weight.dtype), persistent=False)
         self._checked = False
 
     def _apply(self, fn: Any, recurse: bool = True) -> CompressedLinear:
@@ -85,7 +108,7 @@ class CompressedLinear(nn.Module):
             shape = [self.out_features, self.in_features]
             rest[4].append(f"{prefix}weight has shape {list(weight.shape)}, expected {shape}")
         else:
-            self._take(Bitmask.of_dense(weight.to(self.values)))
+            self._take(Bitmask.of_dense(weight.to(self.like)))
 
 
 def compress_linears(model: nn.Module, least: float = 0.3) -> int:
@@ -117,6 +140,26 @@ def _tied(model: nn.Module) -> set[int]:
     return tied
 
 
-def compressed_bytes(model: nn.Module) -> int:
-    """Bytes of all compressed weights of a model."""
-    return sum(module.form.nbytes for module in model.modules() if isinstance(module, CompressedLinear))
+@dataclass(frozen=True)
+class Held:
+    """What the compressed linears of a model take.
+
+    Attributes:
+        linears: how many.
+        weights: of them, zeros too.
+        nbytes: of values, masks, starts and scales.
+        values: what they are, such as bfloat16 or int8; sorted, several joined by +.
+    """
+
+    linears: int
+    weights: int
+    nbytes: int
+    values: str
+
+
+def held_by(model: nn.Module) -> Held:
+    """Count what the compressed linears of a model take."""
+    forms = [module.form for module in model.modules() if isinstance(module, CompressedLinear)]
+    names = sorted({form.values_name for form in forms})
+    weights = sum(form.rows * form.columns for form in forms)
+    return Held(len(forms), weights, sum(form.nbytes for form in forms), " + ".join(names))

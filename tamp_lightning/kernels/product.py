@@ -25,17 +25,11 @@ def linear(inputs: Tensor, weight: Bitmask, bias: Tensor | None) -> Tensor:
         weight: [o, c], checked.
         bias: [o].
     """
-    if torch.compiler.is_compiling():  # not traced; asked here, since the wrapper alone takes 10 microseconds a call
-        return torch.compiler.disable(_linear)(inputs, weight, bias)
-    return _linear(inputs, weight, bias)
-
-
-def _linear(inputs: Tensor, weight: Bitmask, bias: Tensor | None) -> Tensor:
     flat = inputs.reshape(-1, inputs.shape[-1])
     if torch.is_grad_enabled() and (flat.requires_grad or (bias is not None and bias.requires_grad)):
         out = _Product.apply(flat, weight, bias)
     else:
-        out = _forward(flat, weight, bias)
+        out = forward(flat, weight, bias)
     return out.view(*inputs.shape[:-1], weight.rows)
 
 
@@ -45,34 +39,40 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Bitmask, bias: Tensor | None) -> Tensor:
         ctx.weight = weight
-        return _forward(inputs, weight, bias)
+        return forward(inputs, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
         gradient, weight = gradients[0], ctx.weight
         to_inputs, _, to_bias = ctx.needs_input_grad
         return (
-            _transposed(gradient, weight) if to_inputs else None,
+            transposed(gradient, weight) if to_inputs else None,
             None,
-            gradient.float().sum(0).to(gradient.dtype) if to_bias else None,
+            bias_gradient(gradient) if to_bias else None,
         )
 
 
-def _transposed(gradient: Tensor, weight: Bitmask) -> Tensor:
+def bias_gradient(gradient: Tensor) -> Tensor:
+    """Sum over inputs of the gradient [b, o] -> [o], in float32."""
+    return gradient.float().sum(0).to(gradient.dtype)
+
+
+def transposed(gradient: Tensor, weight: Bitmask) -> Tensor:
     """`gradient @ weight`: [b, o] -> [b, c]."""
-    dtype = compute_dtype(weight.values)
+    dtype = compute_dtype(weight)
     total = gradient.new_zeros(len(gradient), weight.columns, dtype=dtype)
     for first, rows in tiles(weight, dtype):
         total.addmm_(gradient[:, first : first + len(rows)].to(dtype), rows)
     return total.to(gradient.dtype)
 
 
-def _forward(inputs: Tensor, weight: Bitmask, bias: Tensor | None) -> Tensor:
+def forward(inputs: Tensor, weight: Bitmask, bias: Tensor | None) -> Tensor:
+    """The product [b, o] of inputs [b, c], without a gradient."""
     if len(inputs) <= cpu.MOST and inputs.device.type == "cpu" and cpu.serves(weight):
         return cpu.multiply(weight, inputs, bias)
     if 0 < len(inputs) <= gpu.MOST and inputs.is_cuda and gpu.serves(weight):
         return gpu.multiply(weight, inputs, bias)
-    dtype = compute_dtype(weight.values)
+    dtype = compute_dtype(weight)
     x, b = inputs.to(dtype), None if bias is None else bias.to(dtype)
     out = inputs.new_empty(len(inputs), weight.rows)
     for first, rows in tiles(weight, dtype):
@@ -90,12 +90,12 @@ def tiles(weight: Bitmask, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
     kernel = cpu.serves(weight)
     for first in range(0, weight.rows, step):
         last = min(weight.rows, first + step)
-        yield first, cpu.expand(weight, first, last, dtype) if kernel else weight.expand(first, last).to(dtype)
+        yield first, cpu.expand(weight, first, last, dtype) if kernel else weight.expand(first, last, dtype)
 
 
-def compute_dtype(values: Tensor) -> torch.dtype:
-    """What larger products are computed in: float32 where a CPU has no units for the narrower type of `values`."""
-    if values.device.type != "cpu" or values.dtype not in _UNITS:
-        return values.dtype
-    supported = getattr(torch.ops.mkldnn, _UNITS[values.dtype])
-    return values.dtype if supported() else torch.float32
+def compute_dtype(weight: Bitmask) -> torch.dtype:
+    """What larger products are computed in: float32 where a CPU has no units for the narrower type of the weight."""
+    if weight.values.device.type != "cpu" or weight.dtype not in _UNITS:
+        return weight.dtype
+    supported = getattr(torch.ops.mkldnn, _UNITS[weight.dtype])
+    return weight.dtype if supported() else torch.float32

@@ -29,7 +29,8 @@ if triton is not None:
 
     @triton.jit
     def _block(
-        values, words, starts, row, block, rows, count, words_stride, starts_stride, NATIVE: tl.constexpr
+        values, words, starts, scales, row, block, rows, count, words_stride, starts_stride, groups,
+        BITS: tl.constexpr, NATIVE: tl.constexpr,
     ):  # fmt: skip
         """Weights [ROWS, 32, 32] of some rows and the 1024 columns of one block, in float32."""
         word = block * 32 + tl.arange(0, 32)
@@ -45,19 +46,43 @@ if triton is not None:
         kept = ((bits[:, :, None] >> place[None, None, :]) & 1) != 0
         position = first[:, :, None] + _ones(lower, NATIVE)
         inside = kept & (position >= 0) & (position < count)
-        return tl.load(values + position, mask=inside, other=0.0).to(tl.float32)
+        if BITS == 0:
+            return tl.load(values + position, mask=inside, other=0.0).to(tl.float32)
+        if BITS == 4:  # the first of two is in the lower half; the sign comes from the upper end
+            pair = tl.load(values + position // 2, mask=inside, other=0).to(tl.int32)
+            number = ((pair << (28 - 4 * (position % 2))) >> 28).to(tl.float32)
+        else:
+            number = tl.load(values + position, mask=inside, other=0).to(tl.float32)
+        group = word // 4  # of 128 columns
+        there = (row[:, None] < rows) & (group[None, :] < groups)
+        scale = tl.load(scales + row.to(tl.int64)[:, None] * groups + group[None, :], mask=there, other=0.0)
+        return number * scale.to(tl.float32)[:, :, None]
 
     @triton.jit
     def multiply(
-        values, words, starts, inputs, bias, out, rows, columns, count, words_stride, starts_stride,
-        BATCH: tl.constexpr, ROWS: tl.constexpr, BIAS: tl.constexpr, NATIVE: tl.constexpr,
+        values, words, starts, scales, inputs, bias, out, rows, columns, count, words_stride, starts_stride, groups,
+        BATCH: tl.constexpr, ROWS: tl.constexpr, BIAS: tl.constexpr, BITS: tl.constexpr, NATIVE: tl.constexpr,
     ):  # fmt: skip
         """out[b, r] = sum of a row's weights times the inputs [b, c], a block of columns at a time."""
         row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
         batch = tl.arange(0, BATCH)
         sums = tl.zeros((ROWS, BATCH), tl.float32)
         for block in range(starts_stride):
-            weights = _block(values, words, starts, row, block, rows, count, words_stride, starts_stride, NATIVE)
+            weights = _block(
+                values,
+                words,
+                starts,
+                scales,
+                row,
+                block,
+                rows,
+                count,
+                words_stride,
+                starts_stride,
+                groups,
+                BITS,
+                NATIVE,
+            )
             column = block * 1024 + tl.arange(0, 32)[:, None] * 32 + tl.arange(0, 32)[None, :]
             for b in tl.static_range(BATCH):
                 x = tl.load(inputs + b * columns + column, mask=column < columns, other=0.0).to(tl.float32)
@@ -69,13 +94,15 @@ if triton is not None:
 
     @triton.jit
     def expand(
-        values, words, starts, out, rows, columns, count, words_stride, starts_stride,
-        ROWS: tl.constexpr, NATIVE: tl.constexpr,
+        values, words, starts, scales, out, rows, columns, count, words_stride, starts_stride, groups,
+        ROWS: tl.constexpr, BITS: tl.constexpr, NATIVE: tl.constexpr,
     ):  # fmt: skip
         """The weight [o, c] with its zeros, one block of columns of some rows."""
         row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
         block = tl.program_id(1)
-        weights = _block(values, words, starts, row, block, rows, count, words_stride, starts_stride, NATIVE)
+        weights = _block(
+            values, words, starts, scales, row, block, rows, count, words_stride, starts_stride, groups, BITS, NATIVE
+        )
         column = block * 1024 + tl.arange(0, 32)[:, None] * 32 + tl.arange(0, 32)[None, :]
         place = row.to(tl.int64)[:, None, None] * columns + column[None, :, :]
         tl.store(out + place, weights, mask=(row[:, None, None] < rows) & (column[None, :, :] < columns))

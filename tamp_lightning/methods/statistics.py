@@ -19,11 +19,11 @@ class Statistics:
 
     sq_norm: Tensor | None = None
     """[c] float64, sum of w x^2."""
-    mass: float = 0.0
+    weight_sum: float = 0.0
     """Sum of the token weights w."""
     hessian: Tensor | None = None
     """[c, c] float32, sum of w x x^T."""
-    everything: Tensor | None = None
+    hessian_all_tokens: Tensor | None = None
     """[c, c] float32, sum of x x^T over all tokens, whatever their weight."""
     count: float = 0.0
     """Number of all tokens."""
@@ -53,9 +53,9 @@ class Statistics:
         """
         if self.hessian is None:
             raise InputError("the solver got no Hessian; collect it.")
-        if self.everything is None or share == 0 or self.mass == self.count:
+        if self.hessian_all_tokens is None or share == 0 or self.weight_sum == self.count:
             return self.hessian
-        return blend(self.hessian, self.everything, share, (self.mass, self.count))
+        return blend(self.hessian, self.hessian_all_tokens, share, (self.weight_sum, self.count))
 
 
 def mixed(parts: Mapping[int, Statistics], lambdas: Mapping[int, float]) -> Statistics:
@@ -71,18 +71,18 @@ def mixed(parts: Mapping[int, Statistics], lambdas: Mapping[int, float]) -> Stat
     Raises:
         InputError: nothing is left.
     """
-    counted = {m: part for m, part in parts.items() if part.mass > 0}
+    counted = {m: part for m, part in parts.items() if part.weight_sum > 0}
     present = list(counted.values())
     shares = [lambdas[m] for m in counted]
     if len(present) == 1 and shares[0] > 0:
         return present[0]
-    masses = [part.mass for part in present]
+    masses = [part.weight_sum for part in present]
     hessians = [part.hessian for part in present if part.hessian is not None]
     return Statistics(
         sq_norm=mix_statistics([part.diagonal() for part in present], masses, shares),
         # what comes out are means, so that the mass behind them is the sum of the lambdas
-        mass=sum(shares),
+        weight_sum=sum(shares),
         hessian=mix_statistics(hessians, masses, shares) if hessians else None,
-        everything=torch.stack(hessians).sum(0) if hessians else None,
+        hessian_all_tokens=torch.stack(hessians).sum(0) if hessians else None,
         count=sum(masses),
     )

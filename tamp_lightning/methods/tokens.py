@@ -21,7 +21,7 @@ Stage = Literal["collect", "drift", "mix"]
 
 
 @dataclass(frozen=True)
-class Seen:
+class TokenContext:
     """What a rule may look at: one linear's tokens of one batch. What a rule does not need may be missing."""
 
     modality: Tensor
@@ -48,7 +48,7 @@ class TokenRule(Protocol):
     stages: ClassVar[tuple[Stage, ...]]
     """The passes over a block that the rule asks for, in order."""
 
-    def weights(self, seen: Seen) -> Tensor:
+    def weights(self, context: TokenContext) -> Tensor:
         """Weight of each token in the statistics of one linear.
 
         Returns:
@@ -72,9 +72,9 @@ class All:
     needs_outputs: ClassVar[bool] = False
     stages: ClassVar[tuple[Stage, ...]] = ("collect",)
 
-    def weights(self, seen: Seen) -> Tensor:
+    def weights(self, context: TokenContext) -> Tensor:
         """True on every token that is not padding, bool [B, n]."""
-        return seen.valid
+        return context.valid
 
 
 @TOKENS.register("amia")
@@ -116,17 +116,17 @@ class Amia:
         if self.max_tokens is not None and self.max_tokens < 1:
             raise InputError(f"amia.max_tokens is {self.max_tokens}; it has to be at least 1, such as 512.")
 
-    def weights(self, seen: Seen) -> Tensor:
+    def weights(self, context: TokenContext) -> Tensor:
         """True on the picked tokens, bool [B, n]; see `ops.tokens.select_representative`.
 
         Raises:
             InputError: outputs or attention are missing, or the shapes do not agree.
         """
-        if seen.outputs is None:
+        if context.outputs is None:
             raise InputError("the token rule amia got no outputs; collect them or use tokens: all.")
-        return self._select(seen, [seen.outputs])[0]
+        return self._select(context, [context.outputs])[0]
 
-    def by_linear(self, seen: Seen, groups: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    def by_linear(self, context: TokenContext, groups: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Tokens picked for every linear of a block at once; linears that share a choice share the tensor.
 
         With `per: input` linears that read the same input are taken for one with all their outputs side by side, which
@@ -134,7 +134,7 @@ class Amia:
         queries, keys and values, decides for the whole block.
 
         Args:
-            seen: without outputs.
+            context: without outputs.
             groups: outputs [B, n, d] by linear, one group per input that is read, in the order of the block.
 
         Returns:
@@ -149,17 +149,17 @@ class Amia:
             choices = [(list(group), torch.cat(list(group.values()), -1)) for group in groups]
         if self.per == "block":
             choices = [([name for group in groups for name in group], choices[0][1])]
-        picked = self._select(seen, [outputs for _, outputs in choices])
+        picked = self._select(context, [outputs for _, outputs in choices])
         return {name: tokens for (names, _), tokens in zip(choices, picked, strict=True) for name in names}
 
-    def _select(self, seen: Seen, outputs: Sequence[Tensor]) -> Tensor:
-        if seen.attention is None:
+    def _select(self, context: TokenContext, outputs: Sequence[Tensor]) -> Tensor:
+        if context.attention is None:
             raise InputError("the token rule amia got no attention; collect it or use tokens: all.")
         return select_representative(
             outputs,
-            seen.attention,
-            seen.modality,
-            valid=seen.valid,
+            context.attention,
+            context.modality,
+            valid=context.valid,
             neighbors=self.neighbors,
             forward_decay=self.forward_decay,
             reverse_decay=self.reverse_decay,
@@ -181,9 +181,9 @@ class TextOnly:
     needs_outputs: ClassVar[bool] = False
     stages: ClassVar[tuple[Stage, ...]] = ("collect",)
 
-    def weights(self, seen: Seen) -> Tensor:
+    def weights(self, context: TokenContext) -> Tensor:
         """True on every text token, bool [B, n]."""
-        return seen.valid & (seen.modality == TEXT)
+        return context.valid & (context.modality == TEXT)
 
 
 @TOKENS.register("atv")
@@ -204,15 +204,15 @@ class Atv:
         if not 0 <= self.alpha < math.inf:
             raise InputError(f"atv.alpha is {self.alpha}; it has to be a finite number, at least 0, such as 1.0.")
 
-    def weights(self, seen: Seen) -> Tensor:
+    def weights(self, context: TokenContext) -> Tensor:
         """True on text and on the most drifted others, bool [B, n]; see `ops.drift.select_drifted`.
 
         Raises:
             InputError: the drift was not measured.
         """
-        if seen.drift is None or seen.mean_drift is None:
+        if context.drift is None or context.mean_drift is None:
             raise InputError("the token rule atv got no drift; measure it or use tokens: text_only.")
-        return select_drifted(seen.drift, seen.modality, seen.valid, seen.mean_drift, self.alpha)
+        return select_drifted(context.drift, context.modality, context.valid, context.mean_drift, self.alpha)
 
 
 @TOKENS.register("modality_mix")
@@ -241,6 +241,6 @@ class ModalityMix:
         period = round(1 / self.held_out)
         return sample % period == period - 1
 
-    def weights(self, seen: Seen) -> Tensor:
+    def weights(self, context: TokenContext) -> Tensor:
         """True on every token that is not padding; the callback keeps modalities and held-out samples apart."""
-        return seen.valid
+        return context.valid

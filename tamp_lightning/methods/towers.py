@@ -1,4 +1,4 @@
-"""What is pruned in front of the decoder: nothing, unless a recipe gives towers and projector a sparsity."""
+"""What is pruned before the decoder: nothing, unless a recipe gives towers and projector a sparsity."""
 
 from __future__ import annotations
 

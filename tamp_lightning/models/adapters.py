@@ -31,7 +31,7 @@ class Qwen2AudioAdapter(Adapter):
     """Qwen2-Audio: every sound is padded to 30 seconds, and tower and projector run on all of them."""
 
     def tower_tokens(self, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Sequence[Tensor]:
-        """Steps behind the convolutions, and pairs of them behind the pooling, of what is not padding."""
+        """Steps after the convolutions, and pairs of them after the pooling, of what is not padding."""
         if "feature_attention_mask" not in batch:
             return ()
         mask = batch["feature_attention_mask"]
@@ -44,7 +44,7 @@ class Qwen2AudioAdapter(Adapter):
 @ADAPTERS.register("qwen2_5_omni_thinker")
 @ADAPTERS.register("video_llama_3")
 class PackedAdapter(Adapter):
-    """Families that drop padding before any linear of a tower, or behind all of them."""
+    """Families that drop padding before any linear of a tower, or after all of them."""
 
     def tower_tokens(self, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Sequence[Tensor]:
         """Every token that a linear reads is real, whatever the masks."""

@@ -15,7 +15,7 @@ GROUP = 128
 """Consecutive columns of a row that share a scale."""
 BITS = {"int8": 8, "int4": 4}
 """Bits of a whole number, by name."""
-PROBE = 64
+PROBE = 16
 """Groups of a matrix that have to be rounded ones before it is believed to be rounded."""
 _PIECE = 1 << 22
 """Weights that are looked at together."""
@@ -72,12 +72,13 @@ def round_weight(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     if not all_finite(weight.float()):
         raise InputError("it has weights that are infinite or NaN, which whole numbers cannot stand for")
     probe = _nonzero_groups(weight)
-    rounded = bool(_search(probe, bits)[1].all())
+    every = torch.arange(largest(bits), 0, -1, device=weight.device)
+    rounded = bool(_gives_back(probe, _near(_peaks(probe), every), bits).any(0).all())
     codes = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
     scales = weight.new_empty(len(weight), -(-weight.shape[1] // GROUP), dtype=torch.bfloat16)
     for rows in _pieces(weight):
         part = weight[rows]
-        found = _search(_groups(part).flatten(0, 1), bits)[0] if rounded else group_scales(part, bits)
+        found = _search(_groups(part).flatten(0, 1), bits) if rounded else group_scales(part, bits)
         scales[rows] = found.view_as(scales[rows])
         wide = scales[rows].float().repeat_interleave(GROUP, 1)[:, : weight.shape[1]]
         codes[rows] = snap(part.float(), wide, bits).to(torch.int8)
@@ -124,23 +125,33 @@ class Grid:
         return (snap(before, scales, self.bits) * scales).to(self.weight.dtype).float()
 
 
-def _search(groups: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Scales bfloat16 [g] of groups [g, 128], and bool [g] whether they give back every bit."""
-    wide, peaks = groups.float(), _peaks(groups)
+def _search(groups: Tensor, bits: int) -> Tensor:
+    """Scales bfloat16 [g] of groups [g, 128] that give back every bit; where there is none, those of `group_scales`."""
+    peaks = _peaks(groups)
     scales = (peaks / largest(bits)).bfloat16()
-    exact = torch.zeros(len(groups), dtype=torch.bool, device=groups.device)
+    left = torch.arange(len(groups), device=groups.device)
     for most in range(largest(bits), 0, -1):  # the whole number that the largest weight may be
-        for step in (0, -1, 1):
-            left = (~exact).nonzero()[:, 0]
+        for step in range(3):
             if not len(left):
-                return scales, exact
-            near = (peaks[left] / most).bfloat16().view(torch.int16) + step
-            tried = near.clamp_(min=0).view(torch.bfloat16)
-            codes = snap(wide[left], tried.float()[:, None], bits)
-            fits = ((codes * tried.float()[:, None]).to(groups.dtype) == groups[left]).all(1)
+                return scales
+            tried = _near(peaks[left], torch.tensor([most], device=groups.device))[step]
+            fits = _gives_back(groups[left], tried, bits)
             scales[left[fits]] = tried[fits]
-            exact[left[fits]] = True
-    return scales, exact
+            left = left[~fits]
+    return scales
+
+
+def _near(peaks: Tensor, most: Tensor) -> Tensor:
+    """bfloat16 [3 * m, g]: scales under which weights [g] are one of whole numbers [m], and their neighbours."""
+    near = (peaks / most[:, None]).bfloat16().view(torch.int16)
+    steps = torch.tensor([0, -1, 1], dtype=torch.int16, device=peaks.device)
+    return (near[:, None] + steps[:, None]).clamp_(min=0).flatten(0, 1).view(torch.bfloat16)
+
+
+def _gives_back(groups: Tensor, scales: Tensor, bits: int) -> Tensor:
+    """Bool like scales [..., g]: whether rounding groups [g, 128] under them changes no bit."""
+    wide = scales.float()[..., None]
+    return ((snap(groups.float(), wide, bits) * wide).to(groups.dtype) == groups).all(-1)
 
 
 def _groups(weight: Tensor) -> Tensor:

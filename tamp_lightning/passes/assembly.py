@@ -12,10 +12,10 @@ from tamp_lightning.passes.callbacks.attention import AttentionCollector
 from tamp_lightning.passes.callbacks.chosen import ChosenTokens
 from tamp_lightning.passes.callbacks.dense import DenseTwin
 from tamp_lightning.passes.callbacks.drift import DriftCollector
-from tamp_lightning.passes.callbacks.keeping import StateKeeper
+from tamp_lightning.passes.callbacks.layerwise import LayerwiseCallback
 from tamp_lightning.passes.callbacks.progress import PhaseTimer, block_progress
 from tamp_lightning.passes.callbacks.pruning import PruningCallback
-from tamp_lightning.passes.callbacks.riding import Riders
+from tamp_lightning.passes.callbacks.resume import ResumeCallback
 from tamp_lightning.passes.callbacks.statistics import StatisticsCollector
 from tamp_lightning.passes.callbacks.tokens import TokenCollector
 from tamp_lightning.passes.callbacks.towers import TowerPruning
@@ -35,7 +35,7 @@ class Assembly:
     chosen: ChosenTokens
     towers: TowerPruning | None
     """None where they stay dense."""
-    resume: StateKeeper | None
+    resume: ResumeCallback | None
     """None where nothing is noted for a later run."""
     in_order: list[L.Callback]
 
@@ -45,7 +45,7 @@ class Assembly:
         stream: Stream,
         method: Method,
         space: CacheSpace | None = None,
-        riders: Riders | None = None,
+        layerwise: LayerwiseCallback | None = None,
         state: RunState | None = None,
         progress: bool = False,
     ) -> Assembly:
@@ -60,7 +60,7 @@ class Assembly:
         pruning = PruningCallback(method, statistics, dense)
         towers = TowerPruning(stream.towers, method, dense) if stream.facts.towers else None
         noted = state if isinstance(stream, DiskStream) else None
-        resume = StateKeeper(noted, allocation, pruning, timer, chosen, towers) if noted is not None else None
+        resume = ResumeCallback(noted, allocation, pruning, timer, chosen, towers) if noted is not None else None
         order = [
             timer,
             towers,  # before anything sees a sample of the passes that prune
@@ -73,7 +73,7 @@ class Assembly:
             chosen,
             pruning.chooser,  # decides how the block is pruned
             pruning,
-            riders,  # pass the block once it is pruned
+            layerwise,  # pass the block once it is pruned
             resume,  # notes what all others have done
             block_progress() if progress else None,
         ]

@@ -12,7 +12,7 @@ import lightning as L
 from torch import Tensor, nn
 
 from tamp_lightning.checkpoint.linear import Linear
-from tamp_lightning.distributed.share import Share
+from tamp_lightning.distributed.partition import BatchPartition
 from tamp_lightning.methods.tokens import Stage
 from tamp_lightning.stream.base import Stream
 from tamp_lightning.stream.cache import ActivationCache, CachedBatch
@@ -87,8 +87,8 @@ class BlockPass(L.LightningModule):
     output: Tensor
     """What the current block made of that batch [B,n,h]."""
     cache: ActivationCache
-    """Every batch of this process in front of the current block, in the prune walk; behind it, in the measure walk."""
-    share: Share
+    """Every batch of this process before the current block, in the prune walk; after it, in the measure walk."""
+    partition: BatchPartition
     """The batches of this process."""
     no_batch: bool = False
     """Whether this step has no batch, because other processes have more; there is nothing to look at then."""
@@ -161,11 +161,11 @@ class BlockPass(L.LightningModule):
 
     @abstractmethod
     def embed(self, batch: dict[str, Tensor], watch: AbstractContextManager[None] | None = None) -> CachedBatch:
-        """Run everything in front of the blocks on a calibration batch, once inside of `watch`."""
+        """Run everything before the blocks on a calibration batch, once inside of `watch`."""
 
     @abstractmethod
     def run(self, index: int, batch: CachedBatch) -> Tensor:
-        """What block `index`, with the weights it has now, makes of a batch that stands in front of it [B,n,h]."""
+        """What block `index`, with the weights it has now, makes of a batch that stands before it [B,n,h]."""
 
     @contextmanager
     def seeing(self, batch: CachedBatch) -> Iterator[None]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tamp_lightning.checkpoint.linear import Linear
-from tamp_lightning.distributed.together import merged
+from tamp_lightning.distributed.collectives import gather_by_id
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.allocation import Das
 from tamp_lightning.ops.diversity import pairs_present
@@ -65,7 +65,7 @@ class SampleRows:
         """
         ids, own = self.own(linear)
         self._rows.pop(linear, None)
-        rows = merged(pl_module.share, dict(zip(ids.tolist(), own, strict=True)))
+        rows = gather_by_id(pl_module.partition, dict(zip(ids.tolist(), own, strict=True)))
         if not rows:
             raise unreached(linear)
         return torch.stack([rows[i] for i in sorted(rows)])

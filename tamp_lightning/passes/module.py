@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from tamp_lightning.distributed.share import Share
+from tamp_lightning.distributed.partition import BatchPartition
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.callbacks.attention import check_attention
 from tamp_lightning.passes.contract import BlockPass, Pass, Task, Walk
@@ -38,7 +38,7 @@ class TampModule(BlockPass):
         stream: owner of the weights.
         method: what to measure and how to prune.
         measured: number of blocks that an earlier run has measured.
-        pruned: number of blocks that an earlier run has pruned. The hidden states in front of the first block that is
+        pruned: number of blocks that an earlier run has pruned. The hidden states before the first block that is
             left are computed again: passes of stage "replay" run the blocks before it and nothing else.
         space: where hidden states wait between two blocks.
 
@@ -71,7 +71,7 @@ class TampModule(BlockPass):
     @property
     def samples_ahead(self) -> int:
         """Number of samples in the batches of the processes before this one."""
-        return self.trainer.datamodule.samples_before(self.share.own[0])  # type: ignore[attr-defined]
+        return self.trainer.datamodule.samples_before(self.partition.own[0])  # type: ignore[attr-defined]
 
     @property
     def now(self) -> Pass:
@@ -99,20 +99,20 @@ class TampModule(BlockPass):
     def setup(self, stage: str) -> None:
         """Take this process's share of the batches."""
         batches = self.trainer.datamodule.batches  # type: ignore[attr-defined]
-        self.share = Share(batches, self.trainer.global_rank, self.trainer.world_size)
+        self.partition = BatchPartition(batches, self.trainer.global_rank, self.trainer.world_size)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """An optimiser that moves nothing but Lightning's step counter."""
         return torch.optim.SGD([self.clock], lr=0.0)
 
     def run(self, index: int, batch: CachedBatch) -> Tensor:
-        """What block `index` makes of a batch that stands in front of it."""
+        """What block `index` makes of a batch that stands before it."""
         return self.stream.load(index, dense=self.is_dense)(batch.hidden, **batch.kwargs)
 
     @torch.no_grad()
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Advance one batch and show it to the current block; with several processes, not every step has a batch."""
-        self.no_batch = batch_idx >= len(self.share.own)
+        self.no_batch = batch_idx >= len(self.partition.own)
         if not self.no_batch and not self.skip_forward:
             self._pass(batch, batch_idx)
         if self.trainer.is_last_batch:
@@ -122,7 +122,9 @@ class TampModule(BlockPass):
 
     def _pass(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         if self.needs_inputs:
-            check_vocabulary(self.stream.model, batch["input_ids"], f"calibration batch {self.share.own[batch_idx]}")
+            check_vocabulary(
+                self.stream.model, batch["input_ids"], f"calibration batch {self.partition.own[batch_idx]}"
+            )
         if self.current_epoch == 0:
             self._lengths.look(self.stream.model, batch)
         self.current = cached = self.embed(batch) if self.needs_inputs else self.cache[batch_idx].to(self.device)
@@ -135,17 +137,19 @@ class TampModule(BlockPass):
 
     @torch.no_grad()
     def embed(self, batch: dict[str, Tensor], watch: AbstractContextManager[None] | None = None) -> CachedBatch:
-        """Everything in front of the blocks; in memory, also check that they can be walked with media of each kind."""
+        """Everything before the blocks; in memory, also check that they can be walked with media of each kind."""
         stream, valid = self.stream, batch["valid"]
         inputs = {k: v for k, v in batch.items() if k not in EXTRAS}
         masked = {**inputs, "attention_mask": valid.long()}
         with watch or nullcontext():
             hidden, calls = record_calls(stream.model, stream.facts.blocks, masked)
         modality = stream.facts.modality(inputs).to(hidden.device)
-        lean = calls.lean(list(stream.model.get_submodule(stream.facts.blocks).children()), valid)
+        unmasked = calls.drop_causal_mask(list(stream.model.get_submodule(stream.facts.blocks).children()), valid)
         # what is ignored is attended to as ever, but enters no statistic
         counted = valid & ~batch["ignored"] if "ignored" in batch else valid
-        cached = CachedBatch(batch["sample_ids"], hidden, modality, valid, counted, lean, lean.enter(0, hidden)[1])
+        cached = CachedBatch(
+            batch["sample_ids"], hidden, modality, valid, counted, unmasked, unmasked.enter(0, hidden)[1]
+        )
         kind = frozenset(inputs)
         if self.current_epoch == 0 and kind not in self._checked and isinstance(stream, MemoryStream):
             self._checked.add(kind)

@@ -22,7 +22,7 @@ SPREAD = 1_000_003
 class LossMeter:
     """Runs each batch again from the current block on, with noise in one of its linears, once per sign.
 
-    The hidden state in front of the block is cached, so blocks before it need not run. All blocks from the current one
+    The hidden state before the block is cached, so blocks before it need not run. All blocks from the current one
     on are in memory. The samples of a batch share their noise: with batches of one sample it is the paper's method.
     """
 
@@ -53,7 +53,7 @@ class LossMeter:
             self._rows.add(linear, current.ids, gradient_estimate(losses[0], losses[1], self.rule.eps))
 
     def skip(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Keep the token ids of the samples that count; in front of the first block only, where the batch has them."""
+        """Keep the token ids of the samples that count; before the first block only, where the batch has them."""
         if pl_module.index == 0:
             self._take_ids(pl_module, batch, batch_idx)
 

@@ -13,8 +13,8 @@ from tamp_lightning.distributed.processes import EndTogether, check_processes, c
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.assembly import Assembly
+from tamp_lightning.passes.callbacks.layerwise import LayerwiseCallback
 from tamp_lightning.passes.callbacks.progress import score_progress
-from tamp_lightning.passes.callbacks.riding import Riders
 from tamp_lightning.passes.module import TampModule
 from tamp_lightning.passes.pruned import Pruned
 from tamp_lightning.runs.state import RunState
@@ -80,10 +80,10 @@ def prune_stream(
     state: RunState | None = None,
     space: CacheSpace | None = None,
     progress: bool = True,
-    riders: Riders | None = None,
+    layerwise: LayerwiseCallback | None = None,
     **trainer: Any,
 ) -> Pruned:
-    """Prune every block of a stream with `trainer.fit`; `riders` are taken through the blocks as well.
+    """Prune every block of a stream with `trainer.fit`; samples of `layerwise` pass them as well.
 
     Args:
         stream: owner of the weights.
@@ -100,8 +100,8 @@ def prune_stream(
     """
     progress = trainer.pop("enable_progress_bar", progress)
     check_pattern(stream, method)
-    parts = Assembly.build(stream, method, space, riders, state, progress)
-    if isinstance(stream, DiskStream) and method.allocation_rule.basis != "loss" and riders is None:
+    parts = Assembly.build(stream, method, space, layerwise, state, progress)
+    if isinstance(stream, DiskStream) and method.allocation_rule.basis != "loss" and layerwise is None:
         stream.drop_head()
     pruned = parts.resume.restore(stream) if parts.resume and isinstance(stream, DiskStream) else 0
     module = TampModule(stream, method, parts.allocation.measured, pruned, space)

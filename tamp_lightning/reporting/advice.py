@@ -47,7 +47,7 @@ def _unscored(run: Run) -> Advice | None:
     if run.scored is not None:
         return None
     checkpoint = str(RunFolder(run.folder).model)
-    if run.model == "smol-llava-next":
+    if run.model.startswith("smol-llava-next"):
         command = ["tamp", "run", "evaluate_smol", f"--model.checkpoint={checkpoint}"]
     else:
         tokens = run.examples["calibration_tokens"]

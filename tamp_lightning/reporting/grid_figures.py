@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 MARKERS = "osD^vP"
+FACTOR = 5
+"""Methods whose KL differs by more than this are drawn over its logarithm."""
 FIGURES = {"retention": "retention, %", "kl": "KL, nats"}
 
 
@@ -48,11 +50,11 @@ def bands(rows: Sequence[Row], style: Style) -> Figure:
         axes.set_xticks(sorted({100 * row["sparsity"] for own in lines.values() for row in own}))
         axes.set_xlabel("sparsity, %")
         axes.set_ylabel(label)
-        if key == "kl" and all(row["kl"]["low"] > 0 for own in lines.values() for row in own):
-            # methods differ by factors
-            axes.set_yscale("log")
+        held = [row[key] for own in lines.values() for row in own]
+        if key == "kl" and max(f["value"] for f in held) > FACTOR * min(f["low"] for f in held) > 0:
+            axes.set_yscale("log", subs=[])
+            axes.yaxis.get_major_locator().set_params(subs=(1, 2, 5))
             axes.yaxis.set_major_formatter("{x:g}")
-            axes.minorticks_off()
         else:
             axes.set_ylim(bottom=0)
         axes.grid(axis="y")

@@ -20,7 +20,7 @@ def write_grid(folder: Path, rows: Sequence[Row], reference: str, correlation: f
 
     Args:
         folder: of the comparison.
-        rows: of a `GridResult` with a reference.
+        rows: of a `GridResult` with a reference, in its order.
         reference: name of the method that others are paired with.
         correlation: Spearman's of KL and retention over all runs.
         told: `model`, `split` and number of `questions`.
@@ -71,13 +71,9 @@ def _sections(rows: Sequence[Row], reference: str | None) -> list[tuple[str, str
     if reference is None:
         return [(RANKING, "", rows)]
     found: dict[float, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: (row["sparsity"], _place(row))):
+    for row in rows:
         found.setdefault(row["sparsity"], []).append(row)
     return [(f"at-{100 * s:g}".replace(".", "-"), f"{100 * s:g} %", own) for s, own in found.items()]
-
-
-def _place(row: Row) -> float:
-    return float(row["kl"]["value"]) if row["kl"] else -float(row["retention"]["value"])
 
 
 def pictures(rows: Sequence[Row], reference: str | None) -> list[Picture]:

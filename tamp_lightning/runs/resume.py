@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 
 from tamp_lightning.config.plugins import contents
-from tamp_lightning.config.recipe import FinetuneRecipe, PruneRecipe
+from tamp_lightning.config.recipe import CacheChoice, PruneRecipe
 from tamp_lightning.errors import InputError
 from tamp_lightning.runs.state import is_unfinished, refuse_finished
 
@@ -21,13 +21,18 @@ SHOWS_ONLY = ("enable_progress_bar", "enable_model_summary", "logger", "log_ever
 """Arguments of lightning.Trainer that change nothing but what is shown."""
 
 
-def run_path(recipe: PruneRecipe | FinetuneRecipe, name: str, is_first: bool = True) -> Path:
+def run_path(out: str | None, name: str, is_first: bool = True) -> Path:
     """The run folder, which must be new or hold an unfinished run when the first process looks.
+
+    Args:
+        out: as a recipe names it; None = a folder named after the recipe and the time.
+        name: of the recipe.
+        is_first: whether this process looks.
 
     Raises:
         InputError: it holds something else.
     """
-    path = Path(recipe.out or f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}")
+    path = Path(out or f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}")
     if is_first:
         refuse_finished(path, "choose another with --out")
     return path
@@ -40,21 +45,28 @@ def settings_of(recipe: PruneRecipe) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in NO_MATTER} | {"trainer": trainer}
 
 
-def may_continue(recipe: PruneRecipe, trainer: L.Trainer, out: Path) -> bool:
+def may_continue(trainer: L.Trainer, out: Path, is_named: bool, is_layerwise: bool, cache: CacheChoice) -> bool:
     """Whether such a run keeps what it needs to be continued once it has been killed.
+
+    Args:
+        trainer: in how many processes.
+        out: the run folder.
+        is_named: whether the recipe names it, so that all processes know it, and know it again.
+        is_layerwise: whether it is scored layer by layer.
+        cache: where hidden states wait.
 
     Raises:
         InputError: it does not, and the folder holds a killed run or the cache is to lie in a folder; or its processes
             would not agree on a folder.
     """
-    limit = recipe.cache.limit_gb
+    limit = cache.limit_gb
     if trainer.world_size > 1:
-        _refuse_restarts(recipe.out)
-        if recipe.out is None and limit is not None:
+        _refuse_restarts(is_named)
+        if not is_named and limit is not None:
             raise InputError(
                 f"cache.limit_gb is {limit}; processes need a folder that all know for what goes beyond: give --out"
             )
-    if not recipe.scores.rides:
+    if not is_layerwise:
         return True
     what = "scores.mode layer_wise"
     if trainer.is_global_zero and is_unfinished(out):
@@ -64,11 +76,11 @@ def may_continue(recipe: PruneRecipe, trainer: L.Trainer, out: Path) -> bool:
     return False
 
 
-def _refuse_restarts(out: str | None) -> None:
+def _refuse_restarts(is_named: bool) -> None:
     """Refuse to be started again by torchrun where that would fail."""
     if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) == 0:
         return
-    if out is None:
+    if not is_named:
         raise InputError("torchrun may restart this run, which would not find its folder again: give it one with --out")
     # PyTorch 2.13 leaves addresses of dead processes in the store of its agents
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":

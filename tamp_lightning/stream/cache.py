@@ -1,4 +1,4 @@
-"""The hidden state of every calibration sample in front of one decoder block."""
+"""The hidden state of every calibration sample before one decoder block."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CachedBatch:
         return replace(self, **tensors, calls=self.calls.to(device, moved), kwargs=move(self.kwargs, device, moved))
 
     def advanced(self, hidden: Tensor) -> CachedBatch:
-        """The same batch in front of the next block, or behind the last.
+        """The same batch before the next block, or after the last.
 
         Args:
             hidden: [B,n,h]: what this block returned.

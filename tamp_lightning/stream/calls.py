@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tamp_lightning.errors import InputError
-from tamp_lightning.stream.stubs import Replay, Seen, run_stubs
+from tamp_lightning.stream.stubs import BlockCall, Replay, run_stubs
 
 _MASK = "attention_mask"
 
@@ -59,12 +59,12 @@ class Calls:
         again = self.replay and replace(self.replay, arguments=move(self.replay.arguments, device, moved))
         return replace(self, kwargs=kwargs, replay=again)
 
-    def lean(self, blocks: Sequence[nn.Module], valid: Tensor) -> Calls:
+    def drop_causal_mask(self, blocks: Sequence[nn.Module], valid: Tensor) -> Calls:
         """The same calls without masks that say no more than causal attention does.
 
-        Behind right padding no token that counts sees a token that does not, so its hidden state is the same; without a
-        mask attention runs its fastest kernel and nothing of size n x n is stored. Masks that let a token see what is
-        behind it (images in Gemma 3) or hide what is before it (sliding windows) stay.
+        With padding on the right no token that counts sees a token that does not, so its hidden state is the same;
+        without a mask attention runs its fastest kernel and nothing of size n x n is stored. Masks that let a token see
+        what is after it (images in Gemma 3) or hide what is before it (sliding windows) stay.
 
         Args:
             blocks: the decoder's blocks.
@@ -85,7 +85,7 @@ def record_calls(model: PreTrainedModel, path: str, batch: Mapping[str, Tensor])
         batch: the model's inputs.
 
     Returns:
-        hidden state [B,n,h] in front of the first block, and what every block is called with.
+        hidden state [B,n,h] before the first block, and what every block is called with.
 
     Raises:
         InputError: the decoder does not call every block once and in order with one hidden state, or its blocks share
@@ -133,7 +133,7 @@ def is_store(value: Any) -> bool:
     return isinstance(value, MutableMapping) and len(value) == 0
 
 
-def refuse_calls(name: str, seen: Sequence[Seen], count: int) -> None:
+def refuse_calls(name: str, seen: Sequence[BlockCall], count: int) -> None:
     """Refuse a decoder that does not call every block once and in order, with one hidden state [B,n,h].
 
     Args:
@@ -165,7 +165,7 @@ def refuse_calls(name: str, seen: Sequence[Seen], count: int) -> None:
 def _refuse_far(name: str, replay: Replay, hidden: Tensor) -> None:
     """Refuse a decoder that gives a block what blocks before its predecessor returned: a replay does not know that."""
 
-    def run(changed: Callable[[int], bool]) -> list[Seen]:
+    def run(changed: Callable[[int], bool]) -> list[BlockCall]:
         returns = {k: torch.zeros_like(hidden) if changed(k) else hidden for k in range(len(replay.blocks))}
         return run_stubs(replay.decoder, replay.blocks, replay.arguments, returns)
 
@@ -189,7 +189,7 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, Tensor | bool | int | float | str | torch.dtype | torch.device)
 
 
-def _untouched(seen: Sequence[Seen]) -> bool:
+def _untouched(seen: Sequence[BlockCall]) -> bool:
     """Whether the decoder hands each block just what the one before it returned."""
     unchanged = all(call.returned._version == call.version for call in seen)
     return unchanged and all(_is_same(a.returned, b.hidden) for a, b in pairwise(seen))

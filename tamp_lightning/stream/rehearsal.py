@@ -16,7 +16,7 @@ from tamp_lightning.checkpoint.facts import ModelFacts
 from tamp_lightning.compat.modeling import ALL_EXPERTS_FUNCTIONS, sdpa_mask
 from tamp_lightning.errors import InputError
 from tamp_lightning.stream.calls import move, own_stores, refuse_calls
-from tamp_lightning.stream.stubs import Seen, run_stubs
+from tamp_lightning.stream.stubs import BlockCall, run_stubs
 from tamp_lightning.stream.verify import token_guard
 
 IMPLEMENTATION = "tamp_rehearsal"
@@ -61,7 +61,7 @@ def rehearse(model: PreTrainedModel, facts: ModelFacts) -> ModelFacts:
 
 
 def _per_block(
-    facts: ModelFacts, blocks: nn.ModuleList, seen: Sequence[Seen], attends: list[bool] | None
+    facts: ModelFacts, blocks: nn.ModuleList, seen: Sequence[BlockCall], attends: list[bool] | None
 ) -> ModelFacts:
     found = [True] * len(blocks)
     moved: dict[int, Any] = {}
@@ -83,7 +83,7 @@ def _run(block: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> Any:
         return None
 
 
-def _refuse_tuple(name: str, block: nn.Module, call: Seen) -> None:
+def _refuse_tuple(name: str, block: nn.Module, call: BlockCall) -> None:
     output = _run(block, call.hidden, move(own_stores([call.kwargs])[0], "meta", {}))
     if isinstance(output, tuple | list):
         raise InputError(

@@ -18,11 +18,11 @@ _DROPPED = (*CACHE_NAMES, "use_cache")
 
 
 class _Reached(Exception):
-    """The last block of interest has been called: nothing behind it needs to run."""
+    """The last block of interest has been called: nothing after it needs to run."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class BlockCall:
     """One call of a block."""
 
     index: int
@@ -57,9 +57,9 @@ def run_stubs(
     arguments: tuple[tuple[Any, ...], dict[str, Any]],
     returns: Mapping[int, Tensor] | None = None,
     last: int | None = None,
-) -> list[Seen]:
+) -> list[BlockCall]:
     """Call `module` with stubs for blocks, up to block `last`; stubs return `returns`, or what they are given."""
-    seen: list[Seen] = []
+    seen: list[BlockCall] = []
     given = returns or {}
 
     def stub(index: int) -> Callable[..., Tensor]:
@@ -70,7 +70,7 @@ def run_stubs(
             returned = given.get(index, hidden)
             # A copy of what is not ours, for what the decoder may do to it in place.
             returned = returned.clone() if index in {0, *given} else returned
-            seen.append(Seen(index, hidden, rest, returned, returned._version))
+            seen.append(BlockCall(index, hidden, rest, returned, returned._version))
             if index == (len(blocks) - 1 if last is None else last):
                 raise _Reached
             return returned

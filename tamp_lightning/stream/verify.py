@@ -16,7 +16,7 @@ from tamp_lightning.stream.calls import Calls
 
 
 class _Reached(Exception):
-    """The last block has run: nothing behind it needs to."""
+    """The last block has run: nothing after it needs to."""
 
 
 @torch.no_grad()
@@ -33,7 +33,7 @@ def check_walk(
         calls: what every block was called with, masks included.
 
     Raises:
-        InputError: the hidden states behind the last block differ, or a linear sees something else than the tokens.
+        InputError: the hidden states after the last block differ, or a linear sees something else than the tokens.
     """
     blocks = model.get_submodule(facts.blocks)
     assert isinstance(blocks, nn.ModuleList)

@@ -14,11 +14,11 @@ from torch import Tensor
 from transformers import AutoConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from tamp_lightning.checkpoint.skeleton import model_class
-from tamp_lightning.export.quantizer import BitmaskConfig
-from tamp_lightning.kernels.linear import CompressedLinear, compressed_bytes
+from tamp_lightning.export.quantizer import SEMI_STRUCTURED, BitmaskConfig
+from tamp_lightning.kernels.linear import held_by
 from tamp_lightning.testbeds.checkpoints import resolve
 
-COMPRESSED, DENSE, FLOAT32 = "compressed", "dense", "dense-float32"
+COMPRESSED, DENSE, FLOAT32, TWO_OF_FOUR = "compressed", "dense", "dense-float32", "2:4"
 
 
 def serve(pipe: Connection, folder: str, form: str, device: str, threads: int, prompt: int, tokens: int) -> None:
@@ -30,13 +30,13 @@ def serve(pipe: Connection, folder: str, form: str, device: str, threads: int, p
         torch.set_num_threads(threads)
         before = _resident(device)
         start = time.perf_counter()
-        model = load(Path(folder), form).eval()
-        if device != "cpu":
+        model = load(Path(folder), form, device).eval()
+        if device != "cpu" and form != TWO_OF_FOUR:
             model.to(device)
-        linears = sum(isinstance(module, CompressedLinear) for module in model.modules())
         facts = {"load_seconds": time.perf_counter() - start, "dtype": str(model.dtype).removeprefix("torch.")}
-        held = {"model_bytes": model_bytes(model), "compressed_bytes": compressed_bytes(model)}
-        pipe.send((True, {**facts, **held, "linears": linears}))
+        held = held_by(model)
+        compressed = {"compressed_bytes": held.nbytes, "compressed_weights": held.weights, "values": held.values}
+        pipe.send((True, {**facts, "model_bytes": model_bytes(model), **compressed, "linears": held.linears}))
         inputs = prompt_ids(model, prompt).to(device)
         while pipe.recv():
             timing = generate(model, inputs, tokens)
@@ -46,15 +46,18 @@ def serve(pipe: Connection, folder: str, form: str, device: str, threads: int, p
         pipe.send((False, traceback.format_exc()))
 
 
-def load(folder: Path, form: str) -> PreTrainedModel:
-    """The model of a checkpoint folder in one of the forms."""
+def load(folder: Path, form: str, device: str = "cpu") -> PreTrainedModel:
+    """The model of a checkpoint folder in one of the forms; on the CPU, but 2:4 on the `device`."""
     resolve(str(folder))  # transformers learns the model types of this package
     kind = model_class(AutoConfig.from_pretrained(folder))
-    if form != COMPRESSED:
+    if form in (DENSE, FLOAT32):
         return kind.from_pretrained(folder, dtype=torch.float32 if form == FLOAT32 else "auto")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You passed `quantization_config`")
-        return kind.from_pretrained(folder, dtype="auto", quantization_config=BitmaskConfig(keep_compressed=True))
+        if form == COMPRESSED:
+            return kind.from_pretrained(folder, dtype="auto", quantization_config=BitmaskConfig(keep_compressed=True))
+        config = BitmaskConfig(runtime=SEMI_STRUCTURED)
+        return kind.from_pretrained(folder, dtype=torch.bfloat16, device_map=device, quantization_config=config)
 
 
 def model_bytes(model: PreTrainedModel) -> int:

@@ -5,23 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 from rich.console import Console
 from rich.markup import escape
 
 from tamp_lightning.config.recipe import PruneRecipe
-from tamp_lightning.evaluation.scoring import Scores
-from tamp_lightning.evaluation.summary import prediction_rows, summarise, write_predictions
-from tamp_lightning.passes.pruned import Pruned
-from tamp_lightning.passes.trainer import prune_stream
 from tamp_lightning.reporting.html import write_report
 from tamp_lightning.reporting.logs import log_run
 from tamp_lightning.reporting.plan import PlanView
 from tamp_lightning.reporting.run import Run
 from tamp_lightning.reporting.table import show_outcome
-from tamp_lightning.runs.folder import RunFolder
-from tamp_lightning.tasks.prune_files import describe_examples, describe_run, write_folder
-from tamp_lightning.tasks.prune_setup import Job
+from tamp_lightning.tasks.prune_files import describe_run, write_folder
+from tamp_lightning.tasks.prune_setup import Job, prepare
 
 
 def run_prune(recipe: PruneRecipe, name: str, recipe_text: str, console: Console) -> Path:
@@ -30,63 +24,38 @@ def run_prune(recipe: PruneRecipe, name: str, recipe_text: str, console: Console
     Raises:
         InputError, FileNotFoundError: bad input, before anything is written.
     """
-    job = Job.prepare(recipe, name, lambda line: console.print(line, soft_wrap=True, highlight=False))
-    again = " (continued)" if job.state and job.state.resumes else ""
-    if job.is_first:
-        console.print(f"run folder: {job.out}{again}", soft_wrap=True, highlight=False)
-    job.score_dense()
-    run, metrics = prune_job(job, recipe_text)
-    if job.is_first:
-        show_outcome(console, metrics, run, Run.read(job.out).plan)
-        console.print(f"report: [bold]{escape(str(write_report(job.out)))}[/bold]", soft_wrap=True, highlight=False)
-    return job.out
+    job = prepare(recipe, name, recipe_text, lambda line: console.print(line, soft_wrap=True, highlight=False))
+    if job.place.is_first:
+        again = " (continued)" if job.resumes else ""
+        console.print(f"run folder: {job.place.folder.path}{again}", soft_wrap=True, highlight=False)
+    job.scoring.score_dense()
+    run, metrics = prune_job(job)
+    out = job.place.folder.path
+    if job.place.is_first:
+        show_outcome(console, metrics, run, Run.read(out).plan)
+        console.print(f"report: [bold]{escape(str(write_report(out)))}[/bold]", soft_wrap=True, highlight=False)
+    return out
 
 
-def prune_job(job: Job, recipe_text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def prune_job(job: Job) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Prune, score what was written, and leave the run folder, which only the first process writes.
 
     Args:
-        job: everything the recipe names, the dense model scored.
-        recipe_text: content of the folder's recipe.yaml.
+        job: the run, its dense model scored.
 
     Returns:
         Contents of run.json and metrics.json, None for the latter if nothing was scored; empty in other processes.
     """
-    L.seed_everything(job.recipe.seed, verbose=False)
-    riders = job.riders()
-    kept: dict[str, Any] = {"state": job.state, "space": job.cache_space(), "riders": riders}
-    pruned = prune_stream(job.stream, job.data, job.recipe.method, **kept, **job.recipe.trainer)
+    pruned = job.pruner.run(job.scoring.layerwise)
     job.clock.seconds |= pruned.seconds
     job.share_name()
-    after: list[Scores] = []
-    if riders:
-        job.dense, after = riders.scores()
-    elif job.tasks:
-        after = job.scorer.score(RunFolder(job.out).model, "score pruned", job.source)
-    run, metrics = _write(job, recipe_text, pruned, after) if job.is_first else ({}, None)
-    if job.state is not None:
-        job.state.close()
+    job.scoring.score_pruned(job.place.folder.model)
+    run: dict[str, Any] = {}
+    metrics: dict[str, Any] | None = None
+    if job.place.is_first:  # the others may not see the folder
+        run, metrics = describe_run(job.place, job.origin, pruned, job.clock), job.scoring.metrics()
+        write_folder(job.place.folder, job.origin, job.scoring, pruned, run, metrics)
+        log_run(pruned.loggers, PlanView(pruned.plan), metrics)
+    if job.pruner.state is not None:
+        job.pruner.state.close()
     return run, metrics
-
-
-def _write(
-    job: Job, recipe_text: str, pruned: Pruned, after: list[Scores]
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Everything in the run folder beside the checkpoint; contents of run.json and metrics.json."""
-    folder, run, metrics = RunFolder(job.out), describe_run(job, pruned), None
-    rows = _rows(job, after)
-    if after:
-        metrics = summarise(job.tasks, job.dense, after)
-        write_predictions(folder.predictions, rows)
-    folder.write_examples(describe_examples(job, pruned, metrics, rows))
-    write_folder(job, recipe_text, pruned, run, metrics)
-    log_run(pruned.loggers, PlanView(pruned.plan), metrics)
-    return run, metrics
-
-
-def _rows(job: Job, after: list[Scores]) -> list[dict[str, Any]]:
-    return [
-        row
-        for task, dense, pruned in zip(job.tasks, job.dense, after, strict=False)
-        for row in prediction_rows(task, {"dense": dense, "pruned": pruned})
-    ]

@@ -1,24 +1,22 @@
-"""What a prune recipe names, found and checked before any weight is touched."""
+"""A prune recipe taken apart: what it names is found and checked before any weight is touched."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoProcessor, ProcessorMixin
+import lightning as L
+from transformers import AutoProcessor
 
-from tamp_lightning.config.recipe import CalibrationChoice, PruneRecipe
-from tamp_lightning.data import sources
-from tamp_lightning.data.calibration import CalibrationData, SampleList
+from tamp_lightning.config.recipe import CacheChoice, ModelChoice, PruneRecipe, ScoreChoice
 from tamp_lightning.distributed.processes import check_processes
+from tamp_lightning.evaluation.layerwise import LayerwiseScores
 from tamp_lightning.evaluation.packed import PackedTask
-from tamp_lightning.evaluation.riding import ScoreRiders
 from tamp_lightning.evaluation.scorer import Scorer
-from tamp_lightning.evaluation.scoring import Scores
 from tamp_lightning.evaluation.task import Task
+from tamp_lightning.methods.towers import Towers
 from tamp_lightning.passes.trainer import check_pattern, scoring_trainer
 from tamp_lightning.runs.clock import PhaseClock
 from tamp_lightning.runs.environment import compute_dtype
@@ -30,115 +28,103 @@ from tamp_lightning.stream.cache import CacheSpace
 from tamp_lightning.stream.disk import DiskStream
 from tamp_lightning.stream.follower import FollowerStream
 from tamp_lightning.tasks.benchmarks import Say, build_tasks, check_answers
+from tamp_lightning.tasks.calibration import calibration_data
+from tamp_lightning.tasks.prune_parts import Place, Provenance, Pruner, Scoring
 from tamp_lightning.testbeds.checkpoints import resolve
-from tamp_lightning.testbeds.clip_samples import clip_samples
-from tamp_lightning.testbeds.skill_samples import caption_samples, skill_samples
-
-
-def calibration_samples(choice: CalibrationChoice, processor: ProcessorMixin) -> SampleList:
-    """The samples a recipe asks for.
-
-    Raises:
-        InputError: there are too few, or a file is not what it should be.
-        FileNotFoundError: easy-VQA is not installed.
-    """
-    if choice.source == "easy_vqa":
-        return sources.from_easy_vqa(choice.samples, choice.seed, choice.turns)
-    if choice.source in ("easy_vqa_forms", "skills"):
-        return skill_samples(choice.samples, choice.seed, choice.turns, scenes=choice.source == "skills")
-    if choice.source == "captions":
-        return caption_samples(choice.samples, choice.seed)
-    if choice.source == "clips":
-        return clip_samples(choice.samples, choice.seed, choice.turns)
-    path = str(choice.path)
-    if choice.source == "llava_json":
-        media = Path(choice.media) if choice.media else None
-        return sources.from_llava_json(Path(path), media, choice.samples, choice.seed, processor, choice.bad_rows)
-    return sources.from_llava_next_data(path, choice.subset, choice.samples, choice.seed, bad_rows=choice.bad_rows)
 
 
 @dataclass
 class Job:
-    """A prune recipe with everything it names found and checked, before any weight is touched."""
+    """A prune run, ready to start."""
 
-    recipe: PruneRecipe
-    name: str
-    out: Path
-    source: Path
-    dtype: torch.dtype | None
-    samples: SampleList
-    data: CalibrationData
-    scorer: Scorer
-    stream: DiskStream
-    state: RunState | None
-    """What is kept of it; None if it could not be continued anyway."""
+    place: Place
+    pruner: Pruner
+    scoring: Scoring
+    origin: Provenance
     clock: PhaseClock
-    processes: int = 1
-    is_first: bool = True
-    """Whether this process writes."""
-    dense: list[Scores] = field(default_factory=list)
-    """What the source scored on each task, once that is known."""
-
-    @classmethod
-    def prepare(cls, recipe: PruneRecipe, name: str, say: Say = lambda line: None) -> Job:
-        """Find the checkpoint, the samples and the benchmarks; read everything but the decoder blocks.
-
-        Args:
-            recipe: what is asked for.
-            name: of the recipe.
-            say: takes a line on what is downloaded or found in the cache.
-
-        Raises:
-            InputError, FileNotFoundError: bad input.
-        """
-        trainer = scoring_trainer(**recipe.trainer)
-        out, clock = run_path(recipe, name, trainer.is_global_zero), PhaseClock()
-        device = trainer.strategy.root_device
-        dtype = compute_dtype(recipe.model.dtype, device)
-        with clock.phase("prepare"):
-            source = resolve(recipe.model.checkpoint)
-            state = None
-            if may_continue(recipe, trainer, out):
-                known = (source, settings_of(recipe), dtype, device, trainer.world_size)
-                state = RunState(out, fingerprint(*known)) if trainer.is_global_zero else OthersState(out)
-            processor = AutoProcessor.from_pretrained(source)
-            samples = calibration_samples(recipe.calibration, processor)
-            given = recipe.calibration
-            data = CalibrationData.from_samples(samples, processor, given.batch_size, given.drop_silence)
-            check_processes(trainer, recipe.method, data.batches)
-            tasks = build_tasks(recipe.scores, processor, say)
-            check_answers(tasks)
-            scorer = Scorer(tasks, recipe.scores.batch_size, dtype, recipe.trainer, clock, say)
-            patterns: dict[str, Any] = {"include": recipe.model.include, "exclude": recipe.model.exclude}
-            where: dict[str, Any] = {"dtype": dtype, "device": device, "resumes": bool(state and state.resumes)}
-            kind = DiskStream if trainer.is_global_zero else FollowerStream
-            stream = kind(source, RunFolder(out).model, towers=recipe.towers, **where, **patterns)
-            check_pattern(stream, recipe.method)
-        who = trainer.world_size, trainer.is_global_zero
-        return cls(recipe, name, out, source, dtype, samples, data, scorer, stream, state, clock, *who)
-
-    def cache_space(self) -> CacheSpace | None:
-        """Where hidden states wait between two blocks; None = in RAM."""
-        limit = self.recipe.cache.limit_gb
-        if limit is None or self.state is None:
-            return None
-        return CacheSpace(self.state.folder, int(limit * 1e9))
 
     @property
-    def tasks(self) -> Sequence[Task]:
-        """What is scored."""
-        return self.scorer.tasks
-
-    def riders(self) -> ScoreRiders | None:
-        """What passes the blocks together with calibration to be scored; None if whole models are, or nothing is."""
-        packed = [task for task in self.tasks if isinstance(task, PackedTask)]
-        return ScoreRiders(packed, self.recipe.scores.batch_size) if self.recipe.scores.rides else None
-
-    def score_dense(self) -> None:
-        """Score the source, unless nothing is scored or it is as it is pruned."""
-        if self.tasks and not self.recipe.scores.rides:
-            self.dense = self.scorer.score(self.source, "score dense")
+    def resumes(self) -> bool:
+        """Whether it goes on with a run that was killed."""
+        return bool(self.pruner.state and self.pruner.state.resumes)
 
     def share_name(self) -> None:
         """Take the run folder of the first process: a default name tells the time. To be called after the passes."""
-        self.out = scoring_trainer(**self.recipe.trainer).strategy.broadcast(self.out)
+        first = scoring_trainer(**self.pruner.trainer).strategy.broadcast(self.place.folder)
+        self.place = replace(self.place, folder=first)
+
+
+def prepare(recipe: PruneRecipe, name: str, text: str, say: Say = lambda line: None) -> Job:
+    """Find the checkpoint, the samples and the benchmarks; read everything but the decoder blocks.
+
+    Args:
+        recipe: what is asked for.
+        name: of the recipe.
+        text: what the run folder shall hold of it.
+        say: takes a line on what is downloaded or found in the cache.
+
+    Raises:
+        InputError, FileNotFoundError: bad input.
+    """
+    trainer = scoring_trainer(**recipe.trainer)
+    place, clock = _place(recipe, name, trainer), PhaseClock()
+    with clock.phase("prepare"):
+        source = resolve(recipe.model.checkpoint)
+        state = _state(recipe, source, place, trainer)
+        processor = AutoProcessor.from_pretrained(source)
+        samples, data = calibration_data(recipe.calibration, processor)
+        check_processes(trainer, recipe.method, data.batches)
+        tasks = build_tasks(recipe.scores, processor, say)
+        check_answers(tasks)
+        scorer = Scorer(tasks, recipe.scores.batch_size, place.dtype, recipe.trainer, clock, say)
+        stream = _stream(recipe.model, recipe.towers, source, place, resumes=bool(state and state.resumes))
+        check_pattern(stream, recipe.method)
+    pruner = Pruner(stream, data, recipe.method, recipe.trainer, recipe.seed, state, _space(recipe.cache, state))
+    scoring = Scoring(scorer, source, _layerwise(recipe.scores, tasks))
+    origin = Provenance(
+        recipe=name,
+        text=text,
+        checkpoint=recipe.model.checkpoint,
+        source=source,
+        model=stream.model,
+        seed=recipe.seed,
+        method=recipe.method,
+        calibration=recipe.calibration,
+        samples=samples,
+    )
+    return Job(place, pruner, scoring, origin, clock)
+
+
+def _place(recipe: PruneRecipe, name: str, trainer: L.Trainer) -> Place:
+    device, is_first = trainer.strategy.root_device, trainer.is_global_zero
+    folder = RunFolder(run_path(recipe.out, name, is_first))
+    return Place(folder, is_first, trainer.world_size, device, compute_dtype(recipe.model.dtype, device))
+
+
+def _state(recipe: PruneRecipe, source: Path, place: Place, trainer: L.Trainer) -> RunState | None:
+    """What is kept of the run; None if it could not be continued anyway."""
+    out = place.folder.path
+    if not may_continue(trainer, out, recipe.out is not None, recipe.scores.is_layerwise, recipe.cache):
+        return None
+    if not place.is_first:
+        return OthersState(out)
+    return RunState(out, fingerprint(source, settings_of(recipe), place.dtype, place.device, place.processes))
+
+
+def _stream(choice: ModelChoice, towers: Towers, source: Path, place: Place, resumes: bool) -> DiskStream:
+    kind = DiskStream if place.is_first else FollowerStream
+    how: dict[str, Any] = {"dtype": place.dtype, "device": place.device, "towers": towers, "resumes": resumes}
+    return kind(source, place.folder.model, include=choice.include, exclude=choice.exclude, **how)
+
+
+def _space(choice: CacheChoice, state: RunState | None) -> CacheSpace | None:
+    """Where hidden states wait between two blocks; None = in RAM."""
+    if choice.limit_gb is None or state is None:
+        return None
+    return CacheSpace(state.folder, int(choice.limit_gb * 1e9))
+
+
+def _layerwise(choice: ScoreChoice, tasks: Sequence[Task]) -> LayerwiseScores | None:
+    """What passes the blocks together with calibration to be scored; None if whole models are, or nothing is."""
+    packed = [task for task in tasks if isinstance(task, PackedTask)]
+    return LayerwiseScores(packed, choice.batch_size) if choice.is_layerwise else None

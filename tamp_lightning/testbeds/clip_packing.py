@@ -46,7 +46,7 @@ def features(processor: AudioVisualProcessor, video: Any) -> dict[str, Tensor]:
 
 
 def pack_video(processor: AudioVisualProcessor, pixels: dict[str, Tensor], turns: Sequence[tuple[str, str]]) -> Packed:
-    """Tokenise (question, answer) pairs about one video with sound behind their common prefix.
+    """Tokenise (question, answer) pairs about one video with sound after their common prefix.
 
     Args:
         processor: the model's.

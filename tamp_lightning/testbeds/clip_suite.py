@@ -31,7 +31,7 @@ Shown = Literal["own", "shuffled", "muted", "blank"]
 
 
 class ClipSuite(PackedTask):
-    """The questions of one slice; an item is one clip with every option of its questions packed behind it.
+    """The questions of one slice; an item is one clip with every option of its questions packed after it.
 
     Args:
         processor: the model's processor.

@@ -99,7 +99,7 @@ class EasyVqaSuite(PackedTask):
         }
 
     def predict(self, items: Tensor, logits: Tensor) -> list[str]:
-        """Answer to each question from the logits [questions,vocab] in front of its first answer token."""
+        """Answer to each question from the logits [questions,vocab] before its first answer token."""
         answers = []
         for position, row in zip(items.tolist(), logits, strict=True):
             kind = self.items[position].kind

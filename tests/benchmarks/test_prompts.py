@@ -2,7 +2,7 @@
 
 import pytest
 
-from tamp_lightning.benchmarks.registry import BENCHMARKS, check_names, question_alone
+from tamp_lightning.benchmarks.registry import BENCHMARKS
 from tamp_lightning.data.readers.item import Item
 
 CHOICE = Item("1", "Which is IT?", 1, ("one.", "two."), hint="A hint.")
@@ -47,35 +47,3 @@ def test_what_is_not_there_is_not_asked(name, item):
     assert prompt == (
         f"Q? There are several options:\nA. x\nB. y\n\n{LETTER}" if name == "mmbench" else f"{OPEN.question}\n\n{WORD}"
     )
-
-
-def test_question_alone_compares_the_options_texts():
-    benchmark = question_alone(BENCHMARKS["mmbench"])
-    assert benchmark.prompt(CHOICE) == "Which is IT?"
-    assert benchmark.spoken(CHOICE) == ("one.", "two.")
-    assert benchmark.candidates(CHOICE) == "AB"
-    assert question_alone(BENCHMARKS["pope"]).spoken(OPEN) == ("yes", "no")
-    assert question_alone(BENCHMARKS["textvqa"]).spoken is None
-
-
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_what_a_benchmark_says_of_itself(name):
-    benchmark = BENCHMARKS[name]
-    assert benchmark.name == name
-    assert benchmark.about
-    assert (benchmark.candidates is None) == (benchmark.right is None)
-
-
-NAMES = {
-    (
-        "mmbnech",
-    ): r"benchmarks has 'mmbnech', expected easy_vqa, easy_vqa_forms, skills, .*mmbench.* \(did you mean 'mmbench'\?\)",
-    (): "benchmarks is empty; choose from easy_vqa",
-    ("pope", "mme", "pope"): "benchmarks names one twice",
-}
-
-
-@pytest.mark.parametrize(("names", "message"), NAMES.items())
-def test_names_are_checked(names, message):
-    with pytest.raises(ValueError, match=message):
-        check_names(list(names))

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tamp_lightning.benchmarks import submissions
 from tamp_lightning.benchmarks.registry import BENCHMARKS
-from tamp_lightning.cli.run import parse
+from tamp_lightning.cli.parsing import parse
 from tamp_lightning.data.readers.item import Item, Media, Source
 from tamp_lightning.tasks.evaluate import run_evaluate
 

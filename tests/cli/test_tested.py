@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tamp_lightning.cli import doctor, main, run
+from tamp_lightning.cli import doctor, main, refusals
 from tamp_lightning.cli.tested import known_range, outside, pins
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ def test_doctor_names_what_is_outside(monkeypatch):
 
 
 def test_a_failing_run_says_so_first(monkeypatch, capsys):
-    monkeypatch.setattr(run, "untested", lambda: ["transformers 9.0 (tested: 5.20.0 to 5.24.0)"])
+    monkeypatch.setattr(refusals, "untested", lambda: ["transformers 9.0 (tested: 5.20.0 to 5.24.0)"])
     with pytest.raises(SystemExit) as exit_:
         main.main(["run", "no_such_recipe"])
     assert exit_.value.code == 2
@@ -61,7 +61,7 @@ def test_a_failing_run_says_so_first(monkeypatch, capsys):
 
 
 def test_a_run_inside_says_nothing_of_it(monkeypatch, capsys):
-    monkeypatch.setattr(run, "untested", list)
+    monkeypatch.setattr(refusals, "untested", list)
     with pytest.raises(SystemExit):
         main.main(["run", "no_such_recipe"])
     assert "not tested" not in capsys.readouterr().err

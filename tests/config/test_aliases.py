@@ -2,7 +2,7 @@
 
 import pytest
 
-from tamp_lightning.cli.run import parse
+from tamp_lightning.cli.parsing import parse
 from tamp_lightning.config import aliases
 from tamp_lightning.config.aliases import modern, modern_option
 

@@ -1,6 +1,5 @@
 """Where calibration samples come from."""
 
-import json
 from types import SimpleNamespace
 
 import datasets
@@ -9,7 +8,6 @@ import torch
 from datasets import Dataset, Features, Image, Value
 from datasets import List as ListOf
 from datasets.packaged_modules.parquet.parquet import Parquet
-from PIL import Image as Pictures
 
 from tamp_lightning import prune
 from tamp_lightning.data import chat_files, easy_vqa, sources
@@ -18,6 +16,7 @@ from tamp_lightning.models.videollama2 import Videollama2Processor
 
 from ..fixtures.media import save_clip, save_sound
 from ..models.videollama2.conftest import SECONDS, assemble, make_tokenizer, tiny_config
+from .conftest import llava_file, paint
 
 
 @pytest.fixture(autouse=True)
@@ -27,10 +26,6 @@ def no_nap(monkeypatch):
 
 
 TURN = {"from": Value("string"), "value": Value("string")}
-
-
-def paint(number):
-    return Pictures.new("RGB", (64, 64), (number, 2 * number % 256, 7))
 
 
 def number_of(sample):
@@ -104,29 +99,6 @@ def test_llava_next_data_reads_no_more_than_the_buffer_needs(shards, monkeypatch
     assert sum(read) == 60
 
 
-def llava_file(folder, rows, name="calibration.json"):
-    path = folder / name
-    lines = "\n".join(json.dumps(row) for row in rows)
-    path.write_text(lines if name.endswith("l") else json.dumps(rows))
-    return path
-
-
-@pytest.fixture
-def rows(tmp_path):
-    media = tmp_path / "media"
-    media.mkdir()
-    for n in (1, 2, 3):
-        paint(n).save(media / f"{n}.png")
-    paint(3).convert("P").save(media / "palette.png")
-    return [
-        {"image": "1.png", "conversations": [{"from": "human", "value": "<image>\nwhat?"}]},
-        {"conversations": [{"from": "system", "value": "be kind"}, {"from": "user", "value": "hello"}]},
-        {"image": ["2.png", "3.png"],
-         "conversations": [{"from": "human", "value": "<image> or <image>?"}, {"from": "gpt", "value": "b"}]},
-        {"image": "palette.png", "conversations": [{"from": "human", "value": "see\n<image>"}]},
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize("name", ["calibration.json", "calibration.jsonl"])
 def test_llava_json_with_one_none_and_several_pictures(tmp_path, rows, name):
     data = sources.from_llava_json(llava_file(tmp_path, rows, name), tmp_path / "media", 4, 0)
@@ -161,34 +133,6 @@ def test_easy_vqa_conversations_show_one_picture_and_ask_its_own_questions():
         assert len(asked) <= 3
         assert asked <= {(q.text, q.answer) for q in own[sample.id]}
         assert sample.images[0].tobytes() == easy_vqa.load_picture("calibration", sample.id).tobytes()
-
-
-def test_text_and_pictures_share_a_batch(tmp_path, rows, processor):
-    data = sources.from_llava_json(llava_file(tmp_path, rows), tmp_path / "media", 4, 0)
-    batch = Collator(processor)([data[k] for k in range(4)])
-    assert batch["sample_ids"].tolist() == [0, 1, 2, 3]
-    images = (batch["input_ids"] == processor.image_token_id).sum(1).tolist()
-    assert images == [88, 0, 176, 88]
-    assert len(batch["pixel_values"]) == 4
-    for k in range(4):
-        alone = Collator(processor)([data[k]])
-        length = int(batch["valid"][k].sum())
-        assert bool(alone["valid"].all())
-        assert batch["input_ids"][k, :length].tolist() == alone["input_ids"][0].tolist()
-    assert "attention_mask" not in batch
-    assert "pixel_values" not in Collator(processor)([data[1]])
-
-
-def test_ready_batches_are_numbered_in_order():
-    batches = [{"input_ids": torch.ones(n, 4, dtype=torch.int64)} for n in (2, 1, 3)]
-    loader = CalibrationData.from_batches(batches).train_dataloader()
-    assert [batch["sample_ids"].tolist() for batch in loader] == [[0, 1], [2], [3, 4, 5]]
-
-
-def test_calibration_data_keeps_the_order_given(tmp_path, rows, processor):
-    samples = sources.from_llava_json(llava_file(tmp_path, rows), tmp_path / "media", 4, 0)
-    loader = CalibrationData.from_samples(samples, processor, 3).train_dataloader()
-    assert [batch["sample_ids"].tolist() for batch in loader] == [[0, 1, 2], [3]]
 
 
 ANSWER = {"from": "gpt", "value": "a flute"}

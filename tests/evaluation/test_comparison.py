@@ -1,16 +1,10 @@
 """Rows become units, units become figures: rotations and pairs, chance, what has no interval."""
 
 import math
-from dataclasses import replace
 
 import pytest
 
-from tamp_lightning.benchmarks.chance import chance_level
-from tamp_lightning.benchmarks.registry import BENCHMARKS
 from tamp_lightning.evaluation.comparison import Scored, unit_rows
-from tamp_lightning.evaluation.items import spread
-
-from ..fixtures.layouts import LAYOUTS
 
 
 def row(unit, dense, pruned, benchmark="b", picture=None, **more):
@@ -56,26 +50,3 @@ def test_rows_of_version_0_1_0_are_read():
     scored = Scored(metrics, old)
     assert scored.rows == old
     assert (scored.retention.value, scored.kl, scored.kl_interval.value) == (50, 0.5, 0.5)
-
-
-def read(layout, folder):
-    name, write = LAYOUTS[layout]
-    return BENCHMARKS[name], BENCHMARKS[name].read(write(folder))
-
-
-@pytest.mark.parametrize(
-    ("layout", "level"),
-    [("pope hub", 0.5), ("mmbench hub", (0.25**4 + 0.5**2) / 2), ("mme hub", 0.375), ("textvqa hub", 0.0)],
-)
-def test_chance_levels(layout, level, tmp_path):
-    benchmark, items = read(layout, tmp_path)
-    assert chance_level(benchmark, items.items) == pytest.approx(level)
-
-
-def test_a_limit_spreads_over_the_data_and_tears_no_question_apart(tmp_path):
-    _, items = read("mmbench hub", tmp_path)
-    one = spread(items, 1)
-    assert [len(one), len({item.circle for item in one.items}), len(one.places)] == [4, 1, 4]
-    assert spread(items, None) is spread(items, 9) is items
-    many = replace(items, items=[replace(items.items[0], id=str(k), circle="") for k in range(10)], places=["p"] * 10)
-    assert [item.id for item in spread(many, 4).items] == ["0", "2", "5", "7"]

@@ -9,7 +9,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextVideoConfig, Ll
 from tamp_lightning.benchmarks.registry import BENCHMARKS
 from tamp_lightning.evaluation.examples import Examples, LeftCollator, accepts, check_accepts
 from tamp_lightning.evaluation.generate import GenerationTask
-from tamp_lightning.evaluation.items import Way
+from tamp_lightning.evaluation.items import GenerationOptions
 from tamp_lightning.evaluation.scoring import score_into
 from tamp_lightning.evaluation.store import Store
 
@@ -77,7 +77,7 @@ def test_batches_of_videos_give_the_replies_of_single_ones(layout, video, model,
     for size in (1, 4):
         store = Store(tmp_path / str(size), name, {})
         store.start()
-        task = GenerationTask(BENCHMARKS[name], items, video, Way(new_tokens=4, frames=3))
+        task = GenerationTask(BENCHMARKS[name], items, video, GenerationOptions(new_tokens=4, frames=3))
         scores = score_into(store, model, task, trainer, batch_size=size)
         assert scores.results[name]["coverage"] == 1
         replies.append([record.reply for _, record in sorted(store.records().items())])

@@ -6,29 +6,13 @@ import pytest
 import torch
 from transformers import LlavaNextForConditionalGeneration
 
-from tamp_lightning.benchmarks.registry import BENCHMARKS, question_alone
+from tamp_lightning.benchmarks.registry import BENCHMARKS
 from tamp_lightning.data import easy_vqa
 from tamp_lightning.data.media import BadMedia, read_picture
 from tamp_lightning.data.packing import conversation
-from tamp_lightning.data.readers.item import Source
-from tamp_lightning.evaluation.likelihood import check_likelihood
-from tamp_lightning.evaluation.records import Record
 from tamp_lightning.evaluation.store import Store
-from tamp_lightning.testbeds import easy_vqa_layouts
 
 from ..fixtures.layouts import LAYOUTS
-
-
-@pytest.fixture(scope="module")
-def easy(tmp_path_factory):
-    """easy-VQA in the public layout of a benchmark, cut to a few questions."""
-    pytest.importorskip("easy_vqa")
-
-    def read(name, limit=5):
-        source = easy_vqa_layouts.write(name, tmp_path_factory.getbasetemp() / "easy")
-        return BENCHMARKS[name].read(Source(source.path, media=source.media, limit=limit))
-
-    return read
 
 
 def replies(store):
@@ -55,68 +39,6 @@ def test_a_reply_is_what_the_model_says_next(easy, run, bed, processor):
     with torch.no_grad():
         best = bed(**inputs).logits[0, -1].argmax()
     assert replies(store)[0] == processor.tokenizer.decode(best, skip_special_tokens=True).strip()
-
-
-def nll_alone(bed, processor, item, prompt, answer):
-    """Sum over the tokens of an answer and its end mark, the question asked alone."""
-    chat = conversation(prompt, answer)
-    picture = read_picture(item.media[0].content)
-    start, whole = (
-        processor(
-            text=[processor.apply_chat_template(c, add_generation_prompt=g)], images=[picture], return_tensors="pt"
-        )
-        for c, g in ((chat[:1], True), (chat, False))
-    )
-    ids, first = whole["input_ids"][0], start["input_ids"].shape[1]
-    end = first + int((ids[first:] == processor.tokenizer.eos_token_id).long().argmax()) + 1
-    with torch.no_grad():
-        log_probs = bed(**whole).logits[0].log_softmax(-1)
-    return -log_probs[torch.arange(first - 1, end - 1), ids[first:end]].sum().item(), end - first
-
-
-@pytest.mark.parametrize("alone", [False, True])
-def test_likelihood_is_that_of_each_candidate_alone(alone, easy, run, bed, processor):
-    benchmark = question_alone(BENCHMARKS["pope"]) if alone else BENCHMARKS["pope"]
-    items = easy("pope", 4)
-    answers, store = run(benchmark, items, likelihood=True)
-    for position, record in store.records().items():
-        item = items.items[position]
-        spoken = (benchmark.spoken or benchmark.candidates)(item)
-        expected = [nll_alone(bed, processor, item, benchmark.prompt(item), words) for words in spoken]
-        assert record.nll == pytest.approx([nll for nll, _ in expected], rel=1e-4)
-        assert list(record.lengths) == [length for _, length in expected]
-        means = [nll / length for nll, length in zip(record.nll, record.lengths, strict=True)]
-        assert record.reply == benchmark.candidates(item)[means.index(min(means))]
-    assert answers.results["unparsed"] == 0
-    right = [benchmark.right(items.items[n]) for n in sorted(store.records())]
-    margins = [
-        record.nll[1 - k] / record.lengths[1 - k] - record.nll[k] / record.lengths[k]
-        for k, (_, record) in zip(right, sorted(store.records().items()), strict=True)
-    ]
-    assert answers.results["margin"] == pytest.approx(sum(margins) / len(margins), abs=1e-5)
-
-
-def test_options_texts_do_not_depend_on_their_rotation(easy, run):
-    items = easy("mmbench", 3)
-    answers, store = run(question_alone(BENCHMARKS["mmbench"]), items, likelihood=True)
-    assert answers.results["circular"] == answers.results["vanilla"] == answers.results["accuracy"]
-    by_circle = {}
-    for position, record in store.records().items():
-        by_circle.setdefault(items.items[position].circle, []).append(sorted(record.nll))
-    assert all(nll == pytest.approx(rows[0], rel=1e-4) for rows in by_circle.values() for nll in rows)
-
-
-REFUSED = {
-    "textvqa hub": "textvqa has no closed set of answers to score by likelihood: use answers: generate",
-    "muirbench hub": "muirbench has questions without exactly one picture",
-}
-
-
-@pytest.mark.parametrize(("layout", "message"), REFUSED.items())
-def test_likelihood_is_refused_where_it_means_nothing(layout, message, tmp_path, processor):
-    name, write = LAYOUTS[layout]
-    with pytest.raises(ValueError, match=message):
-        check_likelihood(BENCHMARKS[name], BENCHMARKS[name].read(write(tmp_path)), processor)
 
 
 def test_a_killed_run_goes_on_where_it_was(easy, run, tmp_path, monkeypatch):
@@ -191,12 +113,3 @@ def test_other_inputs_have_another_folder(tmp_path):
     first, same, other = (Store(tmp_path, "pope", {"a": 1, "b": b}) for b in (2, 2, 3))
     assert first.folder == same.folder != other.folder
     assert Store(tmp_path, "mme", {"a": 1, "b": 2}).folder.name.startswith("mme-")
-
-
-def test_records_survive_the_way_to_disk(tmp_path):
-    store = Store(tmp_path, "pope", {})
-    store.start()
-    records = [Record(0, "a", "é\n", None, (1.5, 2.0), (1, 2)), Record(1, "b", bad="gone")]
-    store.append(0, records[:1], {})
-    store.append(1, records[1:], {})
-    assert list(store.records().values()) == records

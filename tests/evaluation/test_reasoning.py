@@ -7,7 +7,7 @@ import torch
 
 from tamp_lightning.benchmarks.registry import BENCHMARKS
 from tamp_lightning.evaluation.generate import GenerationTask
-from tamp_lightning.evaluation.items import Way
+from tamp_lightning.evaluation.items import GenerationOptions
 from tamp_lightning.evaluation.reasoning import opened_reasoning, template_options, whole_replies
 from tamp_lightning.evaluation.scoring import score
 from tamp_lightning.evaluation.summary import prediction_rows
@@ -46,7 +46,7 @@ def test_the_prompt_says_so(thinker, bed, tmp_path, trainer, monkeypatch):
     call = type(thinker).__call__
     monkeypatch.setattr(type(thinker), "__call__", lambda self, **k: texts.extend(k["text"]) or call(self, **k))
     for thinking in (False, True):
-        asked = GenerationTask(benchmark, items, thinker, Way(new_tokens=1, thinking=thinking))
+        asked = GenerationTask(benchmark, items, thinker, GenerationOptions(new_tokens=1, thinking=thinking))
         assert asked.inputs()["enable_thinking"] is thinking
         score(bed, asked, trainer, batch_size=2)
     assert all(text.endswith("<think>\n\n</think>\n\n") for text in texts[:6])
@@ -74,7 +74,7 @@ def test_reasoning_is_kept_and_not_read(tmp_path, bed, processor, trainer, monke
     replies = [f"<think>Maybe {'BA'[n % 2]} or {'ABCD'[n]}.</think>\n{'ABCD'[n]}" for n in right]
     replies[3] = "<think>Is it A or B? If it is A"
     replies[4] = f"<|begin_of_box|>{'ABCD'[right[4]]}<|end_of_box|>"
-    task = GenerationTask(benchmark, items, processor, Way())
+    task = GenerationTask(benchmark, items, processor, GenerationOptions())
     scores = said(replies, monkeypatch, bed, trainer, task)
     results = scores.results["mmbench"]
     assert (results["accuracy"], results["circular"], results["unparsed"]) == (pytest.approx(5 / 6), 0.5, 0)
@@ -87,14 +87,16 @@ def test_reasoning_is_kept_and_not_read(tmp_path, bed, processor, trainer, monke
 def test_a_reply_cut_off_is_no_yes_for_pope(tmp_path, bed, processor, trainer, monkeypatch):
     """Its rule takes all that has no no for a yes: half of a reasoning would be right half of the time."""
     benchmark, items = read("pope jsonl", tmp_path)
-    task = GenerationTask(benchmark, items, processor, Way())
+    task = GenerationTask(benchmark, items, processor, GenerationOptions())
     results = said(["<think>Well"] * 6, monkeypatch, bed, trainer, task).results["pope"]
     assert (results["accuracy"], results["cut_in_reasoning"], results["unparsed"]) == (0, 1, 0)
 
 
 def test_nothing_is_said_of_reasoning_where_there_is_none(tmp_path, bed, processor, trainer, monkeypatch):
     benchmark, items = read("pope jsonl", tmp_path)
-    results = said(["yes"] * 6, monkeypatch, bed, trainer, GenerationTask(benchmark, items, processor, Way())).results
+    results = said(
+        ["yes"] * 6, monkeypatch, bed, trainer, GenerationTask(benchmark, items, processor, GenerationOptions())
+    ).results
     results = results["pope"]
     assert "cut_in_reasoning" not in results
     assert results["accuracy"] == 0.5

@@ -10,7 +10,7 @@ from tamp_lightning.benchmarks.registry import BENCHMARKS
 from tamp_lightning.data.readers.item import Source
 from tamp_lightning.evaluation import scorer as module
 from tamp_lightning.evaluation.generate import GenerationTask
-from tamp_lightning.evaluation.items import Way
+from tamp_lightning.evaluation.items import GenerationOptions
 from tamp_lightning.evaluation.likelihood import LikelihoodTask
 from tamp_lightning.evaluation.scorer import Scorer
 from tamp_lightning.evaluation.store import AnswersInMemory
@@ -38,7 +38,7 @@ def tasks(processor, tmp_path_factory):
     pytest.importorskip("easy_vqa")
     source = easy_vqa_layouts.write("pope", tmp_path_factory.getbasetemp() / "easy")
     items = BENCHMARKS["pope"].read(Source(source.path, media=source.media, limit=6))
-    way = Way(new_tokens=3)
+    way = GenerationOptions(new_tokens=3)
     return [kind(BENCHMARKS["pope"], items, processor, way, "test") for kind in (GenerationTask, LikelihoodTask)]
 
 
@@ -68,14 +68,14 @@ def test_likelihood_packs_the_questions_of_a_picture(processor, tmp_path_factory
     pytest.importorskip("easy_vqa")
     source = easy_vqa_layouts.write("mmbench", tmp_path_factory.getbasetemp() / "easy")
     items = BENCHMARKS["mmbench"].read(Source(source.path, media=source.media, limit=3))
-    task = LikelihoodTask(BENCHMARKS["mmbench"], items, processor, Way())
+    task = LikelihoodTask(BENCHMARKS["mmbench"], items, processor, GenerationOptions())
     assert len(task) == len(set(task.pictures)) < len(items)
     dense = module.score_into(AnswersInMemory(), bed, task, trainer, batch_size=2, keep_log_probs=True)
     again = module.score_into(AnswersInMemory(), bed, task, trainer, batch_size=3, dense=dense.log_probs)
     assert again.results["fidelity"]["kl"] == pytest.approx(0, abs=1e-7)
     for position, record in dense.records.items():
         means = -torch.tensor(record.nll, dtype=torch.float64) / torch.tensor(record.lengths)
-        right = task.benchmark.right(items.items[position])
+        right = task.benchmark.answer_index(items.items[position])
         assert record.certainty == pytest.approx(float(means.softmax(0)[right]))
 
 

@@ -1,54 +1,19 @@
 """Teacher-forced scoring of packed questions equals asking every question on its own."""
 
-import copy
-
 import pytest
 import torch
 
 from tamp_lightning.data.easy_vqa import CANDIDATES, load_picture
 from tamp_lightning.data.packing import conversation
 from tamp_lightning.evaluation.packed import answer_means
-from tamp_lightning.evaluation.scoring import score
-from tamp_lightning.evaluation.summary import prediction_rows, summarise, write_predictions
-from tamp_lightning.metrics.paired import BETTER, SAME, UNKNOWN, WORSE
-from tamp_lightning.passes.trainer import scoring_trainer
-from tamp_lightning.testbeds.easy_vqa_suite import EasyVqaSuite
+from tamp_lightning.evaluation.summary import summarise
 
-VERDICTS = (BETTER, SAME, UNKNOWN, WORSE)
-
-
-@pytest.fixture(scope="module")
-def suite(processor):
-    """Forty questions of the quick slice, about as many pictures."""
-    suite = EasyVqaSuite(processor, "test", "quick")
-    suite.items = suite.items[:90:3] + suite.items[-10:]
-    groups = {}
-    for position, question in enumerate(suite.items):
-        groups.setdefault(question.picture, []).append(position)
-    suite.groups = list(groups.items())
-    assert any(len(positions) > 1 for positions in groups.values())
-    assert {q.kind for q in suite.items} == set(CANDIDATES)
-    return suite
-
-
-@pytest.fixture(scope="module")
-def other(bed):
-    """A model that answers differently."""
-    model = copy.deepcopy(bed)
-    with torch.no_grad():
-        for block in model.get_decoder().layers:
-            block.mlp.down_proj.weight.mul_(torch.rand(block.mlp.down_proj.weight.shape) > 0.5)
-    return model
-
-
-def scored(model, suite, dense=None, size=7):
-    trainer = scoring_trainer(accelerator="cpu", enable_progress_bar=False)
-    return score(model, suite, trainer, batch_size=size, dense=dense)
+from .conftest import scored
 
 
 @torch.no_grad()
 def ask(model, processor, question):
-    """Log-probabilities in front of every answer token, and those tokens, from a sequence of this question alone."""
+    """Log-probabilities before every answer token, and those tokens, from a sequence of this question alone."""
     chat = conversation(question.text, question.answer)
     texts = [processor.apply_chat_template(chat[:1], add_generation_prompt=True), processor.apply_chat_template(chat)]
     pictures = [load_picture("test", question.picture)]
@@ -109,29 +74,3 @@ def test_batch_size_changes_no_answer(bed, suite):
     first, second = scored(bed, suite, size=1), scored(bed, suite, size=16)
     assert first.predictions == second.predictions
     assert first.results == second.results
-
-
-def test_summary_counts_what_both_models_said(bed, other, suite, tmp_path):
-    import pyarrow.parquet as pq
-
-    dense = scored(bed, suite)
-    pruned = scored(other, suite, dense)
-    summary = summarise([suite], [dense], [pruned])
-    assert summary["questions"] == len(suite.items)
-    assert summary["benchmarks"].keys() == set(CANDIDATES)
-    assert all(row["verdict"] in VERDICTS for row in [*summary["benchmarks"].values(), summary])
-    pairs = [(d, p) for k in CANDIDATES for d, p in zip(dense.values[k], pruned.values[k], strict=True) if d == d]
-    assert summary["flips"] == pytest.approx(sum(d != p for d, p in pairs) / len(pairs)) != 0
-    ratios = [row["pruned"] / row["dense"] for row in summary["benchmarks"].values()]
-    assert summary["retention"] == pytest.approx(100 * sum(ratios) / 3)
-    write_predictions(tmp_path / "p.parquet", prediction_rows(suite, {"dense": dense, "pruned": pruned}))
-    rows = pq.read_table(tmp_path / "p.parquet").to_pylist()
-    assert len(rows) == len(suite.items)
-    for row, question, k in zip(rows, suite.items, range(len(rows)), strict=True):
-        assert (row["question"], row["answer"], row["picture"]) == (
-            question.text,
-            question.answer,
-            str(question.picture),
-        )
-        assert (row["dense"], row["pruned"]) == (dense.predictions[k], pruned.predictions[k])
-    assert any(row["dense"] != row["pruned"] for row in rows)

@@ -96,7 +96,7 @@ def test_positions_by_hand():
         (2, BITMASK, [0b11100000], "more weights"),
         (4, BITMASK, [0b11100000], "marks 3 weights"),
         (3, BITMASK, [0b11100000, 0], "2 bytes where 1"),
-        (3, BITMASK, [0b11100001], "behind the last weight"),
+        (3, BITMASK, [0b11100001], "after the last weight"),
         (2, POSITIONS, [2, 4, 0b11000000], "has 6 ways only"),
         (2, POSITIONS, [2, 4], "0 bytes where 1"),
         (2, POSITIONS, [4, 4, 0], "4:4"),

@@ -128,7 +128,9 @@ def test_pruning_and_inspecting_the_form_say_what_to_do(run, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
         main(["inspect", str(small)])
     assert exit_.value.code == 2
-    assert "--format dense --out NEW" in " ".join(capsys.readouterr().err.split())
+    line = " ".join(capsys.readouterr().err.split())
+    assert "--format dense --out NEW" in line
+    assert re.search(r"version 1: 21 linears with the checkpoint's own values, \d\d\.\d\d bits a weight", line)
 
 
 SLOW_EXPORT = """

@@ -10,10 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..stream.conftest import make_llama, save
-from .conftest import bitmask, n_of_m, pruned_run
+from tamp_lightning.export.job import Source, to_bitmask, to_dense
 
-TYPES = {"F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2", "I64": "<i8", "U8": "u1"}
+from ..stream.conftest import make_llama, save
+from .conftest import NO_CARDS, bitmask, n_of_m, pruned_run
+
+TYPES = {"F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2", "I64": "<i8", "U8": "u1", "I8": "i1"}
 
 
 def open_file(path):
@@ -45,10 +47,32 @@ def marks_of_positions(code, size):
     return marks
 
 
+def numbers_of(dtype, stored, count):
+    if dtype == "I8":
+        return [int(value) for value in stored]
+    halves = [half for byte in stored.tolist() for half in (byte & 15, byte >> 4)]
+    assert halves[count:] in ([], [0])
+    return [half - 16 * (half > 7) for half in halves[:count]]
+
+
+def times(numbers, marks, scales, info):
+    """Bytes of the weight of marks and numbers times scales, which are bits of bfloat16."""
+    (rows, columns), groups = info["shape"], -(-info["shape"][1] // 128)
+    wide = (scales.astype(np.uint32) << 16).view(np.float32).reshape(rows, groups)
+    products = np.zeros(rows * columns, np.float32)
+    for i, mark in enumerate(marks):
+        if mark:
+            products[i] = np.float32(next(numbers)) * wide[i // columns, i % columns // 128]
+    if info["dtype"] == "BF16":
+        bits = products.view(np.uint32)
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16).tobytes()
+    return products.astype({"F32": np.float32, "F16": np.float16}[info["dtype"]]).tobytes()
+
+
 def read(path):
     """Bytes of the dense file."""
     header, metadata, tensor = open_file(path)
-    assert metadata["tamp_bitmask.version"] == "1"
+    assert metadata["tamp_bitmask.version"] == ("2" if any(key.endswith("_scales") for key in header) else "1")
     text = metadata["tamp_bitmask.dense_header"]
     dense = {key: value for key, value in json.loads(text).items() if key != "__metadata__"}
     content = len(text.encode()).to_bytes(8, "little") + text.encode()
@@ -58,8 +82,15 @@ def read(path):
             marks = marks_of_bitmask(tensor(f"{key}_bitmask"), size)
         elif f"{key}_positions" in header:
             marks = marks_of_positions(tensor(f"{key}_positions"), size)
+        elif f"{key}_scales" in header:
+            marks = [True] * size
         else:
             content += tensor(key).tobytes()
+            continue
+        if f"{key}_scales" in header:
+            numbers = iter(numbers_of(header[key]["dtype"], tensor(key), sum(marks)))
+            content += times(numbers, marks, tensor(f"{key}_scales"), info)
+            assert next(numbers, None) is None
             continue
         values = iter(tensor(key))
         zero = np.zeros((), TYPES[info["dtype"]])
@@ -73,6 +104,16 @@ def test_bitmask(tmp_path, dtype):
     run = pruned_run(tmp_path / "run", make_llama(num_hidden_layers=1, vocab_size=16), dtype=dtype)
     small = bitmask(run, tmp_path / "small")
     assert read(small / "model.safetensors") == (run / "model/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("values", ["int8", "int4"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_whole_numbers(tmp_path, dtype, values):
+    run = pruned_run(tmp_path / "run", make_llama(num_hidden_layers=1, vocab_size=16), dtype=dtype)
+    to_bitmask(Source.find(run), tmp_path / "small", NO_CARDS, values)
+    to_dense(Source.find(tmp_path / "small"), tmp_path / "back", NO_CARDS)
+    assert read(tmp_path / "small/model.safetensors") == (tmp_path / "back/model.safetensors").read_bytes()
+    assert read(tmp_path / "small/model.safetensors") != (run / "model/model.safetensors").read_bytes()
 
 
 def test_positions(tmp_path):

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from tamp_lightning.evaluation.whole import load_whole
 from tamp_lightning.export.quantizer import BitmaskConfig
-from tamp_lightning.kernels.linear import CompressedLinear, compressed_bytes
+from tamp_lightning.kernels.linear import CompressedLinear, held_by
 
 from ..stream.conftest import logits, make_llama, save
 from .conftest import bitmask, n_of_m, pruned_run, weight_files
@@ -47,7 +47,7 @@ def test_the_model_is_the_dense_one(tmp_path, dtype, layout):
     eps = torch.finfo(dtype).eps
     assert torch.allclose(logits(small), logits(plain), rtol=20 * eps, atol=20 * eps)
     dense = sum(plain.get_parameter(f"{name}.weight").nbytes for name in compressed_names(small))
-    assert compressed_bytes(small) < 0.75 * dense
+    assert held_by(small).nbytes < 0.75 * dense
     assert not small.is_quantized
 
 

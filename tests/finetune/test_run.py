@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import tamp_lightning.tasks.finetune as engine
 from tamp_lightning.config.finetune import DistillSection, FinetuneData, LoraSection
 from tamp_lightning.config.recipe import ScoreChoice
 from tamp_lightning.evaluation.whole import load_whole
+from tamp_lightning.finetune.module import FinetuneModule
 from tamp_lightning.passes.callbacks.keep_mask import MaskKeeper
 from tamp_lightning.runs.folder import RunFolder
 
@@ -153,7 +153,7 @@ def test_a_resumed_run_ends_with_the_same_bits(finetune, monkeypatch, mode):
     schedule = {"steps": 6}
     whole = finetune("whole", mode=mode, schedule=schedule)
     seen = []
-    original = engine.FinetuneModule.training_step
+    original = FinetuneModule.training_step
 
     def crash(self, batch, index):
         seen.append(self.trainer.global_step)
@@ -161,7 +161,7 @@ def test_a_resumed_run_ends_with_the_same_bits(finetune, monkeypatch, mode):
             raise Crash
         return original(self, batch, index)
 
-    monkeypatch.setattr(engine.FinetuneModule, "training_step", crash)
+    monkeypatch.setattr(FinetuneModule, "training_step", crash)
     with pytest.raises(Crash):
         finetune("cut", mode=mode, schedule=schedule)
     cut = finetune("cut", mode=mode, schedule=schedule, resume=True)

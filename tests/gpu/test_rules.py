@@ -7,7 +7,7 @@ from tamp_lightning.methods.allocation import ALLOCATIONS
 from tamp_lightning.methods.patterns import PATTERNS, parse_pattern
 from tamp_lightning.methods.solvers import SOLVERS
 from tamp_lightning.methods.statistics import Statistics, mixed
-from tamp_lightning.methods.tokens import TOKENS, Seen
+from tamp_lightning.methods.tokens import TOKENS, TokenContext
 
 from .test_ops import ATTENTION, CROSS, DRIFT, FLIPPED, HESSIAN, INPUTS, MODALITY, OTHER, SQUARES, VALID, WEIGHT, here
 
@@ -16,8 +16,10 @@ ALLOCATED = ("outputs", "inputs", "weights")
 """What scores of allocations that compute with tensors of the device rest on; the loss is in test_runs."""
 
 
-def seen(at) -> Seen:
-    return Seen(at(MODALITY), at(VALID), outputs=at(INPUTS), attention=at(ATTENTION), drift=at(DRIFT), mean_drift=0.4)
+def seen(at) -> TokenContext:
+    return TokenContext(
+        at(MODALITY), at(VALID), outputs=at(INPUTS), attention=at(ATTENTION), drift=at(DRIFT), mean_drift=0.4
+    )
 
 
 @pytest.mark.parametrize("name", list(TOKENS))

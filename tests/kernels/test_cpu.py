@@ -2,6 +2,7 @@
 
 import ctypes
 import mmap
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tamp_lightning.kernels import build, cpu
 from tamp_lightning.kernels.form import Bitmask
 
 from .conftest import DTYPES, SHAPES, pruned
+from .quantised import whole_numbers
 
 EPS = torch.finfo(torch.float32).eps
 
@@ -28,6 +30,61 @@ def test_the_product_is_exact_to_summation_error(shape, density, dtype, instruct
             assert bool(((cpu.multiply(form, inputs, bias, which) - exact).abs() <= bound).all()), (which, batch)
             bare = cpu.multiply(form, inputs, None, which)
             assert bool(((bare - (exact - bias)).abs() <= bound).all()), (which, batch)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_whole_numbers_are_multiplied_and_expanded(shape, density, bits, instructions):
+    form, exact = whole_numbers(*shape, density, bits)
+    form.check()
+    half = shape[0] // 2
+    for batch in range(1, cpu.MOST + 1):
+        inputs, bias = torch.randn(batch, shape[1]), torch.randn(shape[0])
+        right = inputs.double() @ exact.T + bias
+        bound = (shape[1] + 1) * EPS * (inputs.abs().double() @ exact.abs().T + bias.abs())
+        for which in instructions:
+            assert bool(((cpu.multiply(form, inputs, bias, which) - right).abs() <= bound).all()), (which, batch)
+    for which in instructions:
+        assert torch.equal(cpu.expand(form, 0, shape[0], torch.float32, which), exact.float())
+        assert torch.equal(cpu.expand(form, half, shape[0], torch.bfloat16, which), exact[half:].bfloat16())
+    assert torch.equal(form.expand(half, dtype=torch.float32), exact[half:].float())
+    assert torch.equal(form.expand(), exact.bfloat16())
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("kept", [1, 63, 64, 65, 128, 201])
+def test_no_whole_number_is_read_beyond_the_last(bits, kept, instructions):
+    """As below, with values that end where a page ends, and scales that do."""
+    mask = torch.zeros(3, 100, dtype=torch.bool)
+    mask.view(-1)[torch.randperm(300)[:kept]] = True
+    numbers = torch.randint(-7, 8, (kept if bits == 8 else -(-kept // 2),), dtype=torch.int8)
+    scales = torch.rand(3, 1).bfloat16()
+    numbers = numbers if bits == 8 else numbers.view(torch.uint8)
+    with at_the_end_of_a_page(numbers) as values, at_the_end_of_a_page(scales.flatten()) as grid:
+        form = Bitmask.of_mask(values, mask, grid.view(3, 1), torch.bfloat16)
+        assert form.values.data_ptr() == values.data_ptr()
+        for which in instructions:
+            inputs = torch.randn(5, 100)
+            out = cpu.multiply(form, inputs, None, which)
+            assert torch.allclose(out, inputs @ form.expand(dtype=torch.float32).T, atol=1e-3)
+            assert torch.equal(cpu.expand(form, 0, 3, torch.bfloat16, which), form.expand())
+
+
+@contextmanager
+def at_the_end_of_a_page(tensor):
+    """A copy of a small tensor behind which nothing may be read: the program would die."""
+    page = mmap.PAGESIZE
+    area = mmap.mmap(-1, 2 * page)
+    libc = ctypes.CDLL(None)
+    whole = torch.frombuffer(area, dtype=torch.uint8)
+    assert libc.mprotect(ctypes.c_void_p(whole.data_ptr() + page), ctypes.c_size_t(page), 0) == 0
+    try:
+        copy = whole[page - tensor.nbytes : page].view(tensor.dtype)
+        copy.copy_(tensor)
+        yield copy
+    finally:
+        libc.mprotect(ctypes.c_void_p(whole.data_ptr() + page), ctypes.c_size_t(page), 3)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -77,16 +134,8 @@ def test_extreme_values_are_those_of_torch(dtype, instructions):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kept", [1, 63, 64, 65, 200])
 def test_nothing_is_read_beyond_the_values(dtype, kept, instructions):
-    """The values end where a page ends, and the next page may not be read: the program would die."""
-    size = torch.empty(0, dtype=dtype).element_size()
-    page = mmap.PAGESIZE
-    area = mmap.mmap(-1, 2 * page)
-    libc = ctypes.CDLL(None)
-    whole = torch.frombuffer(area, dtype=torch.uint8)
-    assert libc.mprotect(ctypes.c_void_p(whole.data_ptr() + page), ctypes.c_size_t(page), 0) == 0
-    try:
-        values = whole[page - kept * size : page].view(dtype)
-        values.copy_(torch.randn(kept))
+    """The values end where a page ends, and the next page may not be read."""
+    with at_the_end_of_a_page(torch.randn(kept).to(dtype)) as values:
         mask = torch.zeros(3, 100, dtype=torch.bool)
         mask.view(-1)[torch.randperm(300)[:kept]] = True
         form = Bitmask.of_mask(values, mask)
@@ -96,8 +145,6 @@ def test_nothing_is_read_beyond_the_values(dtype, kept, instructions):
             out = cpu.multiply(form, inputs, None, which)
             assert torch.allclose(out, inputs @ form.expand().float().T, atol=1e-4)
             assert torch.equal(cpu.expand(form, 0, 3, dtype, which), form.expand())
-    finally:
-        libc.mprotect(ctypes.c_void_p(whole.data_ptr() + page), ctypes.c_size_t(page), 3)
 
 
 def test_defaults_of_torch_do_not_matter(instructions):

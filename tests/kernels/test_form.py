@@ -9,6 +9,7 @@ import torch
 from tamp_lightning.kernels.form import BLOCK, Bitmask
 
 from .conftest import DTYPES, SHAPES, pruned
+from .quantised import whole_numbers
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -76,6 +77,22 @@ def test_every_flipped_bit_is_found():
             damaged[bit // 8] ^= 1 << bit % 8
             with pytest.raises(ValueError, match="mask keeps"):
                 replace(form, **{name: damaged.view(part.dtype).view(part.shape)}).check()
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_scales_that_do_not_fit_are_refused(bits):
+    form, _ = whole_numbers(3, 300, 0.5, bits)
+    form.check()
+    for change, message in (
+        ({"scales": form.scales[:2].contiguous()}, "scales bfloat16 .2, 3. are not those of 3 x 300 weights"),
+        ({"scales": form.scales[:, :2].contiguous()}, "scales bfloat16 .3, 2. are not those"),
+        ({"scales": form.scales.float()}, "scales float32"),
+        ({"scales": None}, "values of torch.u?int8 without scales"),
+        ({"values": torch.zeros(form.values.numel())}, "values of torch.float32 with scales|the mask keeps"),
+        ({"values": form.values[:-1].clone()}, "the mask keeps"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replace(form, **change).check()
 
 
 @pytest.mark.parametrize(

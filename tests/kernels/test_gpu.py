@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,19 +13,28 @@ from tamp_lightning.kernels.form import Bitmask
 from tamp_lightning.kernels.linear import CompressedLinear
 
 from .conftest import DTYPES, pruned
+from .quantised import whole_numbers
+
+ROOT = Path(__file__).parents[2]
 
 INTERPRETED = """
 import sys, torch
 from tamp_lightning.kernels import gpu
 from tamp_lightning.kernels.form import Bitmask
 
-dtype = getattr(torch, sys.argv[1])
+sys.path.insert(0, sys.argv[2])
+from tests.kernels.quantised import whole_numbers
+
 generator = torch.Generator().manual_seed(0)
 for rows, columns, density in [(1, 1, 1.0), (5, 1100, 0.4), (3, 64, 0.0)]:
-    weight = torch.randn(rows, columns, generator=generator)
-    weight = (weight * (torch.rand(rows, columns, generator=generator) < density)).to(dtype)
-    form = Bitmask.of_dense(weight)
-    assert torch.equal(gpu.expand(form), weight), (rows, columns, density)
+    if sys.argv[1].startswith("int"):
+        form, weight = whole_numbers(rows, columns, density, int(sys.argv[1][3:]), torch.float32)
+        assert torch.equal(gpu.expand(form), weight.float()), (rows, columns, density)
+    else:
+        weight = torch.randn(rows, columns, generator=generator)
+        weight = (weight * (torch.rand(rows, columns, generator=generator) < density)).to(getattr(torch, sys.argv[1]))
+        form = Bitmask.of_dense(weight)
+        assert torch.equal(gpu.expand(form), weight), (rows, columns, density)
     for batch in (1, 3):
         inputs, bias = torch.randn(batch, columns, generator=generator), torch.randn(rows, generator=generator)
         exact = inputs.double() @ weight.double().T + bias
@@ -33,7 +43,7 @@ for rows, columns, density in [(1, 1, 1.0), (5, 1100, 0.4), (3, 64, 0.0)]:
         assert bool(((gpu.multiply(form, inputs, bias) - exact).abs() <= bound).all()), (rows, columns, density, batch)
         bare = gpu.multiply(form, inputs, None)
         assert bool(((bare - exact + bias).abs() <= bound).all()), (rows, columns, density, batch)
-    if form.values.numel() > 1:  # damaged: wrong numbers, but nothing outside is read
+    if form.capacity > 2:  # damaged: wrong numbers, but nothing outside is read
         form.mask.fill_(255)
         form.starts.fill_(1 << 30)
         gpu.multiply(form, inputs, None)
@@ -43,11 +53,13 @@ print("all right")
 """
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "int8", "int4"])
 def test_interpreted_products_and_weights(dtype):
     pytest.importorskip("triton")
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run([sys.executable, "-c", INTERPRETED, dtype], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED, dtype, str(ROOT)], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout == "all right\n"
 
@@ -71,6 +83,20 @@ def test_on_a_gpu(dtype, batch):
     step = torch.finfo(dtype).eps
     bound = 2101 * torch.finfo(torch.float32).eps * scale + 2 * step * exact.abs() + step
     assert bool(((out - exact).abs() <= bound).all())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("batch", [1, 8, 300])
+def test_whole_numbers_on_a_gpu(bits, batch):
+    form, exact = whole_numbers(515, 2100, 0.5, bits)
+    linear = CompressedLinear(form).cuda()
+    inputs = torch.randn(batch, 2100, device="cuda", dtype=torch.bfloat16)
+    assert torch.equal(linear.weight, exact.bfloat16().cuda())
+    right = inputs.double() @ exact.cuda().T
+    scale = inputs.double().abs() @ exact.cuda().abs().T
+    assert bool(((linear(inputs) - right).abs() <= 2**-7 * scale).all())
 
 
 @pytest.mark.gpu

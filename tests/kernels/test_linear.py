@@ -9,9 +9,10 @@ from torch.nn import functional
 
 from tamp_lightning.kernels import cpu, product
 from tamp_lightning.kernels.form import Bitmask
-from tamp_lightning.kernels.linear import CompressedLinear, compress_linears, compressed_bytes
+from tamp_lightning.kernels.linear import CompressedLinear, compress_linears, held_by
 
 from .conftest import DTYPES, pruned
+from .quantised import whole_numbers
 
 
 def pair(dtype, shape=(130, 200), bias=True):
@@ -109,12 +110,46 @@ def test_the_wrong_width_is_refused():
         compressed(torch.randn(1, 100))
 
 
-def test_compiled_models_give_the_same():
-    _, compressed = pair(torch.float32)
-    inputs = torch.randn(3, 200)
-    compiled = torch.compile(nn.Sequential(compressed, nn.ReLU()), backend="eager")
-    with torch.no_grad():
-        assert torch.equal(compiled(inputs), compressed(inputs).relu())
+def stack(bits, dtype=torch.float32):
+    """A few layers with a compressed one in the middle."""
+    weight = pair(dtype)[1].form if bits == 16 else whole_numbers(130, 200, 0.5, bits, dtype)[0]
+    return nn.Sequential(nn.Linear(200, 200), CompressedLinear(weight, nn.Parameter(torch.randn(130))), nn.ReLU())
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("bits", [16, 8, 4])
+def test_compiled_models_are_one_graph_and_give_the_same(bits, backend):
+    torch.compiler.reset()  # the limit of recompilations is of the process
+    model = stack(bits)
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    for size in (3, 20):
+        inputs = torch.randn(2, size, 200)
+        with torch.no_grad():
+            assert torch.equal(compiled(inputs), model(inputs))
+        one, two = (inputs.clone().requires_grad_() for _ in range(2))
+        gradients = []
+        for layers, given in ((model, one), (compiled, two)):
+            model.zero_grad()
+            layers(given).square().sum().backward()
+            gradients.append([given.grad, *(parameter.grad for parameter in model.parameters())])
+        assert len(gradients[0]) == 4
+        assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-5) for a, b in zip(*gradients, strict=True))
+
+
+def test_damage_is_found_while_compiling():
+    torch.compiler.reset()
+    model = stack(8)
+    model[1].starts[5] += 1
+    with pytest.raises(Exception, match="the mask keeps"):
+        torch.compile(model, backend="eager", fullgraph=True)(torch.randn(1, 200))
+
+
+def test_the_operators_are_as_torch_wants_them():
+    weight = whole_numbers(30, 200, 0.5, 8, torch.float32)[0]
+    parts = weight.values, weight.mask, weight.starts, weight.columns, weight.scales, weight.wide
+    inputs, bias = torch.randn(3, 200, requires_grad=True), torch.randn(30, requires_grad=True)
+    torch.library.opcheck(torch.ops.tamp_lightning.linear.default, (inputs, *parts, bias))
+    torch.library.opcheck(torch.ops.tamp_lightning.transposed.default, (torch.randn(3, 30), *parts))
 
 
 def test_a_model_is_compressed_where_it_is_sparse():
@@ -126,5 +161,5 @@ def test_a_model_is_compressed_where_it_is_sparse():
     assert compress_linears(model) == 1
     assert isinstance(model["sparse"], CompressedLinear)
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
-    assert compressed_bytes(model) == model["sparse"].form.nbytes < 0.6 * 4 * 64 * 64
+    assert held_by(model).nbytes == model["sparse"].form.nbytes < 0.6 * 4 * 64 * 64
     assert "64, 64, bias=True, kept=0." in repr(model["sparse"])

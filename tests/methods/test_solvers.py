@@ -71,8 +71,8 @@ def test_mixing_modalities():
     both = mixed({0: text, 1: image, 2: none}, {0: 1.0, 1: 0.5, 2: 0.5})
     assert both.diagonal().tolist() == [1 + 0.5 * 2, 2]
     assert both.hessian.tolist() == [[1.5, 0.5], [0.5, 1.5]]
-    assert both.everything.tolist() == [[6, 4], [4, 6]]
-    assert (both.mass, both.count) == (1.5, 6.0)
+    assert both.hessian_all_tokens.tolist() == [[6, 4], [4, 6]]
+    assert (both.weight_sum, both.count) == (1.5, 6.0)
     assert mixed({0: text, 1: none}, {0: 1.0, 1: 0.5}) is text
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tamp_lightning.methods.tokens import All, Amia, Seen
+from tamp_lightning.methods.tokens import All, Amia, TokenContext
 from tamp_lightning.ops.tokens import select_representative
 
 VALID = torch.arange(30) < torch.tensor([[30], [12]])
@@ -9,7 +9,7 @@ MODALITY = torch.arange(30).expand(2, 30) % 2
 
 
 def test_all_weighs_every_token_but_padding():
-    assert torch.equal(All().weights(Seen(MODALITY, VALID)), VALID)
+    assert torch.equal(All().weights(TokenContext(MODALITY, VALID)), VALID)
     assert not All.needs_attention
     assert not All.needs_outputs
 
@@ -21,18 +21,18 @@ def test_amia_passes_its_constants_on():
         "neighbors": 2, "forward_decay": 0.5, "reverse_decay": 0.3,
         "bandwidth": 0.8, "threshold": 0.05, "positive_only": True, "max_tokens": 25, "precision": "bf16",
     }  # fmt: skip
-    got = Amia(**constants).weights(Seen(MODALITY, VALID, outputs, attention))
+    got = Amia(**constants).weights(TokenContext(MODALITY, VALID, outputs, attention))
     assert torch.equal(got, select_representative(outputs, attention, MODALITY, valid=VALID, **constants))
-    assert not torch.equal(got, Amia().weights(Seen(MODALITY, VALID, outputs, attention)))
+    assert not torch.equal(got, Amia().weights(TokenContext(MODALITY, VALID, outputs, attention)))
     assert Amia.needs_attention
     assert Amia.needs_outputs
 
 
 def test_amia_says_what_is_missing():
     with pytest.raises(ValueError, match="no outputs"):
-        Amia().weights(Seen(MODALITY, VALID, None, torch.ones(2, 30)))
+        Amia().weights(TokenContext(MODALITY, VALID, None, torch.ones(2, 30)))
     with pytest.raises(ValueError, match="no attention"):
-        Amia().weights(Seen(MODALITY, VALID, torch.ones(2, 30, 4)))
+        Amia().weights(TokenContext(MODALITY, VALID, torch.ones(2, 30, 4)))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def groups(generator):
 
 def test_amia_chooses_per_linear_per_input_or_per_block():
     generator = torch.Generator().manual_seed(1)
-    seen, given = Seen(MODALITY, VALID, attention=torch.rand(2, 30, generator=generator)), groups(generator)
+    seen, given = TokenContext(MODALITY, VALID, attention=torch.rand(2, 30, generator=generator)), groups(generator)
 
     def alone(outputs):
         return select_representative(outputs, seen.attention, MODALITY, valid=VALID)

@@ -187,7 +187,7 @@ def padded_pair(first, second, fill):
 
 @pytest.mark.parametrize("fill", [0.0, 1e6, float("nan")])
 def test_padding_crops_do_not_count(fill):
-    # a base tile and a grid of 1 or 2 x 2 tiles, a newline behind every row of patches
+    # a base tile and a grid of 1 or 2 x 2 tiles, a newline after every row of patches
     first, second = picture(2, 8, 4 + 4 + 2, 1), picture(5, 16, 4 + 16 + 4, 2)
     alone = prune(many_crops(), [first, second], method=WANDA, towers={"sparsity": 0.5}, **OPTIONS)
     padded = [padded_pair(first, second, fill)]

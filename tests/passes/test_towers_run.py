@@ -8,8 +8,8 @@ from PIL import Image
 from rich.console import Console
 from safetensors import safe_open
 
-from tamp_lightning.cli.run import parse
-from tamp_lightning.config.check import UsageError
+from tamp_lightning.cli.parsing import parse
+from tamp_lightning.config.recipe_file import UsageError
 from tamp_lightning.tasks.prune import run_prune
 
 RECIPE = """

@@ -86,8 +86,8 @@ def row(method: str, sparsity: float, kl: float) -> dict:
     return own | {"corrected_retention": None} | moved
 
 
-def test_page_sorts_by_kl_at_each_sparsity_and_draws_what_has_several(tmp_path):
-    rows = [row(EVIL, 0.5, 2.0), row("wanda", 0.5, 1.0), row("wanda", 0.6, 3.0), row("once", 0.6, 4.0)]
+def test_page_has_a_table_per_sparsity_and_draws_what_has_several(tmp_path):
+    rows = [row("wanda", 0.5, 1.0), row(EVIL, 0.5, 2.0), row("wanda", 0.6, 3.0), row("once", 0.6, 4.0)]
     told = {"model": "bed", "split": "test", "questions": 7}
     text = write_grid(tmp_path, rows, "wanda", -0.5, told).read_text()
     assert re.findall(r'<section id="([\w-]+)">', text) == ["sparsity", "at-50", "at-60", "how"]

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tamp_lightning.cli.run import parse
+from tamp_lightning.cli.parsing import parse
 from tamp_lightning.reporting.advice import advice
 from tamp_lightning.reporting.examples import frames, thumbnail, worst_flips
 from tamp_lightning.reporting.html import write_report

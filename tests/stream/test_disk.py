@@ -142,20 +142,6 @@ def test_weights_moved_by_a_solver_are_written_in_the_stored_dtype(tmp_path: Pat
     assert torch.equal(written[1:].float(), (dense * mask)[1:])
 
 
-def test_memory_and_disk_agree(tmp_path: Path):
-    model = make_llava()
-    source = save(model, tmp_path / "source", sharded=True, old=True)
-    disk, memory = DiskStream(source, tmp_path / "out"), MemoryStream(model)
-    assert disk.facts == memory.facts
-    prune(disk)
-    prune(memory)
-    disk.finish()
-    assert memory.finish() == {}
-    written = LlavaNextForConditionalGeneration.from_pretrained(tmp_path / "out").state_dict()
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, written[name])
-
-
 def test_blocks_are_frozen_and_in_eval_mode(llama_folder: Path, tmp_path: Path):
     for stream in (DiskStream(llama_folder, tmp_path / "out"), MemoryStream(make_llama().train())):
         block = stream.load(1)

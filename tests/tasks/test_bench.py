@@ -26,6 +26,8 @@ def test_forms_are_measured_side_by_side(tmp_path):
     written = json.loads((tmp_path / "out.json").read_text())
     first, second = written["forms"]
     assert first["linears"] > 0 == second["linears"]
+    assert first["values"] == "bfloat16"
+    assert 8 * first["compressed_bytes"] < 12 * first["compressed_weights"]
     assert 0 < first["compressed_bytes"] < first["model_bytes"] < second["model_bytes"]
     for form in (first, second):
         assert len(form["tokens_per_second"]["all"]) == 2
@@ -51,22 +53,25 @@ def test_decoding_is_compared_with_the_fastest_dense_form():
     spread = {"median": 1.0, "min": 0.5, "max": 2.0}
     rows = [
         {"form": form, "dtype": "float32", "model_bytes": 1, "peak": spread, "prefill_seconds": spread}
+        | {"compressed_weights": 160 * (form == "compressed"), "compressed_bytes": 103, "values": "int8"}
         | {"tokens_per_second": {**spread, "median": speed}}
         for form, speed in (("compressed", 30.0), ("dense", 10.0), ("dense-float32", 20.0))
     ]
     assert list(table(rows).columns[-1].cells) == ["1.50x", "0.50x", "1.00x"]
+    assert list(table(rows).columns[2].cells) == ["int8, 5.2 bits", "", ""]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--forms", "sparse"], "--forms has 'sparse', expected some of compressed, dense, dense-float32"),
+        (["--forms", "sparse"], "--forms has 'sparse', expected some of compressed, dense, dense-float32, 2:4"),
+        (["--forms", "dense,2:4", "--device", "cpu"], "--forms has 2:4, which needs --device cuda"),
         (["--repeats", "0"], "--repeats is 0, expected 1 or more"),
         (["--out", "nowhere/at/all.json"], "there is no folder"),
     ],
 )
 def test_refusals_come_before_any_work(tmp_path, monkeypatch, arguments, message):
-    monkeypatch.setattr("tamp_lightning.tasks.bench._measure", lambda *_: pytest.fail("it went on"))
+    monkeypatch.setattr("tamp_lightning.tasks.bench.measure", lambda *_: pytest.fail("it went on"))
     with pytest.raises(ValueError, match=message):
         bench([str(save(make_llama(), tmp_path / "model")), *arguments], Console())
 

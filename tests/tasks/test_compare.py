@@ -69,6 +69,6 @@ def test_a_cell_of_another_recipe_is_refused_before_anything_is_run(tmp_path, mo
     assert all(map(compare.is_done, grid_cells(recipe(grid), tmp_path)))
     elsewhere = recipe(grid, trainer={"accelerator": "gpu", "enable_progress_bar": False})
     assert all(map(compare.is_done, grid_cells(elsewhere, tmp_path)))
-    monkeypatch.setattr(compare, "Job", None)
+    monkeypatch.setattr(compare, "prepare", None)
     with pytest.raises(ValueError, match=r"wanda-50-42 was made by another recipe: remove it"):
         run_compare(recipe(grid, seed=9, out=str(tmp_path)), console=None)

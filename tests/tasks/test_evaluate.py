@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from tamp_lightning.cli import main as cli
-from tamp_lightning.cli.run import parse
+from tamp_lightning.cli.parsing import parse
 from tamp_lightning.evaluation import scorer
 from tamp_lightning.tasks import evaluate
 

@@ -168,7 +168,7 @@ def refusal(done: dict) -> str:
 
 @pytest.fixture
 def unfinished(tamp, recipe, tmp_path) -> tuple[Path, Path]:
-    """A recipe and the folder of its run, which was killed behind the first pruned block."""
+    """A recipe and the folder of its run, which was killed after the first pruned block."""
     path, out = recipe(METHODS["wanda"]), tmp_path / "out"
     seen = 0
     while not (out / ".state" / "pruned-00000.safetensors").exists():

@@ -8,7 +8,7 @@ import torch
 
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.data.packing import conversation
-from tamp_lightning.evaluation.riding import ScoreRiders
+from tamp_lightning.evaluation.layerwise import LayerwiseScores
 from tamp_lightning.evaluation.scoring import score
 from tamp_lightning.evaluation.summary import prediction_rows, summarise, write_predictions
 from tamp_lightning.methods.method import Method
@@ -58,7 +58,7 @@ def scored(model, suite, dense=None, size=3):
 
 @torch.no_grad()
 def alone(model, processor, question, option):
-    """Log-probabilities [tokens,vocab] in front of an option's tokens and its end mark, and those tokens."""
+    """Log-probabilities [tokens,vocab] before an option's tokens and its end mark, and those tokens."""
     chat = conversation(question.text, option, "video")
     file = str(clip_file(question.clip))
     texts = [processor.apply_chat_template(chat[:1], add_generation_prompt=True), processor.apply_chat_template(chat)]
@@ -154,13 +154,13 @@ def test_suites_refuse_a_checkpoint_they_are_not_made_for(tiny, processor):
 def test_clips_that_ride_along_score_as_they_do_on_whole_models(tiny):
     model, processor = tiny
     suite, pruned = few(processor, every=13), copy.deepcopy(model)
-    riders = ScoreRiders([suite], 3)
+    layerwise = LayerwiseScores([suite], 3)
     data = CalibrationData.from_samples(clip_samples(4, 42, 2), processor, 2)
     method = Method(tokens="all", allocation="uniform")
-    prune_stream(MemoryStream(pruned), data, method, progress=False, riders=riders, accelerator="cpu")
+    prune_stream(MemoryStream(pruned), data, method, progress=False, layerwise=layerwise, accelerator="cpu")
     before = scored(model, suite)
     after = scored(pruned, suite, before)
-    for found, expected in zip((d for [d] in riders.scores()), (before, after), strict=True):
+    for found, expected in zip((d for [d] in layerwise.scores()), (before, after), strict=True):
         assert found.results == expected.results
         assert found.predictions == expected.predictions
         assert found.certainty == expected.certainty

@@ -1,9 +1,9 @@
-"""The real smol-llava-next, scored through the public layouts made from easy-VQA's test pictures."""
+"""The real smol-llava-next-2, scored through the public layouts made from easy-VQA's test pictures."""
 
 import pytest
 from rich.console import Console
 
-from tamp_lightning.cli.run import parse
+from tamp_lightning.cli.parsing import parse
 from tamp_lightning.data import easy_vqa
 from tamp_lightning.tasks.evaluate import run_evaluate
 from tamp_lightning.testbeds.checkpoints import resolve
@@ -17,7 +17,7 @@ ALL_RIGHT = {"pope": 0.85, "vqav2": 0.9, "mmbench": 0.85}
 @pytest.fixture(scope="module")
 def _bed():
     try:
-        resolve("smol-llava-next")
+        resolve("smol-llava-next-2")
         easy_vqa.root()
     except FileNotFoundError as error:
         pytest.skip(str(error))
@@ -31,7 +31,7 @@ def scores(out, *more):
 
 @pytest.mark.usefixtures("_bed")
 def test_generated_replies_are_mostly_right(tmp_path):
-    found = scores(tmp_path, f"--data={{{POPE_AND_MMBENCH}, {VQA}}}")
+    found = scores(tmp_path, "--benchmarks=[pope,vqav2,mmbench]", f"--data={{{POPE_AND_MMBENCH}, {VQA}}}")
     assert found["pope"]["accuracy"] > ALL_RIGHT["pope"]
     assert found["pope"]["unparsed"] < 0.05
     assert found["vqav2"]["score"] > ALL_RIGHT["vqav2"]

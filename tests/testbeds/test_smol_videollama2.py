@@ -5,7 +5,7 @@ import json
 import pytest
 from rich.console import Console
 
-from tamp_lightning.cli.run import parse
+from tamp_lightning.cli.parsing import parse
 from tamp_lightning.tasks.prune import run_prune
 from tamp_lightning.testbeds import clip_suite as clips
 
@@ -61,7 +61,7 @@ def test_silence_can_be_left_out_of_the_statistics(prune):
     whole, *_ = prune("whole", *wanda)
     lean, *_ = prune("lean", *wanda, "--calibration.drop_silence=true")
     name = next(iter(whole))
-    # 8 of the 22 audio tokens are silence behind the four seconds that are heard
+    # 8 of the 22 audio tokens are silence after the four seconds that are heard
     ratio = lean[name]["token_share"]["audio"] / lean[name]["token_share"]["video"]
     assert ratio == pytest.approx(14 / 16)
     assert whole[name]["token_share"]["audio"] / whole[name]["token_share"]["video"] == pytest.approx(22 / 16)

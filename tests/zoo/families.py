@@ -145,7 +145,7 @@ def mel(frames: int, tokens: int, length: int, bins: int = 16) -> Media:
 
 
 def next_pictures() -> Media:
-    """A base tile of four patches, the same as grid, a newline behind each of its two rows."""
+    """A base tile of four patches, the same as grid, a newline after each of its two rows."""
     return with_sizes(pixels(1, 10, shape=(2, 3, 8, 8)))
 
 

@@ -15,7 +15,7 @@ from .families import FAMILIES, WANDA, Family
 
 OPTIONS = {"progress": False, "accelerator": "cpu"}
 TOWERS = {"sparsity": 0.5}
-# Tokens that a linear reads in all batches of a family: in a tower, and in front of the decoder.
+# Tokens that a linear reads in all batches of a family: in a tower, and before the decoder.
 TOKENS = {
     "llava_next_llama": {
         "vision_tower.encoder.layers.1.mlp.fc2": 3 * 2 * 5,

@@ -40,7 +40,7 @@ def said(row: Row, key: str) -> str:
 
 
 def number(row: Row, key: str) -> int:
-    """A whole number, also as text, or with a zero behind the point, as tables with gaps hold whole numbers."""
+    """A whole number, also as text, or with a zero after the point, as tables with gaps hold whole numbers."""
     try:
         return int(text(row, key).removesuffix(".0"))
     except ValueError as error:

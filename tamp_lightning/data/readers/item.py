@@ -77,7 +77,7 @@ class Item:
     groups: Mapping[str, str] = field(default_factory=dict)
     """What it is grouped by, such as category or duration."""
     hint: str = ""
-    """Text in front of the question."""
+    """Text before the question."""
     subtitles: Path | None = None
     """An .srt file, shown with the question where the benchmark says so."""
     circle: str = ""

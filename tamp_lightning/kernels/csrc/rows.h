@@ -2,11 +2,11 @@
 
 template <class V, int kRows, int kBatch>
 KERNEL void multiply_block(const Product& job, int64_t row, int64_t batch) {
-  using Stored = typename V::Stored;
+  using Pointer = typename V::Pointer;
   constexpr int kVectors = Lanes<V>::kVectors, kColumns = kVectors * kLanes;
   const int64_t words = job.a.words;
-  const auto* values = static_cast<const Stored*>(job.a.values);
-  const Stored* p[kRows];
+  const Pointer values = V::first(job.a);
+  Pointer p[kRows];
   Vector sums[kRows][kBatch];
   float rest[kRows][kBatch] = {};
   for (int r = 0; r < kRows; ++r) {
@@ -20,9 +20,9 @@ KERNEL void multiply_block(const Product& job, int64_t row, int64_t batch) {
     if (p[kRows - 1] - values > job.a.count - 64) {  // the last row's values lie behind all others
       const float* x = job.x + (batch * words + w) * 64;
       for (int r = 0; r < kRows; ++r) {
-        const Stored* end = p[r];
+        Pointer end = p[r];
         for (int b = 0; b < kBatch; ++b)
-          end = add_word<V>(mask[r * words + w], p[r], x + b * words * 64, rest[r][b]);
+          end = add_word<V>(mask[r * words + w], p[r], x + b * words * 64, scale_of<V>(job.a, row + r, w), rest[r][b]);
         p[r] = end;
       }
       continue;
@@ -33,7 +33,10 @@ KERNEL void multiply_block(const Product& job, int64_t row, int64_t batch) {
     if (w % 8 == 0)
       for (int r = 0; r < kRows; ++r)
         _mm_prefetch(reinterpret_cast<const char*>(mask + (r + kRows) * words + w), _MM_HINT_T1);
-    for (int r = 0; r < kRows; ++r) _mm_prefetch(reinterpret_cast<const char*>(p[r] + span), _MM_HINT_T1);
+    for (int r = 0; r < kRows; ++r) _mm_prefetch(address(p[r] + span), _MM_HINT_T1);
+    Vector parts[kRows][kBatch];  // of this word, where its values have a scale
+    for (int r = 0; r < kRows; ++r)
+      for (int b = 0; b < kBatch; ++b) parts[r][b] = zero();
 #pragma GCC unroll 8
     for (int k = 0; k < 64; k += kColumns) {
       Vector inputs[kBatch][kVectors];
@@ -45,13 +48,21 @@ KERNEL void multiply_block(const Product& job, int64_t row, int64_t batch) {
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
         Vector weights[kVectors];
-        Lanes<V>::next(p[r], bits[r] >> k, weights);
+        Lanes<V>::next(p[r], bits[r], k, weights);
 #pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v)
 #pragma GCC unroll 4
-          for (int b = 0; b < kBatch; ++b) sums[r][b] = fma(weights[v], inputs[b][v], sums[r][b]);
+          for (int b = 0; b < kBatch; ++b) {
+            Vector& sum = V::kScaled ? parts[r][b] : sums[r][b];
+            sum = fma(weights[v], inputs[b][v], sum);
+          }
       }
     }
+    if constexpr (V::kScaled)
+      for (int r = 0; r < kRows; ++r) {
+        const Vector scale = all(scale_of<V>(job.a, row + r, w) * Lanes<V>::kUnit);
+        for (int b = 0; b < kBatch; ++b) sums[r][b] = fma(parts[r][b], scale, sums[r][b]);
+      }
   }
   for (int r = 0; r < kRows; ++r)
     for (int b = 0; b < kBatch; ++b)
@@ -78,26 +89,27 @@ KERNEL void multiply(const Product& job, int64_t first, int64_t last) {
 
 template <class V, bool kWiden>
 KERNEL void expand(const Expansion& job, int64_t first, int64_t last) {
-  using Stored = typename V::Stored;
-  using Out = typename std::conditional<kWiden, float, Stored>::type;
+  using Out = typename std::conditional<kWiden, float, typename V::Stored>::type;
   const int64_t words = job.a.words;
-  const auto* values = static_cast<const Stored*>(job.a.values);
+  const typename V::Pointer values = V::first(job.a);
   for (int64_t row = first; row < last; ++row) {
-    const Stored* p = values + job.a.starts[row * job.a.starts_stride];
+    typename V::Pointer p = values + job.a.starts[row * job.a.starts_stride];
     Out* out = static_cast<Out*>(job.out) + (row - job.first) * words * 64;
     for (int64_t w = 0; w < words; ++w, out += 64) {
       uint64_t bits = job.a.mask[row * words + w];
       if (p - values > job.a.count - 64) {
         std::memset(out, 0, 64 * sizeof(Out));
         for (; bits; bits &= bits - 1, ++p) {
-          if constexpr (kWiden) out[__builtin_ctzll(bits)] = V::number(*p);
+          if constexpr (kWiden) out[__builtin_ctzll(bits)] = V::number(*p) * scale_of<V>(job.a, row, w);
           else out[__builtin_ctzll(bits)] = *p;
         }
         continue;
       }
       for (int k = 0; k < 64; k += kLanes, bits >>= kLanes) {
         const uint32_t here = static_cast<uint32_t>(bits & ((1u << kLanes) - 1));
-        if constexpr (kWiden) store(out + k, Lanes<V>::widen(p, here));
+        if constexpr (V::kScaled)
+          store(out + k, times(Lanes<V>::widen(p, here), all(scale_of<V>(job.a, row, w) * Lanes<V>::kUnit)));
+        else if constexpr (kWiden) store(out + k, Lanes<V>::widen(p, here));
         else copy(out + k, p, here);
         p += __builtin_popcount(here);
       }

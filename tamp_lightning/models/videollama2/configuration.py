@@ -67,7 +67,7 @@ class Videollama2Config(PreTrainedConfig):
     ``vision_config`` and ``audio_config`` only for other towers than SigLIP so400m-384 and BEATs iter3+ (a partial
     one changes just what it names). A tower exists where ``mm_vision_tower`` or ``mm_audio_tower`` is set.
 
-    The placeholder ids default to the first ids behind Qwen2's tokenizer; they need no row in the embedding.
+    The placeholder ids default to the first ids after Qwen2's tokenizer; they need no row in the embedding.
 
     Raises:
         InputError: an unknown connector, sizes that do not fit each other, or a language model whose head is not

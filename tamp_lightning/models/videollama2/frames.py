@@ -19,7 +19,7 @@ def frame_range(count: int, fps: float, start: float | None, end: float | None) 
     As in the official code a time stands for the frame before it, and swapped times are put in order.
 
     Raises:
-        InputError: the range lies behind the end of the video.
+        InputError: the range lies after the end of the video.
     """
     if start is not None and end is not None:
         start, end = sorted((max(start, 0.0), max(end, 0.0)))
@@ -41,7 +41,7 @@ def sample_frames(count: int, wanted: int) -> list[int]:
 
 
 def fill_frames(frames: Sequence[Image.Image], wanted: int) -> list[Image.Image]:
-    """Exactly ``wanted`` of the given frames: a sample of too many, black ones behind too few.
+    """Exactly ``wanted`` of the given frames: a sample of too many, black ones after too few.
 
     The official code takes up to 32 given frames as they are; here all videos of a batch have one shape.
 

@@ -1,4 +1,4 @@
-"""VideoLLaMA2 (arXiv 2406.07476): SigLIP, STC connector and BEATs in front of a causal language model."""
+"""VideoLLaMA2 (arXiv 2406.07476): SigLIP, STC connector and BEATs before a causal language model."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class _Media:
 class Videollama2Processor(ProcessorMixin):
     """Expands the tags of a prompt and computes the features that belong there.
 
-    ``<image>`` becomes the tokens of a picture, ``<audio>`` those of a sound, ``<video>`` those of a video and behind
+    ``<image>`` becomes the tokens of a picture, ``<audio>`` those of a sound, ``<video>`` those of a video and after
     them, unless told otherwise, those of its sound. The tags become tokens of the tokenizer if they are not yet;
     text around them is tokenized as if it stood alone.
 

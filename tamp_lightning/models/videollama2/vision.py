@@ -9,7 +9,7 @@ from tamp_lightning.models.videollama2.configuration import Videollama2Config
 
 
 class VisionTower(nn.Module):
-    """SigLIP up to the chosen hidden state; what lies behind it is loaded and saved but never run."""
+    """SigLIP up to the chosen hidden state; what lies after it is loaded and saved but never run."""
 
     def __init__(self, config: Videollama2Config) -> None:
         super().__init__()

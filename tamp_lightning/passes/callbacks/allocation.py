@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from tamp_lightning.distributed.together import first_says
+from tamp_lightning.distributed.collectives import broadcast
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback, TokenSource
@@ -131,4 +131,4 @@ class AllocationCallback(PassCallback):
         sizes = {linear.full: math.prod(linear.shape) for linear in pl_module.stream.facts.all_linears}
         plan = self.method.allocation_rule.kept(sizes, self.method.sparsity, self.scores or None)
         # processes on other processors could round a score differently
-        pl_module.plan = first_says(pl_module.share, plan)
+        pl_module.plan = broadcast(pl_module.partition, plan)

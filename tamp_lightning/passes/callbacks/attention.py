@@ -29,7 +29,7 @@ def last_row(query: Tensor, key: Tensor, last: Tensor, scaling: float, mask: Ten
         mask: [B or 1,1,n,n] bool, True = may attend, as in a sliding window; None = all tokens before.
 
     Returns:
-        [B,n] float32; tokens behind `last` get 0, all together sum to 1 (paper section 3.3, a = A[-1,:]).
+        [B,n] float32; tokens after `last` get 0, all together sum to 1 (paper section 3.3, a = A[-1,:]).
     """
     batch, heads, n, width = query.shape
     rows = torch.arange(batch, device=query.device)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from tamp_lightning.checkpoint.linear import Linear
-from tamp_lightning.distributed.share import Share
-from tamp_lightning.distributed.together import everyones
+from tamp_lightning.distributed.collectives import all_gather
+from tamp_lightning.distributed.partition import BatchPartition
 from tamp_lightning.ops.diversity import MODALITIES
 from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.passes.contract import BlockPass
@@ -90,7 +90,7 @@ class ChosenTokens(L.Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Put together what the processes have seen, in the order of batches."""
-        parts = everyones(pl_module.share, self.chosen)
+        parts = all_gather(pl_module.partition, self.chosen)
         samples = [sample for part in parts for sample in part.samples][: self.limit]
         self.chosen = Chosen(samples, torch.stack([part.totals for part in parts]).sum(0))
 
@@ -99,25 +99,25 @@ class ChosenTokens(L.Callback):
         last = len(pl_module.stream.facts.linears) - 1
         return pl_module.index in (0, (last + 1) // 2, last)
 
-    def record(self, share: Share) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    def record(self, partition: BatchPartition) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
         """What all processes know so far as JSON values and tensors, for `restore`."""
-        parts = everyones(share, self.chosen)
+        parts = all_gather(partition, self.chosen)
         samples = [(rank, sample) for rank, part in enumerate(parts) for sample in part.samples]
         content = [{"id": s.id, "linears": list(s.linears.items()), "process": rank} for rank, s in samples]
         tensors = {f"modality.{s.id}": s.modality for _, s in samples}
         tensors |= {f"counts.{s.id}.{k}": counts for _, s in samples for k, counts in s.counts.items()}
         return content, {"totals": torch.stack([part.totals for part in parts]).sum(0), **tensors}
 
-    def restore(self, share: Share, content: list[dict[str, Any]], tensors: Mapping[str, Tensor]) -> None:
+    def restore(self, partition: BatchPartition, content: list[dict[str, Any]], tensors: Mapping[str, Tensor]) -> None:
         """Take up what this process had noted in an earlier run, its first block and so all samples among it.
 
         The first process takes the totals of all.
         """
         self._first = 0
-        if share.is_first:
+        if partition.is_first:
             self.chosen.totals = tensors["totals"]
         for row in content:
-            if row.get("process", 0) != share.rank:
+            if row.get("process", 0) != partition.rank:
                 continue
             linears = dict(row["linears"])
             counts = {k: tensors[f"counts.{row['id']}.{k}"] for k in linears}

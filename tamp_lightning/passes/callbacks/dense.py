@@ -38,7 +38,7 @@ class DenseTwin(PassCallback):
         return now.starts_pruning and now.replays
 
     def pass_starts(self, pl_module: BlockPass) -> None:
-        """Take over the dense hidden states of a run that is continued: they stand in front of its next block."""
+        """Take over the dense hidden states of a run that is continued: they stand before its next block."""
         self._cache, pl_module.cache = pl_module.cache, self._cache
 
     @torch.no_grad()
@@ -46,7 +46,7 @@ class DenseTwin(PassCallback):
         """What the current block's linears see in the dense model; to be called once per block and batch.
 
         Args:
-            pl_module: its `current` is the same batch behind the pruned blocks.
+            pl_module: its `current` is the same batch after the pruned blocks.
             batch_idx: number of the batch.
 
         Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tamp_lightning.distributed.together import everyones
+from tamp_lightning.distributed.collectives import all_gather
 from tamp_lightning.ops.drift import drift, drift_totals
 from tamp_lightning.passes.callbacks.tokens import check_finite
 from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
@@ -47,7 +47,7 @@ class DriftCollector(PassCallback):
         self._rows.clear()
         check_finite(f"{pl_module.stream.facts.blocks}.{pl_module.index}", "outputs", rows[:, 2] == 1, ids)
         own = dict(zip(ids.tolist(), rows[:, :2].tolist(), strict=True))
-        totals = {i: row for other in everyones(pl_module.share, own) for i, row in other.items()}
+        totals = {i: row for other in all_gather(pl_module.partition, own) for i, row in other.items()}
         ordered = [totals[i] for i in sorted(totals)]
         count = sum(number for _, number in ordered)
         self._mean = sum(total for total, _ in ordered) / count if count else 0.0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tamp_lightning.checkpoint.linear import Linear
-from tamp_lightning.distributed.together import everyones
+from tamp_lightning.distributed.collectives import all_gather
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.tokens import ModalityMix
 from tamp_lightning.ops.drift import TEXT
@@ -94,7 +94,7 @@ class MixChooser(PassCallback):
             InputError: no sample was held out.
         """
         own = {lam: {i: float(error) for i, error in errors.items()} for lam, errors in self._errors.items()}
-        processes = everyones(pl_module.share, own)
+        processes = all_gather(pl_module.partition, own)
         found = {lam: {i: e for other in processes for i, e in other[lam].items()} for lam in own}
         totals = {lam: sum(errors[i] for i in sorted(errors)) for lam, errors in found.items()}
         if not any(found.values()):

@@ -24,7 +24,7 @@ def polish(
     Weights are held in float32 between the steps, whatever the block computes in.
 
     Args:
-        pl_module: whose current block is pruned already; its cache holds the batches in front of it.
+        pl_module: whose current block is pruned already; its cache holds the batches before it.
         masks: bool [o, c] by linear, True = may move.
         target: the outputs to come close to.
         options: number of steps and learning rate.

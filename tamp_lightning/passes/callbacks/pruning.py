@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tamp_lightning.checkpoint.linear import Linear
-from tamp_lightning.distributed.together import copy_from_first
+from tamp_lightning.distributed.collectives import broadcast_bits
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics, mixed
@@ -105,13 +105,13 @@ class PruningCallback(PassCallback):
             lam: weight of other modalities than text, where statistics are kept by modality.
         """
         linears, block = pl_module.stream.facts.linears[pl_module.index], pl_module.block
-        if pl_module.share.is_first:
+        if pl_module.partition.is_first:
             solved = {linear: self._solve(pl_module, linear, lam) for linear in linears}
         else:
             weights = {linear: linear.weight(block).detach() for linear in linears}
             solved = {n: (torch.empty_like(w), torch.empty_like(w, dtype=torch.bool)) for n, w in weights.items()}
         solved = {linear: (weight.contiguous(), mask.contiguous()) for linear, (weight, mask) in solved.items()}
-        copy_from_first(pl_module.share, (tensor for pair in solved.values() for tensor in pair))
+        broadcast_bits(pl_module.partition, (tensor for pair in solved.values() for tensor in pair))
         return solved
 
     @torch.no_grad()

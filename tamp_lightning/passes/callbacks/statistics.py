@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from tamp_lightning.checkpoint.linear import Linear
+from tamp_lightning.distributed.collectives import all_gather, check_same, gather_by_id, reduce_to_first
 from tamp_lightning.distributed.sums import OrderedSum
-from tamp_lightning.distributed.together import check_same, everyones, merged, sum_on_first
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics
-from tamp_lightning.methods.tokens import Amia, ModalityMix, Seen
+from tamp_lightning.methods.tokens import Amia, ModalityMix, TokenContext
 from tamp_lightning.ops.diversity import MODALITIES
 from tamp_lightning.ops.hessian import weighted_cross, weighted_gram
 from tamp_lightning.ops.stats import weighted_square_sum
@@ -49,7 +49,7 @@ class Sums:
         return torch.stack(list(self.samples.values())).isfinite().all(1)
 
     @property
-    def mass(self) -> Tensor:
+    def weight_sum(self) -> Tensor:
         """Sum of w per modality over all samples, float64 [4]."""
         return torch.stack([self.masses[i] for i in sorted(self.masses)]).sum(0)
 
@@ -146,14 +146,14 @@ class StatisticsCollector(PassCallback):
     @torch.no_grad()
     def batch_passed(self, pl_module: BlockPass, batch: object, batch_idx: int) -> None:
         """Add this batch's samples to the statistics of every linear of the block, without waiting for the device."""
-        seen, tokens = self._seen(pl_module), self.source.latest()
+        context, tokens = self._context(pl_module), self.source.latest()
         twins = self.dense.tokens(pl_module, batch_idx) if self.dense else {}
-        self._count = seen.valid.sum() + self._count
+        self._count = context.valid.sum() + self._count
         self._samples.update(pl_module.current.ids.tolist())
-        share = pl_module.share
-        step = _Step(seen, pl_module.current.ids, share.leaf(share.own[batch_idx]), {})
+        partition = pl_module.partition
+        step = _Step(context, pl_module.current.ids, partition.leaf(partition.own[batch_idx]), {})
         # all at once, so that no two share an id because one is gone already
-        weighed = self._weights(seen, tokens, pl_module.stream.facts.attends(pl_module.index))
+        weighed = self._weights(context, tokens, pl_module.stream.facts.attends(pl_module.index))
         for linear, weights in weighed.items():
             self._add_diagonal(step, linear, tokens[linear], weights)
             if self.method.statistics == "hessian":
@@ -167,26 +167,26 @@ class StatisticsCollector(PassCallback):
         Raises:
             InputError: a token that counts has a NaN or infinite activation.
         """
-        share = pl_module.share
+        partition = pl_module.partition
         self._count = int(self._count)
         for linear, parts in self._sums.items():
             for sums in parts.values():
                 sums.to_cpu()
                 check_finite(linear.full, "inputs", sums.finite(), torch.tensor(list(sums.samples)))
-        if share.processes == 1:
+        if partition.processes == 1:
             return
-        check_same(share, [linear.full for linear in self._sums])
+        check_same(partition, [linear.full for linear in self._sums])
         for parts in self._sums.values():
             for sums in parts.values():
-                sums.samples, sums.masses = merged(share, sums.samples), merged(share, sums.masses)
+                sums.samples, sums.masses = gather_by_id(partition, sums.samples), gather_by_id(partition, sums.masses)
         for store in (self._own.grams, self._own.crosses, self._all.grams):
-            sum_on_first(share, store.values())
-        self._count = sum(everyones(share, self._count))
-        self._samples.update(*everyones(share, self._samples))
+            reduce_to_first(partition, store.values())
+        self._count = sum(all_gather(partition, self._count))
+        self._samples.update(*all_gather(partition, self._samples))
 
-    def _seen(self, pl_module: BlockPass) -> Seen:
+    def _context(self, pl_module: BlockPass) -> TokenContext:
         current = pl_module.current
-        return Seen(
+        return TokenContext(
             current.modality,
             current.counted,
             attention=self.attention.of(pl_module) if self.attention else None,
@@ -194,20 +194,20 @@ class StatisticsCollector(PassCallback):
             mean_drift=self.drift.mean() if self.drift else None,
         )
 
-    def _weights(self, seen: Seen, tokens: Mapping[Linear, Tokens], attends: bool) -> dict[Linear, Tensor]:
+    def _weights(self, context: TokenContext, tokens: Mapping[Linear, Tokens], attends: bool) -> dict[Linear, Tensor]:
         """Token weights of each linear; one object for those that weigh tokens alike.
 
         A rule that chooses by attention has nothing to choose by in a block without it: all tokens count there.
         """
         rule = self.method.token_rule
         if rule.needs_attention and not attends:
-            return dict.fromkeys(tokens, seen.valid)
+            return dict.fromkeys(tokens, context.valid)
         if not isinstance(rule, Amia):
-            return dict.fromkeys(tokens, rule.weights(seen))
+            return dict.fromkeys(tokens, rule.weights(context))
         groups: dict[int, dict[str, Tensor]] = {}
         for linear, own in tokens.items():
             groups.setdefault(id(own.inputs), {})[linear.name] = own.outputs
-        chosen = rule.by_linear(seen, list(groups.values()))
+        chosen = rule.by_linear(context, list(groups.values()))
         return {linear: chosen[linear.name] for linear in tokens}
 
     def _parts(self, step: _Step, weights: Tensor) -> dict[int, Tensor]:
@@ -216,7 +216,7 @@ class StatisticsCollector(PassCallback):
         if not isinstance(rule, ModalityMix):
             return {WHOLE: weights}
         learns = torch.tensor([not rule.judges(i) for i in step.ids.tolist()], device=weights.device)
-        modality = step.seen.modality
+        modality = step.context.modality
         return {m: weights & (modality == m) & learns[:, None] for m in range(len(MODALITIES))}
 
     def _add_diagonal(self, step: _Step, linear: Linear, tokens: Tokens, weights: Tensor) -> None:
@@ -230,7 +230,7 @@ class StatisticsCollector(PassCallback):
             sums = self._sums.setdefault(linear, {}).setdefault(part, Sums())
             sums.samples.update(zip(ids.tolist(), rows, strict=True))
             mass = torch.zeros(len(ids), len(MODALITIES), dtype=torch.float64, device=own.device)
-            mass.scatter_add_(1, step.seen.modality, own.double())
+            mass.scatter_add_(1, step.context.modality, own.double())
             sums.masses.update(zip(ids.tolist(), mass, strict=True))
 
     def _add_matrices(self, step: _Step, linear: Linear, tokens: Tokens, weights: Tensor, twin: Tokens | None) -> None:
@@ -240,10 +240,10 @@ class StatisticsCollector(PassCallback):
                 _sum(self._own.grams, (linear, part)).add(step.leaf, weighted_gram(inputs, own))
             if twin is not None:
                 _sum(self._own.crosses, linear).add(step.leaf, weighted_cross(twin.inputs, inputs, weights))
-        if not self.method.blends or weights is step.seen.valid:
+        if not self.method.blends or weights is step.context.valid:
             return
         if self._all.share(linear, step.leaders.setdefault((id(inputs), 0), linear)):
-            _sum(self._all.grams, (linear, WHOLE)).add(step.leaf, weighted_gram(inputs, step.seen.valid))
+            _sum(self._all.grams, (linear, WHOLE)).add(step.leaf, weighted_gram(inputs, step.context.valid))
 
     def of(self, linear: Linear) -> dict[int, Statistics]:
         """Statistics of a linear's inputs, by part: everything under `WHOLE`, or one entry per modality.
@@ -261,9 +261,9 @@ class StatisticsCollector(PassCallback):
         return {
             part: Statistics(
                 sq_norm=sums.total(),
-                mass=float(sums.mass.sum()),
+                weight_sum=float(sums.weight_sum.sum()),
                 hessian=_total(self._own.grams, (leader, part)),
-                everything=_total(self._all.grams, (everything, part)),
+                hessian_all_tokens=_total(self._all.grams, (everything, part)),
                 count=int(self._count),
                 cross=_total(self._own.crosses, leader),
             )
@@ -272,22 +272,22 @@ class StatisticsCollector(PassCallback):
 
     def use(self, linear: Linear) -> TokenUse:
         """How much the tokens of each modality counted in a linear."""
-        mass = self._mass(linear)
+        mass = self._weight_sum(linear)
         share = mass / mass.sum().clamp(min=torch.finfo(mass.dtype).tiny)
         return TokenUse(share.tolist(), float(mass.sum()) / max(len(self._samples), 1))
 
-    def _mass(self, linear: Linear) -> Tensor:
+    def _weight_sum(self, linear: Linear) -> Tensor:
         """Sum of a linear's token weights per modality, float64 [4]; zero if no token was needed."""
         parts = self._sums.get(linear, {}).values()
         zero = torch.zeros(len(MODALITIES), dtype=torch.float64)
-        return torch.stack([sums.mass for sums in parts]).sum(0) if parts else zero
+        return torch.stack([sums.weight_sum for sums in parts]).sum(0) if parts else zero
 
 
 @dataclass
 class _Step:
     """What the linears of one batch share."""
 
-    seen: Seen
+    context: TokenContext
     ids: Tensor
     leaf: int
     parts: dict[int, dict[int, Tensor]]

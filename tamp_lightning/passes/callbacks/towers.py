@@ -1,4 +1,4 @@
-"""Towers and projector: pruned once, in front of the decoder's prune walk, by what they read while they are dense."""
+"""Towers and projector: pruned once, before the decoder's prune walk, by what they read while they are dense."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from tamp_lightning.checkpoint.adapter import adapter_of
 from tamp_lightning.checkpoint.facts import media_of
-from tamp_lightning.distributed.share import Share
+from tamp_lightning.distributed.collectives import all_gather, broadcast_bits, gather_by_id, reduce_to_first
+from tamp_lightning.distributed.partition import BatchPartition
 from tamp_lightning.distributed.sums import OrderedSum
-from tamp_lightning.distributed.together import copy_from_first, everyones, merged, sum_on_first
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics
@@ -58,7 +58,7 @@ class TowerStatistics:
 
     @contextmanager
     def watch(self, batch: Mapping[str, Tensor], leaf: int) -> Iterator[None]:
-        """Add what the linears read inside to the sums; second moments to a leaf of theirs (`distributed.share`).
+        """Add what the linears read inside to the sums; second moments to a leaf of theirs (`distributed.partition`).
 
         Raises:
             InputError: an input is NaN or infinite, which tokens of it are padding is not known, or it is text.
@@ -113,26 +113,26 @@ class TowerStatistics:
         if name == leader:
             self._grams.setdefault(name, OrderedSum()).add(self._leaf, weighted_gram(tokens, real))
 
-    def put_together(self, share: Share) -> None:
+    def put_together(self, partition: BatchPartition) -> None:
         """Sums of all processes: of squares in each, second moments in the first alone.
 
         Raises:
             InputError: in every process: linears share their input in one batch and not in another.
         """
-        if share.processes == 1:
+        if partition.processes == 1:
             return
-        tokens = everyones(share, {name: read.tokens for name, read in self.read.items()})
+        tokens = all_gather(partition, {name: read.tokens for name, read in self.read.items()})
         names = [linear.name for linear in self.stream.facts.towers if any(linear.name in own for own in tokens)]
         for name in names:
             rows = self.read[name].rows if name in self.read else {}
-            self.read[name] = Read(sum(own.get(name, 0) for own in tokens), merged(share, rows))
-        self.samples = sum(everyones(share, self.samples))
-        leaders = everyones(share, self._leader)
+            self.read[name] = Read(sum(own.get(name, 0) for own in tokens), gather_by_id(partition, rows))
+        self.samples = sum(all_gather(partition, self.samples))
+        leaders = all_gather(partition, self._leader)
         self._leader = {name: leader for own in leaders for name, leader in own.items()}
         if any(own[name] != self._leader[name] for own in leaders for name in own):
             raise InputError("linears of towers share their input in some batches only: set devices: 1")
         led = [name for name in names if self._leader.get(name) == name]
-        sum_on_first(share, [self._grams.setdefault(name, OrderedSum()) for name in led])
+        reduce_to_first(partition, [self._grams.setdefault(name, OrderedSum()) for name in led])
 
     def of(self, name: str) -> Statistics:
         """Statistics of a linear that was reached."""
@@ -141,7 +141,7 @@ class TowerStatistics:
             return Statistics()
         return Statistics(
             sq_norm=torch.stack([read.rows[first] for first in sorted(read.rows)]).sum(0),
-            mass=read.tokens,
+            weight_sum=read.tokens,
             hessian=self._total(self._leader.get(name, name)),
             count=read.tokens,
         )
@@ -176,22 +176,22 @@ class TowerPruning(L.Callback):
         self.restored = False
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
-        """Collect, prune and commit, in front of the first pass of the prune walk.
+        """Collect, prune and commit, before the first pass of the prune walk.
 
         Raises:
             InputError: no media reach what is to be pruned, or something is not finite.
         """
         if not pl_module.now.starts_pruning or self.restored:
             return
-        statistics, share = TowerStatistics(pl_module.stream, self.method), pl_module.share
+        statistics, partition = TowerStatistics(pl_module.stream, self.method), pl_module.partition
         assert trainer.train_dataloader is not None
         # the batches come first: another process may have more, and then this one repeats its last
-        for number, batch in zip(range(len(share.own)), trainer.train_dataloader, strict=False):
+        for number, batch in zip(range(len(partition.own)), trainer.train_dataloader, strict=False):
             on_device = trainer.strategy.batch_to_device(batch)
-            embedded = pl_module.embed(on_device, statistics.watch(on_device, share.leaf(share.own[number])))
+            embedded = pl_module.embed(on_device, statistics.watch(on_device, partition.leaf(partition.own[number])))
             if self.dense is not None:
                 self.dense.begin(number, embedded)
-        statistics.put_together(share)
+        statistics.put_together(partition)
         plan = self._plan(pl_module.stream, statistics)
         masks = {name: self._prune(pl_module, statistics, name, plan[name]) for name in plan}
         pl_module.stream.commit_towers(masks)
@@ -229,13 +229,13 @@ class TowerPruning(L.Callback):
         if not bool(weight.isfinite().all()):
             raise InputError(f"{name}.weight holds NaN or infinite weights: the checkpoint is damaged")
         pruned, mask = torch.empty_like(weight), torch.empty_like(weight, dtype=torch.bool)
-        if pl_module.share.is_first:
+        if pl_module.partition.is_first:
             try:
                 pruned, mask = self.method.solve(weight, statistics.of(name), kept)
             except InputError as error:
                 raise InputError(f"{name}: {error}") from None
         pruned, mask = pruned.contiguous(), mask.contiguous()
-        copy_from_first(pl_module.share, (pruned, mask))
+        broadcast_bits(pl_module.partition, (pruned, mask))
         weight.copy_(pruned).masked_fill_(~mask, 0)
         self.masks[name] = pack_bits(mask)
         self.report[name] = mask_row(mask, tokens_per_sample=statistics.read[name].tokens / statistics.samples)

@@ -5,7 +5,7 @@ import pytest
 from tamp_lightning.benchmarks.registry import BENCHMARKS
 from tamp_lightning.data.readers.item import Source
 
-from ...fixtures.layouts import LAYOUTS, SOUND, VIDEO
+from ...fixtures.layouts import LAYOUTS, read
 
 EXPECTED = {
     "mmbench tsv": (6, "7", 0, ("red", "green", "blue", "grey"), {"category": "colour", "l2_category": "perception"}),
@@ -49,13 +49,6 @@ EXPECTED = {
 EXPECTED["videomme subtitles"] = EXPECTED["videomme"]
 
 
-def read(layout, folder):
-    benchmark, write = LAYOUTS[layout]
-    if benchmark in (*SOUND, *VIDEO):
-        pytest.importorskip("av")
-    return BENCHMARKS[benchmark].read(write(folder))
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_first_question_of_every_layout(layout, tmp_path):
     items = read(layout, tmp_path)
@@ -80,41 +73,6 @@ def test_another_answer_gives_another_checksum(tmp_path):
     path = tmp_path / "coco_pope_random.json"
     path.write_text(path.read_text().replace("yes", "no"))
     assert BENCHMARKS["pope"].read(source).sha256 != before
-
-
-def test_rotations_share_a_circle_and_their_picture(tmp_path):
-    items = read("mmbench tsv", tmp_path).items
-    assert [item.circle for item in items] == ["7"] * 4 + ["8"] * 2
-    assert [item.target for item in items] == [0, 3, 2, 1, 0, 1]
-    assert items[0].hint == "Look."
-    assert items[1].hint == ""
-    assert len({item.media[0].content() for item in items[:4]}) == 1
-    assert len({item.media[0].content() for item in items}) == 2
-
-
-def test_pairs_of_mme_share_a_circle(tmp_path):
-    items = read("mme folder", tmp_path).items
-    assert [item.circle for item in items] == ["celebrity/0001.jpg"] * 2 + ["color/0001.jpg"] * 2
-    assert items[0].question == "Is it red?"
-
-
-def test_parts_of_videos_and_folders_of_frames(tmp_path):
-    whole, part, frames = (item.media[0] for item in read("mvbench", tmp_path).items)
-    assert (whole.start, whole.end) == (None, None)
-    assert (part.start, part.end) == (1.0, 2.0)
-    assert frames.content.is_dir()
-
-
-def test_pictures_of_mmmu_are_those_named_in_order(tmp_path):
-    first, second = read("mmmu hub", tmp_path).items
-    assert [len(first.media), len(second.media)] == [2, 1]
-    assert first.media[0].content() != first.media[1].content()
-    assert second.target == ("5",)
-
-
-def test_subtitles_only_where_there_are_some(tmp_path):
-    items = read("videomme subtitles", tmp_path).items
-    assert [item.subtitles is not None for item in items] == [True, True, False, False, False, False]
 
 
 @pytest.mark.parametrize(("limit", "rows"), [(1, 4), (2, 6), (99, 6)])

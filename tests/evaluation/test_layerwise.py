@@ -7,7 +7,7 @@ import torch
 
 from tamp_lightning.config.recipe import PruneRecipe, ScoreChoice
 from tamp_lightning.data.calibration import CalibrationData
-from tamp_lightning.evaluation.riding import ScoreRiders
+from tamp_lightning.evaluation.layerwise import LayerwiseScores
 from tamp_lightning.evaluation.scoring import score
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
@@ -65,18 +65,18 @@ def same(first, second):
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize("place", ["memory", "disk"])
 def test_scores_are_those_of_whole_models(bed, suite, data, method, place, tmp_path):
-    model, riders = copy.deepcopy(bed), ScoreRiders([suite], 7)
+    model, layerwise = copy.deepcopy(bed), LayerwiseScores([suite], 7)
     if place == "memory":
         stream = MemoryStream(model)
     else:
         bed.save_pretrained(tmp_path / "source")
         stream = DiskStream(tmp_path / "source", tmp_path / "out")
-    prune_stream(stream, data, method, progress=False, riders=riders, accelerator="cpu")
+    prune_stream(stream, data, method, progress=False, layerwise=layerwise, accelerator="cpu")
     if place == "disk":
         model = type(bed).from_pretrained(tmp_path / "out").eval()
     before = whole(bed, suite)
     after = whole(model, suite, before)
-    [dense], [pruned] = riders.scores()
+    [dense], [pruned] = layerwise.scores()
     same(dense, before)
     same(pruned, after)
     assert pruned.results["fidelity"]["kl"] > 0
@@ -86,7 +86,7 @@ def test_scores_are_those_of_whole_models(bed, suite, data, method, place, tmp_p
 def test_riders_enter_no_statistic(bed, suite, data, method):
     alone, along = (copy.deepcopy(bed) for _ in range(2))
     first = prune_stream(MemoryStream(alone), data, method, progress=False, accelerator="cpu")
-    options = {"progress": False, "accelerator": "cpu", "riders": ScoreRiders([suite], 7)}
+    options = {"progress": False, "accelerator": "cpu", "layerwise": LayerwiseScores([suite], 7)}
     second = prune_stream(MemoryStream(along), data, method, **options)
     assert hashes(first) == hashes(second)
     assert first.linears == second.linears

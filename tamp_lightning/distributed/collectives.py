@@ -12,65 +12,65 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tamp_lightning.distributed.share import Share
+from tamp_lightning.distributed.partition import BatchPartition
 from tamp_lightning.distributed.sums import OrderedSum
 from tamp_lightning.errors import InputError
 
 Value = TypeVar("Value")
 
 
-def everyones(share: Share, value: Value) -> list[Value]:
+def all_gather(partition: BatchPartition, value: Value) -> list[Value]:
     """The value of every process, in their order."""
-    if share.processes == 1:
+    if partition.processes == 1:
         return [value]
-    values: list[Value | None] = [None] * share.processes
+    values: list[Value | None] = [None] * partition.processes
     dist.all_gather_object(values, value)
     return values  # type: ignore[return-value]
 
 
-def first_says(share: Share, value: Value) -> Value:
+def broadcast(partition: BatchPartition, value: Value) -> Value:
     """The value of the first process."""
-    if share.processes == 1:
+    if partition.processes == 1:
         return value
     values = [value]
     dist.broadcast_object_list(values, 0)
     return values[0]
 
 
-def merged(share: Share, rows: Mapping[int, Tensor]) -> dict[int, Tensor]:
+def gather_by_id(partition: BatchPartition, rows: Mapping[int, Tensor]) -> dict[int, Tensor]:
     """Rows of all processes' samples, by sample id; rows are of one shape and lie on the CPU."""
-    if share.processes == 1:
+    if partition.processes == 1:
         return dict(rows)
     # stacked, for a row of a larger tensor would travel with all of it
     packed = (list(rows), torch.stack(list(rows.values()))) if rows else ([], torch.empty(0))
-    return {i: row for ids, values in everyones(share, packed) for i, row in zip(ids, values, strict=True)}
+    return {i: row for ids, values in all_gather(partition, packed) for i, row in zip(ids, values, strict=True)}
 
 
-def check_same(share: Share, linears: Iterable[str]) -> None:
+def check_same(partition: BatchPartition, linears: Iterable[str]) -> None:
     """Refuse linears that only some processes have statistics of.
 
     Raises:
         InputError: in every process, naming one.
     """
-    names = everyones(share, list(linears))
+    names = all_gather(partition, list(linears))
     if any(other != names[0] for other in names):
         odd = sorted(set().union(*names) - set(names[0]).intersection(*names)) or names[0]
         raise InputError(f"{odd[0]} is called by some samples and not by others: set devices: 1, or exclude it")
 
 
-def sum_on_first(share: Share, sums: Iterable[OrderedSum]) -> None:
+def reduce_to_first(partition: BatchPartition, sums: Iterable[OrderedSum]) -> None:
     """Bring the parts of all sums to the first process; the others are left with none.
 
     Args:
-        share: of this process.
+        partition: of this process.
         sums: of float32, in the same order in every process; a process may have no part of one.
     """
-    if share.processes == 1:
+    if partition.processes == 1:
         return
     for own in sums:
         own.close()
-        spans = everyones(share, [(first, behind, tuple(value.shape)) for first, behind, value in own.parts])
-        if share.is_first:
+        spans = all_gather(partition, [(first, behind, tuple(value.shape)) for first, behind, value in own.parts])
+        if partition.is_first:
             _receive(own, spans)
         else:
             for _, _, value in own.parts:
@@ -81,14 +81,14 @@ def sum_on_first(share: Share, sums: Iterable[OrderedSum]) -> None:
 def _receive(own: OrderedSum, spans: list[list[tuple[int, int, tuple[int, ...]]]]) -> None:
     device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
     for rank, theirs in enumerate(spans[1:], start=1):
-        for first, behind, shape in theirs:
+        for first, end, shape in theirs:
             value = torch.empty(shape, device=device)
             dist.recv(value, rank)
-            own.append(first, behind, value)
+            own.append(first, end, value)
 
 
-def copy_from_first(share: Share, tensors: Iterable[Tensor]) -> None:
+def broadcast_bits(partition: BatchPartition, tensors: Iterable[Tensor]) -> None:
     """Overwrite contiguous tensors of any dtype with the bits of the first process."""
-    if share.processes > 1:
+    if partition.processes > 1:
         for tensor in tensors:
             dist.broadcast(tensor.view(torch.uint8), 0)

@@ -1,29 +1,12 @@
-"""Shares of batches, and sums that do not depend on them."""
+"""Sums do not depend on how many processes add up."""
 
 import pytest
 import torch
 
-from tamp_lightning.distributed.share import LEAVES, Share
+from tamp_lightning.distributed.partition import LEAVES, BatchPartition
 from tamp_lightning.distributed.sums import ARITY, OrderedSum
 
 COUNTS = [*range(1, 21), 31, 32, 33, 100]
-
-
-@pytest.mark.parametrize("batches", COUNTS)
-def test_every_batch_has_one_owner_and_no_leaf_two(batches):
-    for processes in range(1, Share(batches).leaves + 1):
-        shares = [Share(batches, rank, processes) for rank in range(processes)]
-        assert [b for share in shares for b in share.own] == list(range(batches))
-        assert {share.steps for share in shares} == {max(len(share.own) for share in shares)}
-        leaves = [{share.leaf(b) for b in share.own} for share in shares]
-        assert sum(map(len, leaves)) == len(set().union(*leaves)) == min(LEAVES, batches)
-        assert min(len(share.own) for share in shares) > 0
-
-
-def test_two_processes_differ_by_at_most_one_batch_where_leaves_are_batches():
-    for batches in range(2, LEAVES + 1):
-        sizes = [len(Share(batches, rank, 2).own) for rank in range(2)]
-        assert max(sizes) - min(sizes) <= 1
 
 
 def tree(values: list[torch.Tensor]) -> torch.Tensor:
@@ -39,7 +22,7 @@ def values(count: int) -> list[torch.Tensor]:
     return [torch.randn(50, generator=generator) * 10 ** (k % 5) for k in range(count)]
 
 
-def summed(share: Share, addends: list[torch.Tensor]) -> OrderedSum:
+def summed(share: BatchPartition, addends: list[torch.Tensor]) -> OrderedSum:
     own = OrderedSum()
     for b in share.own:
         own.add(share.leaf(b), addends[b].clone())
@@ -49,11 +32,11 @@ def summed(share: Share, addends: list[torch.Tensor]) -> OrderedSum:
 
 @pytest.mark.parametrize("batches", COUNTS)
 def test_sums_are_those_of_the_tree_for_any_number_of_processes(batches):
-    addends, one = values(batches), Share(batches)
+    addends, one = values(batches), BatchPartition(batches)
     leaves = [[addends[b] for b in range(batches) if one.leaf(b) == leaf] for leaf in range(one.leaves)]
     expected = tree([sum(leaf[1:], leaf[0]) for leaf in leaves])
     for processes in range(1, one.leaves + 1):
-        shares = [Share(batches, rank, processes) for rank in range(processes)]
+        shares = [BatchPartition(batches, rank, processes) for rank in range(processes)]
         first, *others = [summed(share, addends) for share in shares]
         for other in others:
             for part in other.parts:

@@ -13,11 +13,11 @@ from tamp_lightning.checkpoint.head import head_logits
 from tamp_lightning.evaluation.packed import EXTRAS, PackedTask, answer_rows
 from tamp_lightning.evaluation.scoring import Scores, score_again
 from tamp_lightning.evaluation.store import AnswersInMemory
-from tamp_lightning.passes.callbacks.riding import Extras, Riders
+from tamp_lightning.passes.callbacks.layerwise import Extras, LayerwiseCallback
 from tamp_lightning.passes.contract import BlockPass
 
 
-class ScoreRiders(Riders):
+class LayerwiseScores(LayerwiseCallback):
     """Scores tasks without a whole model in memory, to the figures of `evaluation.scoring.score`.
 
     Args:
@@ -30,7 +30,7 @@ class ScoreRiders(Riders):
         self.tasks, self.batch_size = tasks, batch_size
         self.dense, self.pruned = ([AnswersInMemory() for _ in tasks] for _ in range(2))
 
-    def board(self, trainer: L.Trainer) -> Iterator[tuple[dict[str, Tensor], Extras]]:
+    def start(self, trainer: L.Trainer) -> Iterator[tuple[dict[str, Tensor], Extras]]:
         """This process's batches of all tasks."""
         for number, task in enumerate(self.tasks):
             own = list(task.batches(self.batch_size))[trainer.global_rank :: trainer.world_size]
@@ -43,7 +43,7 @@ class ScoreRiders(Riders):
                 extras = {k: v for k, v in batch.items() if k in EXTRAS and isinstance(v, Tensor)}
                 yield {k: v for k, v in batch.items() if k not in EXTRAS}, {**extras, "task": torch.tensor(number)}
 
-    def arrive(self, pl_module: BlockPass, extras: Extras, dense: Tensor, pruned: Tensor) -> None:
+    def finish(self, pl_module: BlockPass, extras: Extras, dense: Tensor, pruned: Tensor) -> None:
         """Score one batch of both models."""
         batch = {k: v.to(dense.device) for k, v in extras.items()}
         number = int(batch.pop("task"))

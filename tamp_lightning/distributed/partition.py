@@ -10,7 +10,7 @@ LEAVES = 16
 
 
 @dataclass(frozen=True)
-class Share:
+class BatchPartition:
     """The batches of one process out of several.
 
     Batches are cut into at most `LEAVES` runs of neighbours, the leaves; a process takes neighbouring leaves. Batches

@@ -1,4 +1,4 @@
-"""Samples that ride along the prune walk, through each block before and after it is pruned, to be scored at its end."""
+"""Samples that are scored layer by layer: they pass each block before and after it is pruned."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tamp_lightning.stream.calls import move, record_calls
 Extras = dict[str, Tensor]
 
 
-class Riders(L.Callback):
+class LayerwiseCallback(L.Callback):
     """Walks two hidden states of every batch: one through the dense blocks, one through the pruned blocks.
 
     They are no calibration: they pass between the epochs, when nobody collects statistics. Every block is loaded
-    once for calibration and riders, so that no whole model is ever in memory. Stands behind the PruningCallback.
+    once for calibration and for them, so that no whole model is ever in memory. Stands after the PruningCallback.
     """
 
     def __init__(self) -> None:
@@ -30,23 +30,23 @@ class Riders(L.Callback):
         self._extras: list[Extras] = []
 
     @abstractmethod
-    def board(self, trainer: L.Trainer) -> Iterable[tuple[dict[str, Tensor], Extras]]:
-        """Model inputs of each batch of this process, and what else `arrive` is to be given of it."""
+    def start(self, trainer: L.Trainer) -> Iterable[tuple[dict[str, Tensor], Extras]]:
+        """Model inputs of each batch of this process, and what else `finish` is to be given of it."""
 
     @abstractmethod
-    def arrive(self, pl_module: BlockPass, extras: Extras, dense: Tensor, pruned: Tensor) -> None:
-        """Take the hidden states [B,n,h] of a batch behind the last block of the dense and of the pruned model."""
+    def finish(self, pl_module: BlockPass, extras: Extras, dense: Tensor, pruned: Tensor) -> None:
+        """Take the hidden states [B,n,h] of a batch after the last block of the dense and of the pruned model."""
 
     @torch.no_grad()
     def on_fit_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Embed all batches.
 
         Raises:
-            InputError: the model has no norm or head behind its blocks.
+            InputError: the model has no norm or head after its blocks.
         """
         stream = pl_module.stream
         find_norm(stream.model, stream.facts.blocks)
-        for number, (inputs, extras) in enumerate(self.board(trainer)):
+        for number, (inputs, extras) in enumerate(self.start(trainer)):
             batch: dict[str, Tensor] = move(inputs, pl_module.device, {})
             hidden, calls = record_calls(stream.model, stream.facts.blocks, batch)
             tokens = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=hidden.device)
@@ -64,7 +64,7 @@ class Riders(L.Callback):
 
     @torch.no_grad()
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
-        """Pass the block once it is pruned; behind the last one, arrive."""
+        """Pass the block once it is pruned; after the last one, finish."""
         if pl_module.walk != "prune" or not pl_module.is_last_stage:
             return
         self._advance(pl_module, self._pruned)
@@ -72,7 +72,7 @@ class Riders(L.Callback):
             return
         for number, extras in enumerate(self._extras):
             dense, pruned = (cache[number].hidden.to(pl_module.device) for cache in (self._dense, self._pruned))
-            self.arrive(pl_module, extras, dense, pruned)
+            self.finish(pl_module, extras, dense, pruned)
 
     @torch.no_grad()
     def _advance(self, pl_module: BlockPass, cache: ActivationCache) -> None:

@@ -9,8 +9,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from tamp_lightning.distributed.share import Share
-from tamp_lightning.distributed.together import copy_from_first, everyones, first_says
+from tamp_lightning.distributed.collectives import all_gather, broadcast, broadcast_bits
+from tamp_lightning.distributed.partition import BatchPartition
 from tamp_lightning.errors import InputError
 from tamp_lightning.passes.callbacks.allocation import AllocationCallback
 from tamp_lightning.passes.callbacks.chosen import ChosenTokens
@@ -22,11 +22,11 @@ from tamp_lightning.runs.state import RunState
 from tamp_lightning.stream.disk import DiskStream
 
 
-class StateKeeper(L.Callback):
-    """Keeps the scores of every measured block, and report and masks of every pruned one after its commit.
+class ResumeCallback(L.Callback):
+    """Notes the scores of every measured block, and report and masks of every pruned one after its commit.
 
-    Of several processes the first keeps and restores, and tells the others (`runs.state.OthersState` keeps nothing).
-    Has to stand behind the callbacks that it watches. A run of mode one_shot, whose statistics live to its end, keeps
+    Of several processes the first notes and restores, and tells the others (`runs.state.OthersState` keeps nothing).
+    Has to stand after the callbacks that it reads. A run of mode one_shot, whose statistics live to its end, notes
     no block and starts anew.
     """
 
@@ -36,15 +36,15 @@ class StateKeeper(L.Callback):
         allocation: AllocationCallback,
         pruning: PruningCallback,
         timer: PhaseTimer,
-        watcher: ChosenTokens,
+        chosen: ChosenTokens,
         towers: TowerPruning | None = None,
     ) -> None:
         self.state, self.allocation, self.pruning, self.timer, self.towers = state, allocation, pruning, timer, towers
-        self.watcher = watcher
-        self._keeps_blocks = allocation.method.mode != "one_shot"
+        self.chosen = chosen
+        self._notes_blocks = allocation.method.mode != "one_shot"
         self._inputs: list[str] = []
         self._known = (state.load("inputs") or (None, {}))[0]
-        self._chosen: tuple[Any, dict[str, Tensor]] | None = None
+        self._watched: tuple[Any, dict[str, Tensor]] | None = None
         self._pruned = 0
         """Blocks that an earlier run has pruned."""
 
@@ -60,7 +60,7 @@ class StateKeeper(L.Callback):
         records = list(self.state.numbered("pruned"))
         towers, tower_masks = self.state.load("towers") or ({"report": {}, "unreached": []}, {})
         if self.towers is not None and not towers["report"]:
-            records = []  # blocks behind dense towers are not what they were
+            records = []  # blocks after dense towers are not what they were
         pruned = stream.resume(len(records), records[-1][0]["files"], list(towers["report"])) if records else 0
         if self.towers is not None and pruned > 0:
             self.towers.restore(towers, tower_masks)
@@ -68,36 +68,36 @@ class StateKeeper(L.Callback):
             self.pruning.restore(content, masks)
             self.timer.restore(content["seconds"])
         if pruned > 0 and (chosen := self.state.load("chosen")):
-            self._chosen = chosen
-            self.watcher.restore(Share(1), *chosen)
+            self._watched = chosen
+            self.chosen.restore(BatchPartition(1), *chosen)
         self._pruned = pruned
         return pruned
 
     def setup(self, trainer: L.Trainer, pl_module: BlockPass, stage: str) -> None:
         """Tell all processes what the first has restored; from now on note the scores of each block."""
         batches = trainer.datamodule.batches  # type: ignore[attr-defined]
-        self._meet(Share(batches, trainer.global_rank, trainer.world_size), pl_module)
+        self._meet(BatchPartition(batches, trainer.global_rank, trainer.world_size), pl_module)
         if self.towers is not None:
             self.state.begin()  # they are committed before anything else is noted
-        if self._keeps_blocks:
-            self.allocation.on_scored = lambda index: self._keep_scores(pl_module, index)
+        if self._notes_blocks:
+            self.allocation.on_scored = lambda index: self._note_scores(pl_module, index)
 
-    def _meet(self, share: Share, pl_module: BlockPass) -> None:
+    def _meet(self, partition: BatchPartition, pl_module: BlockPass) -> None:
         """Masks stay with the first process, for it alone writes them."""
         allocation, pruning, towers = self.allocation, self.pruning, self.towers
-        if share.processes > 1:
+        if partition.processes > 1:
             found = (allocation.scores, allocation.cosines, allocation.measured, pruning.report, pruning.token_share)
-            allocation.scores, allocation.cosines, allocation.measured, pruning.report, pruning.token_share = (
-                first_says(share, found)
+            allocation.scores, allocation.cosines, allocation.measured, pruning.report, pruning.token_share = broadcast(
+                partition, found
             )
-            self._pruned, self._known = first_says(share, (self._pruned, self._known))
+            self._pruned, self._known = broadcast(partition, (self._pruned, self._known))
             if towers is not None:
                 known = (towers.report, towers.unreached, towers.restored)
-                towers.report, towers.unreached, towers.restored = first_says(share, known)
+                towers.report, towers.unreached, towers.restored = broadcast(partition, known)
             pl_module.go_on(allocation.measured, self._pruned)
-            chosen = first_says(share, self._chosen)
-            if chosen is not None and not share.is_first:
-                self.watcher.restore(share, *chosen)
+            chosen = broadcast(partition, self._watched)
+            if chosen is not None and not partition.is_first:
+                self.chosen.restore(partition, *chosen)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: BlockPass, outputs: object, batch: Any, batch_idx: int
@@ -109,9 +109,9 @@ class StateKeeper(L.Callback):
         """
         if not pl_module.needs_inputs or pl_module.skip_forward:
             return
-        share = pl_module.share
+        partition = pl_module.partition
         if not pl_module.no_batch:
-            number = share.own[batch_idx]
+            number = partition.own[batch_idx]
             self._inputs.append(_digest(batch))
             if self._known is not None and self._known[number : number + 1] != self._inputs[-1:]:
                 raise InputError(
@@ -120,28 +120,28 @@ class StateKeeper(L.Callback):
                 )
         if trainer.is_last_batch:  # before a block is committed, so that the folder is known to be unfinished by then
             if self._known is None:
-                self.state.save("inputs", [digest for own in everyones(share, self._inputs) for digest in own])
+                self.state.save("inputs", [digest for own in all_gather(partition, self._inputs) for digest in own])
             self._inputs = []
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Note a block that has just been pruned and committed."""
-        if pl_module.now.prunes and self._keeps_blocks:
-            self._keep_block(pl_module)
+        if pl_module.now.prunes and self._notes_blocks:
+            self._note_block(pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """When the prune walk starts, note the towers, which have just been pruned, or take up what was noted.
 
         Of blocks that an earlier run has pruned, the first process sends the weights to those that do not write.
         """
-        now, share = pl_module.now, pl_module.share
+        now, partition = pl_module.now, pl_module.partition
         if now.starts_pruning:
             self._take_towers(pl_module)
         before = now.block - 1
         walks_on = now.kind == "prune" and not now.is_dense and now.is_first
-        if share.processes > 1 and walks_on and 0 <= before < self._pruned:
+        if partition.processes > 1 and walks_on and 0 <= before < self._pruned:
             stream = pl_module.stream
             block = stream.load(before)
-            copy_from_first(share, (linear.weight(block).data for linear in stream.facts.linears[before]))
+            broadcast_bits(partition, (linear.weight(block).data for linear in stream.facts.linears[before]))
 
     def _take_towers(self, pl_module: BlockPass) -> None:
         towers, stream = self.towers, pl_module.stream
@@ -152,21 +152,21 @@ class StateKeeper(L.Callback):
             assert isinstance(stream, DiskStream)
             stream.load_towers(list(content["report"]))
             weights = (stream.model.get_parameter(f"{name}.weight").data for name in content["report"])
-            copy_from_first(pl_module.share, weights)
+            broadcast_bits(pl_module.partition, weights)
         else:
             self.state.save("towers", content, masks)
 
-    def _keep_scores(self, pl_module: BlockPass, index: int) -> None:
+    def _note_scores(self, pl_module: BlockPass, index: int) -> None:
         scores, cosines = self.allocation.record(_names(pl_module, index))
         self.state.save(f"measured-{index:05d}", {"scores": scores, "seconds": self.timer.lap()}, cosines)
 
-    def _keep_block(self, pl_module: BlockPass) -> None:
+    def _note_block(self, pl_module: BlockPass) -> None:
         found, masks = self.pruning.record(_names(pl_module, pl_module.index))
         stream = pl_module.stream
         assert isinstance(stream, DiskStream)
         content = {**found, "files": stream.files, "seconds": self.timer.lap()}
-        if self.watcher.watches(pl_module):  # first, for no process comes back to a block that is noted
-            self.state.save("chosen", *self.watcher.record(pl_module.share))
+        if self.chosen.watches(pl_module):  # first, for no process comes back to a block that is noted
+            self.state.save("chosen", *self.chosen.record(pl_module.partition))
         self.state.save(f"pruned-{pl_module.index:05d}", content, masks)
 
 

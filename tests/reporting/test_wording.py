@@ -1,0 +1,40 @@
+"""What methods and figures are called."""
+
+import pytest
+
+from tamp_lightning.reporting.wording import benchmark_label, figure, in_words, method_name, method_sentence, p_value
+
+WANDA = {"tokens": "all", "allocation": "uniform", "solver": "wanda", "pattern": "row"}
+
+
+@pytest.mark.parametrize(
+    ("choices", "name"),
+    [
+        ({}, "Wanda"),
+        ({"tokens": "amia", "allocation": "das"}, "TAMP"),
+        ({"allocation": "owl"}, "OWL"),
+        ({"solver": "sparsegpt", "pattern": "2:4"}, "SparseGPT 2:4"),
+        ({"tokens": "amia", "allocation": "owl"}, "amia × owl × wanda"),
+        ({"solver": "not_installed"}, "all × uniform × not_installed"),
+    ],
+)
+def test_published_names(choices, name):
+    assert method_name(WANDA | choices) == name
+
+
+def test_what_a_plug_in_that_is_not_installed_does_is_its_name():
+    assert in_words("solver", "not_installed") == "not_installed"
+    assert method_sentence(WANDA | {"solver": "not_installed"}).endswith(
+        "zeros may stand " + in_words("pattern", "row") + "."
+    )
+
+
+def test_steps_before_and_after_the_solver_are_told():
+    told = method_sentence(WANDA | {"correction": {"tau": 0.5}, "polish": {"steps": 3}})
+    assert "first corrected for what earlier blocks lost; each block is then polished" in told
+
+
+def test_numbers():
+    assert (figure(-1.25, True), figure(0.5, True, 2), figure(3)) == ("−1.2", "+0.50", "3.0")
+    assert (p_value(0.0004), p_value(0.0312)) == ("< 0.001", "0.031")
+    assert (benchmark_label("yes_no"), benchmark_label("pope")) == ("yes/no, balanced", "pope")
