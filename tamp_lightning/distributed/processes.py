@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
@@ -64,6 +65,8 @@ def check_processes(trainer: L.Trainer, method: Method, batches: int) -> None:
 _store: TCPStore | None = None
 _processes = 1
 _failed = False
+_over = threading.Event()
+"""Set when Python ends."""
 
 
 class EndTogether(L.Callback):
@@ -75,7 +78,15 @@ class EndTogether(L.Callback):
         if trainer.world_size > 1 and _store is None:
             _store = _connected()
             _processes = trainer.world_size
-            threading.Thread(target=_watch, args=(_store, trainer.is_global_zero), daemon=True).start()
+            watch = threading.Thread(target=_watch, args=(_store, trainer.is_global_zero), daemon=True)
+            watch.start()
+            atexit.register(_end_watch, watch)
+
+
+def _end_watch(watch: threading.Thread) -> None:
+    """A thread that is in the store when Python ends would abort the process."""
+    _over.set()
+    watch.join(WAIT_FOR_OTHERS)
 
 
 def _connected(seconds: float = 30) -> TCPStore:
@@ -86,16 +97,14 @@ def _connected(seconds: float = 30) -> TCPStore:
 def _connected_again() -> TCPStore | None:
     """The store after a connection was lost: on a busy machine it may only have been slow."""
     deadline = time.monotonic() + OUTLIVE_FIRST
-    while time.monotonic() < deadline:
-        time.sleep(LOOK_EVERY)
+    while time.monotonic() < deadline and not _over.wait(LOOK_EVERY):
         with suppress(DistError):
             return _connected(OUTLIVE_FIRST / 3)
     return None
 
 
 def _watch(store: TCPStore, serves: bool) -> None:
-    while not _failed:
-        time.sleep(LOOK_EVERY)
+    while not _failed and not _over.wait(LOOK_EVERY):
         try:
             if not _failed and store.check([ENDED]):
                 code = int(store.get(ENDED))
@@ -109,7 +118,7 @@ def _watch(store: TCPStore, serves: bool) -> None:
                 os._exit(code)
         except DistError:
             again = None if _failed else _connected_again()
-            if _failed:
+            if _failed or _over.is_set():
                 return
             if again is None:  # the first process has ended, and none has anything left to do for long
                 os._exit(1)
