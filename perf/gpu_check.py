@@ -29,6 +29,8 @@ RESULT = HERE / "results" / "gpu_check.json"
 TAIL = 1500
 """Characters of a stage's output that are kept where it failed."""
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default"]
+SOME_TESTS = ("-m", "not gpu and not slow", "-k", "weighted or wanda")
+"""In the small mode: all of them run in `make test` on the CPU."""
 MANY, FEW = 128, 32
 """Samples: for what has a goal, and for what is only to be known."""
 
@@ -54,7 +56,7 @@ def work(what: str, seconds: int, samples: int = MANY, name: str = "", always: b
 
 
 STAGES = [
-    Stage("tests", 150, [*PYTEST, "-m", "gpu", "tests/gpu", "tests/kernels"], in_small=("-m", "not gpu and not slow")),
+    Stage("tests", 150, [*PYTEST, "-m", "gpu", "tests/gpu", "tests/kernels"], in_small=SOME_TESTS),
     work("bed", 120, always=True),
     work("forwards", 80),
     work("wanda", 100),

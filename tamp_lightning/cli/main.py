@@ -13,7 +13,7 @@ usage: tamp run RECIPE [--key=value ...]   do what a recipe says; keys override 
        tamp run RECIPE --print_config      the complete recipe after overrides
        tamp evaluate --checkpoint X --benchmarks A,B [--key=value ...]
                                            score a checkpoint: `tamp run evaluate` with shorter names
-       tamp inspect CHECKPOINT [--method.key=value ...]
+       tamp inspect CHECKPOINT [--plan] [--method.key=value ...]
                                            blocks, linears, modalities, memory needed, and whether the method fits:
                                            reads headers only
        tamp export RUN_OR_CHECKPOINT --format bitmask|dense --out DIR [--values int8|int4]

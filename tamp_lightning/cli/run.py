@@ -36,12 +36,15 @@ def inspect_checkpoint(args: Sequence[str]) -> None:
         parser.add_argument("--model.include", type=list[str], default=[], help="as in a recipe")
         parser.add_argument("--model.exclude", type=list[str], default=[], help="as in a recipe")
         parser.add_class_arguments(Method, "method")
-        options = parser.instantiate(parser.parse_args(list(args)))
+        parser.add_argument("--plan", action="store_true", help="seconds, memory, disk and traffic of a run")
+        from tamp_lightning.tasks.forecast import Machine
         from tamp_lightning.tasks.inspect import run_inspect
 
+        parser.add_class_arguments(Machine, "machine")
+        options = parser.instantiate(parser.parse_args(list(args)))
         quieten()
-        model = options.model
-        if not run_inspect(options.checkpoint, Console(), model.include, model.exclude, options.method):
+        model, machine = options.model, options.machine if options.plan else None
+        if not run_inspect(options.checkpoint, Console(), model.include, model.exclude, options.method, machine):
             sys.exit(2)
 
 

@@ -199,6 +199,11 @@ class CalibrationData(L.LightningDataModule):
         own, steps = module.partition.own, module.partition.steps
         return self.loader if steps == self.batches else self._part([min(own[0] + k, own[-1]) for k in range(steps)])
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Everything but the samples' numbers, which are keys: to read them on a GPU would be to wait for it."""
+        moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return {**moved, "sample_ids": batch["sample_ids"]} if isinstance(batch, Mapping) else moved
+
     def _part(self, numbers: Sequence[int]) -> DataLoader:
         """Some of the batches."""
         loader, indices = self.loader, self._indices()

@@ -63,13 +63,13 @@ def reduce_to_first(partition: BatchPartition, sums: Iterable[OrderedSum]) -> No
 
     Args:
         partition: of this process.
-        sums: in the same order in every process.
+        sums: of float32, in the same order in every process; a process may have no part of one.
     """
     if partition.processes == 1:
         return
     for own in sums:
         own.close()
-        spans = all_gather(partition, [part[:2] for part in own.parts])
+        spans = all_gather(partition, [(first, behind, tuple(value.shape)) for first, behind, value in own.parts])
         if partition.is_first:
             _receive(own, spans)
         else:
@@ -78,11 +78,11 @@ def reduce_to_first(partition: BatchPartition, sums: Iterable[OrderedSum]) -> No
             own.parts.clear()
 
 
-def _receive(own: OrderedSum, spans: list[list[tuple[int, int]]]) -> None:
-    like = own.parts[0][2]
+def _receive(own: OrderedSum, spans: list[list[tuple[int, int, tuple[int, ...]]]]) -> None:
+    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
     for rank, theirs in enumerate(spans[1:], start=1):
-        for first, end in theirs:
-            value = torch.empty_like(like)
+        for first, end, shape in theirs:
+            value = torch.empty(shape, device=device)
             dist.recv(value, rank)
             own.append(first, end, value)
 

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 import lightning as L
 from lightning.pytorch.strategies import DDPStrategy
-from torch.distributed import DistNetworkError, TCPStore
+from torch.distributed import DistError, DistNetworkError, TCPStore
 
 from tamp_lightning.distributed.partition import BatchPartition
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
-from tamp_lightning.methods.towers import Towers
 
-ENDED, SPEAKERS, GONE, LEFT = "tamp/ended", "tamp/speakers", "tamp/gone", "tamp/left"
+# a store of torchrun outlives the processes that it starts again
+_ATTEMPT = f"tamp/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+ENDED, SPEAKERS, GONE, LEFT = (f"{_ATTEMPT}/{name}" for name in ("ended", "speakers", "gone", "left"))
 """Keys of the store that torch.distributed has for its processes: the exit code, who complains, how many have ended,
 and whether the one that failed has no more to ask."""
 LOOK_EVERY = 0.2
 WAIT_FOR_OTHERS = 5.0
+OUTLIVE_FIRST = 30.0
 """Seconds."""
 
 
@@ -38,7 +42,7 @@ def check_strategy(trainer: L.Trainer) -> None:
         raise InputError(f"trainer.strategy is {name}: several processes need ddp, which starts programs of their own")
 
 
-def check_processes(trainer: L.Trainer, method: Method, batches: int, towers: Towers) -> None:
+def check_processes(trainer: L.Trainer, method: Method, batches: int) -> None:
     """Refuse what several processes cannot do.
 
     Raises:
@@ -51,10 +55,6 @@ def check_processes(trainer: L.Trainer, method: Method, batches: int, towers: To
             f"polish steps through all samples one after another, which {processes} processes cannot share: "
             "set polish.steps: 0 or devices: 1"
         )
-    if processes > 1 and method.mode == "one_shot":
-        raise InputError(f"mode one_shot is for one process, not {processes}: set devices: 1")
-    if processes > 1 and towers.on:
-        raise InputError(f"towers are pruned by one process, not {processes}: set devices: 1")
     if processes > (most := BatchPartition(batches).leaves):
         raise InputError(
             f"trainer asks for {processes} processes, and {batches} calibration batches can be shared by {most}: "
@@ -65,6 +65,8 @@ def check_processes(trainer: L.Trainer, method: Method, batches: int, towers: To
 _store: TCPStore | None = None
 _processes = 1
 _failed = False
+_over = threading.Event()
+"""Set when Python ends."""
 
 
 class EndTogether(L.Callback):
@@ -74,15 +76,35 @@ class EndTogether(L.Callback):
         """Start to watch, once per process."""
         global _store, _processes
         if trainer.world_size > 1 and _store is None:
-            host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-            _store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=30))
+            _store = _connected()
             _processes = trainer.world_size
-            threading.Thread(target=_watch, args=(_store, trainer.is_global_zero), daemon=True).start()
+            watch = threading.Thread(target=_watch, args=(_store, trainer.is_global_zero), daemon=True)
+            watch.start()
+            atexit.register(_end_watch, watch)
+
+
+def _end_watch(watch: threading.Thread) -> None:
+    """A thread that is in the store when Python ends would abort the process."""
+    _over.set()
+    watch.join(WAIT_FOR_OTHERS)
+
+
+def _connected(seconds: float = 30) -> TCPStore:
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return TCPStore(host, port, is_master=False, timeout=timedelta(seconds=seconds))
+
+
+def _connected_again() -> TCPStore | None:
+    """The store after a connection was lost: on a busy machine it may only have been slow."""
+    deadline = time.monotonic() + OUTLIVE_FIRST
+    while time.monotonic() < deadline and not _over.wait(LOOK_EVERY):
+        with suppress(DistError):
+            return _connected(OUTLIVE_FIRST / 3)
+    return None
 
 
 def _watch(store: TCPStore, serves: bool) -> None:
-    while not _failed:
-        time.sleep(LOOK_EVERY)
+    while not _failed and not _over.wait(LOOK_EVERY):
         try:
             if not _failed and store.check([ENDED]):
                 code = int(store.get(ENDED))
@@ -94,8 +116,13 @@ def _watch(store: TCPStore, serves: bool) -> None:
                 sys.stderr.flush()
                 # nothing else gets out of a collective that waits for a process that is no more
                 os._exit(code)
-        except DistNetworkError:  # the first process has ended
-            return
+        except DistError:
+            again = None if _failed else _connected_again()
+            if _failed or _over.is_set():
+                return
+            if again is None:  # the first process has ended, and none has anything left to do for long
+                os._exit(1)
+            store = again
 
 
 def speaks() -> bool:

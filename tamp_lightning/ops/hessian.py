@@ -112,16 +112,16 @@ def _tokens(inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     if inputs.dim() != 3 or weights.shape != inputs.shape[:2]:
         shapes = f"{list(inputs.shape)} and {list(weights.shape)}"
         raise ValueError(f"inputs and weights have shapes {shapes}; expected [B, n, c] and [B, n].")
-    counted = weights != 0
-    kept = weights[counted]
-    if not bool(((kept > 0) & kept.isfinite()).all()):
+    index = weights.flatten().nonzero().squeeze(1)  # the one wait for a GPU if weights are bool
+    kept = weights.flatten().index_select(0, index)
+    if kept.dtype != torch.bool and not bool(((kept > 0) & kept.isfinite()).all()):
         raise InputError("a token weight is negative, NaN or infinite; weights have to be finite and at least 0.")
-    return inputs.detach()[counted], kept
+    return inputs.detach().flatten(0, 1).index_select(0, index), kept
 
 
 def _scaled(tokens: Tensor, kept: Tensor, dtype: torch.dtype) -> Tensor:
     """sqrt(w) x in dtype; bfloat16 tokens that all weigh 1 stay as they are if sums are float32."""
-    if bool((kept == 1).all()):
+    if kept.dtype == torch.bool or bool((kept == 1).all()):
         as_they_are = tokens.dtype == torch.bfloat16 and dtype == torch.float32
         return tokens if as_they_are else tokens.to(dtype)
     return tokens.to(dtype) * kept.to(dtype).sqrt()[:, None]

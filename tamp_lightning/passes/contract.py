@@ -99,6 +99,15 @@ class BlockPass(L.LightningModule):
     plan: dict[str, int] | None
     """Weights each linear keeps, by full module name; None until the budget is allocated."""
 
+    @abstractmethod
+    def go_on(self, measured: int, pruned: int) -> None:
+        """Before the first pass: leave out what an earlier run has done, as the first process knows it.
+
+        Args:
+            measured: number of blocks that it has measured.
+            pruned: number of blocks that it has pruned.
+        """
+
     @property
     @abstractmethod
     def samples_ahead(self) -> int:

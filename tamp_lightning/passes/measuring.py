@@ -52,8 +52,13 @@ class SampleRows:
         self._rows: dict[Linear, dict[int, Tensor]] = {}
 
     def add(self, linear: Linear, ids: Tensor, rows: Tensor) -> None:
-        """Keep one row per sample."""
-        self._rows.setdefault(linear, {}).update(zip(ids.tolist(), rows.cpu(), strict=True))
+        """Keep one row per sample, where it is: a copy to the CPU would wait for the device, batch by batch."""
+        self._rows.setdefault(linear, {}).update(zip(ids.tolist(), rows, strict=True))
+
+    def own(self, linear: Linear) -> tuple[Tensor, Tensor]:
+        """Ids [samples] and rows of this process's samples [samples, ...], on the CPU; empty if there are none."""
+        rows = self._rows.get(linear, {})
+        return torch.tensor(list(rows)), torch.stack(list(rows.values())).cpu() if rows else torch.empty(0)
 
     def take(self, pl_module: BlockPass, linear: Linear) -> Tensor:
         """Rows of all processes' samples [samples, ...], which are then forgotten.
@@ -61,7 +66,9 @@ class SampleRows:
         Raises:
             InputError: no token reached the linear.
         """
-        rows = gather_by_id(pl_module.partition, self._rows.pop(linear, {}))
+        ids, own = self.own(linear)
+        self._rows.pop(linear, None)
+        rows = gather_by_id(pl_module.partition, dict(zip(ids.tolist(), own, strict=True)))
         if not rows:
             raise unreached(linear)
         return torch.stack([rows[i] for i in sorted(rows)])
@@ -73,23 +80,15 @@ class OutputMeter:
     def __init__(self, rule: Das, source: TokenSource, experts: Experts | None = None) -> None:
         self.rule, self.source = rule, source
         self.cosines: dict[str, Tensor] = {}
-        self._rows = SampleRows()
+        self._rows, self._lost = SampleRows(), SampleRows()
 
     def look(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Keep the cosines of each sample, by sample id, so that neither order nor padding matters.
-
-        Raises:
-            InputError: a linear's output is NaN, infinite or too large to square on a token that counts.
-        """
+        """Keep the cosines of each sample, by sample id, so that neither order nor padding matters."""
         current = pl_module.current
         present = pairs_present(current.modality, current.counted)
         for linear, tokens in self.source.latest().items():
             rows = self.rule.score(tokens.outputs, current.modality, current.counted)
-            if bool((rows.isnan() & present).any()):  # then look at every value, which costs more than the score
-                finite = (tokens.outputs.isfinite().all(-1) | ~current.counted).all(-1)
-                check_finite(linear.full, "outputs", finite, current.ids)
-                squares = tokens.outputs.float().square().sum(-1).isfinite() | ~current.valid
-                check_finite(linear.full, "squared outputs", squares.all(-1), current.ids)
+            self._lost.add(linear, current.ids, (rows.isnan() & present).flatten(1).any(1))
             self._rows.add(linear, current.ids, rows)
         for layer, routed in self.source.routed().items():
             both = expert_cosines(layer.full, routed, self.rule, (current.ids, current.modality, current.counted))
@@ -103,10 +102,13 @@ class OutputMeter:
         """Diversity of each linear; experts have one for all that read the layer's input and one for `down_proj`.
 
         Raises:
-            InputError: a linear was not reached by any token, or no sample has two tokens to compare.
+            InputError: a linear was not reached by any token, or no sample has two tokens to compare; or an output is
+                NaN, infinite or too large to square on a token that counts.
         """
         found: dict[str, float] = {}
         for shared, linears in _scored_together(pl_module.stream.facts.linears[pl_module.index]).items():
+            ids, lost = self._lost.own(shared)
+            check_finite(linears[0].full, "outputs (or squares of them)", ~lost.bool(), ids)
             cosines = self._rows.take(pl_module, shared)
             try:
                 found |= dict.fromkeys((linear.full for linear in linears), self.rule.combine(cosines))
@@ -144,19 +146,13 @@ class InputMeter:
         self._experts: dict[str, ExpertSums] = {}
 
     def look(self, pl_module: BlockPass, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Keep the squared norms of each sample.
-
-        Raises:
-            InputError: a token that counts has a NaN or infinite activation.
-        """
+        """Keep the squared norms of each sample."""
         current = pl_module.current
         found: dict[int, Tensor] = {}
         for linear, tokens in self.source.latest().items():
             if id(tokens.inputs) not in found:
                 found[id(tokens.inputs)] = weighted_square_sum(tokens.inputs, current.counted)
-            rows = found[id(tokens.inputs)]
-            check_finite(linear.full, "inputs", rows.isfinite().all(1), current.ids)
-            self._rows.add(linear, current.ids, rows)
+            self._rows.add(linear, current.ids, found[id(tokens.inputs)])
         seen = Seen(current.ids, current.modality, pl_module.partition.processes == 1)
         for layer, routed in self.source.routed().items():
             sums = self._experts.setdefault(layer.name, ExpertSums())
@@ -169,11 +165,15 @@ class InputMeter:
         """The block's score, for each of its linears.
 
         Raises:
-            InputError: a linear was not reached by any token, or a score is NaN or infinite.
+            InputError: a linear was not reached by any token, an activation of a token that counts is NaN or infinite,
+                or a score is.
         """
         linears, block = pl_module.stream.facts.linears[pl_module.index], pl_module.block
         if not linears:
             return {}
+        for linear in linears:
+            ids, rows = self._rows.own(linear)
+            check_finite(linear.full, "inputs", rows.flatten(1).isfinite().all(1) if len(rows) else rows.bool(), ids)
         weights = [linear.weight(block) for linear in linears]
         check_same(pl_module.partition, list(self._experts))
         for sums in self._experts.values():

@@ -62,6 +62,12 @@ class TampModule(BlockPass):
         self._lengths = Lengths()
         self.passes = _passes(method, len(stream.facts.linears), measured, pruned)
 
+    def go_on(self, measured: int, pruned: int) -> None:
+        """Leave out what an earlier run has done; without any pass left, the fit ends at once."""
+        self.passes = _passes(self.method, len(self.stream.facts.linears), measured, pruned)
+        if not self.passes:
+            self.trainer.fit_loop.max_epochs = 0
+
     @property
     def samples_ahead(self) -> int:
         """Number of samples in the batches of the processes before this one."""

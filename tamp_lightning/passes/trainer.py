@@ -107,8 +107,8 @@ def prune_stream(
     pruned = parts.resume.restore(stream) if parts.resume and isinstance(stream, DiskStream) else 0
     module = TampModule(stream, method, parts.allocation.measured, pruned, space)
     fit = walking_trainer(parts.in_order, enable_progress_bar=progress, **trainer)
-    check_processes(fit, method, data.batches, stream.towers)
-    if module.passes:
+    check_processes(fit, method, data.batches)
+    if module.passes or fit.world_size > 1:  # what is left is known once the processes have met
         with torch.random.fork_rng():
             fit.fit(module, datamodule=data)
     if fit.interrupted or len(parts.pruning.report) != len(stream.facts.all_linears):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -44,24 +45,46 @@ def settings_of(recipe: PruneRecipe) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in NO_MATTER} | {"trainer": trainer}
 
 
-def may_continue(trainer: L.Trainer, out: Path, is_layerwise: bool, cache: CacheChoice) -> bool:
+def may_continue(trainer: L.Trainer, out: Path, is_named: bool, is_layerwise: bool, cache: CacheChoice) -> bool:
     """Whether such a run keeps what it needs to be continued once it has been killed.
 
     Args:
         trainer: in how many processes.
         out: the run folder.
+        is_named: whether the recipe names it, so that all processes know it, and know it again.
         is_layerwise: whether it is scored layer by layer.
         cache: where hidden states wait.
 
     Raises:
-        InputError: it does not, and the folder holds a killed run or the cache is to lie in a folder.
+        InputError: it does not, and the folder holds a killed run or the cache is to lie in a folder; or its processes
+            would not agree on a folder.
     """
-    several = trainer.world_size > 1
-    if not several and not is_layerwise:
+    limit = cache.limit_gb
+    if trainer.world_size > 1:
+        _refuse_restarts(is_named)
+        if not is_named and limit is not None:
+            raise InputError(
+                f"cache.limit_gb is {limit}; processes need a folder that all know for what goes beyond: give --out"
+            )
+    if not is_layerwise:
         return True
-    what = f"{trainer.world_size} processes" if several else "scores.mode layer_wise"
+    what = "scores.mode layer_wise"
     if trainer.is_global_zero and is_unfinished(out):
         raise InputError(f"{out} holds an unfinished run, which {what} cannot continue: choose another with --out")
-    if (limit := cache.limit_gb) is not None:
+    if limit is not None:
         raise InputError(f"cache.limit_gb is {limit}; with {what} all hidden states wait in RAM: leave it out")
     return False
+
+
+def _refuse_restarts(is_named: bool) -> None:
+    """Refuse to be started again by torchrun where that would fail."""
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) == 0:
+        return
+    if not is_named:
+        raise InputError("torchrun may restart this run, which would not find its folder again: give it one with --out")
+    # PyTorch 2.13 leaves addresses of dead processes in the store of its agents
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise InputError(
+            "torchrun may restart this run, whose processes would look for those of the attempt before: set "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 and start it with --standalone or --rdzv-backend=c10d"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +109,42 @@ class RunState:
             index += 1
 
     def close(self) -> None:
-        """Forget everything: the run is finished."""
+        """Forget everything, and what a killed process had half written: the run is finished."""
         if self.folder.is_dir():
+            out = self.folder.parent
+            for scrap in [*out.glob(".*.tmp"), *out.glob("*/.*.tmp")]:
+                scrap.unlink(missing_ok=True)
             gone = self.folder.replace(self.folder.with_name(f"{FOLDER}.finished"))
             shutil.rmtree(gone)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
+
+
+class OthersState(RunState):
+    """The state of a process that leaves the notes to the first one: there is nothing in it, and nothing is kept."""
+
+    def __init__(self, out: Path) -> None:
+        self.folder, self.fingerprint, self.resumes = out / FOLDER, {}, False
+
+    def begin(self) -> None:
+        """Do nothing."""
+
+    def save(self, name: str, content: Any, tensors: Mapping[str, Tensor] | None = None) -> None:
+        """Do nothing."""
+
+    def has(self, name: str) -> bool:
+        """Say no."""
+        return False
+
+    def load(self, name: str) -> tuple[Any, dict[str, Tensor]] | None:
+        """Return None."""
+        return None
+
+    def close(self) -> None:
+        """Remove the folder if hidden states of a machine without the first process's disk waited in it."""
+        with suppress(OSError):
+            self.folder.rmdir()
 
 
 def _refuse_others(out: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:

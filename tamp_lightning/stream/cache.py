@@ -20,7 +20,7 @@ class CachedBatch:
     """What a decoder block is called with, and what is known of each token."""
 
     ids: Tensor
-    """[B] int64: position of each sample in its data set."""
+    """[B] int64, on the CPU wherever the rest is: position of each sample in its data set."""
     hidden: Tensor
     """[B,n,h]: the block's input."""
     modality: Tensor
@@ -37,8 +37,11 @@ class CachedBatch:
     """Number of the block."""
 
     def to(self, device: torch.device | str) -> CachedBatch:
-        """The same batch with every tensor on `device`."""
-        tensors = {name: getattr(self, name).to(device) for name in ("ids", "hidden", "modality", "valid", "counted")}
+        """The same batch with every tensor but `ids` on `device`."""
+        # to a GPU nothing waits: what is computed there comes after the copy, in the same stream
+        free = torch.device(device).type == "cuda"
+        names = ("hidden", "modality", "valid", "counted")
+        tensors = {name: getattr(self, name).to(device, non_blocking=free) for name in names}
         moved: dict[int, Any] = {}
         return replace(self, **tensors, calls=self.calls.to(device, moved), kwargs=move(self.kwargs, device, moved))
 
@@ -52,6 +55,12 @@ class CachedBatch:
         if index == len(self.calls.kinds):
             return replace(self, hidden=hidden, kwargs={}, index=index)
         hidden, kwargs = self.calls.enter(index, hidden)
+        return replace(self, hidden=hidden, kwargs=kwargs, index=index)
+
+    def at(self, index: int, hidden: Tensor) -> CachedBatch:
+        """The same batch in front of another block; only where calls are fixed (`Calls.is_fixed`)."""
+        kinds = self.calls.kinds
+        kwargs = self.calls.kwargs[kinds[index]] if index < len(kinds) else {}
         return replace(self, hidden=hidden, kwargs=kwargs, index=index)
 
 
@@ -107,8 +116,11 @@ class Slot:
     mapped: bool
 
     def put(self, hidden: Tensor) -> Tensor:
-        """The same values on the CPU, in this slot."""
-        return hidden.cpu() if self.memory is None else self.memory.copy_(hidden)
+        """The same values on the CPU, in this slot.
+
+        Pinned memory is read by the GPU alone, in the stream that writes to it, so that nobody waits for the copy.
+        """
+        return hidden.cpu() if self.memory is None else self.memory.copy_(hidden, non_blocking=not self.mapped)
 
     def fits(self, hidden: Tensor) -> bool:
         """Whether a tensor has the slot's shape and dtype."""
@@ -151,7 +163,12 @@ class ActivationCache:
         slot = self._slots.get(index)
         if slot is None or not slot.fits(batch.hidden):
             slot = self._slots[index] = self.space.slot(batch.hidden)
-        self._batches[index] = replace(batch, hidden=slot.put(batch.hidden)).to("cpu")
+        known, hidden = self._batches.get(index), slot.put(batch.hidden)
+        # further on in the same walk nothing else has changed since it came to the CPU
+        if known is not None and 0 < batch.index >= known.index and known.calls.is_fixed:
+            self._batches[index] = known.at(batch.index, hidden)
+        else:
+            self._batches[index] = replace(batch, hidden=hidden).to("cpu")
 
     def clear(self) -> None:
         """Forget everything."""

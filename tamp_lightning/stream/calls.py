@@ -41,6 +41,11 @@ class Calls:
     replay: Replay | None = None
     """Set where something happens between the blocks, so that an output is not the next block's input."""
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether blocks are called with the same things whatever the blocks before them returned."""
+        return self.replay is None and not any(isinstance(v, Store) for one in self.kwargs for v in one.values())
+
     def enter(self, index: int, hidden: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """What block `index` is called with, given what the block before it returned."""
         if self.replay is not None and index > 0:

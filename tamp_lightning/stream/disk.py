@@ -15,6 +15,7 @@ from tamp_lightning.checkpoint.writer import TOWERS, ShardWriter, refuse_existin
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.ops.masks import all_finite, keep_where
+from tamp_lightning.stream.ahead import Ahead
 from tamp_lightning.stream.base import check_pruned
 from tamp_lightning.stream.rehearsal import rehearse
 
@@ -34,6 +35,7 @@ class DiskStream:
         exclude: regular expressions; linears whose full name one of them finds are not.
         towers: what of towers and projector is pruned; None = nothing.
         resumes: whether an earlier run may have written some of `out` (`resume`).
+        ahead: read one block ahead in a thread, which needs memory for one more; None = on a GPU.
 
     Raises:
         InputError: anything wrong with source, out or patterns, in one line; found before a weight is read.
@@ -52,6 +54,7 @@ class DiskStream:
         exclude: Sequence[str] = (),
         towers: Towers | None = None,
         resumes: bool = False,
+        ahead: bool | None = None,
     ) -> None:
         source, out = Path(source), Path(out)
         if not resumes:
@@ -69,6 +72,8 @@ class DiskStream:
         self._loaded: set[int] = set()
         self._committed: set[int] = set()
         self._checked: set[int] = set()
+        wanted = self.device.type == "cuda" if ahead is None else ahead
+        self._ahead = Ahead(self._fetch, self.device) if wanted else None
         load_skeleton(self.model, self.reader, self._keys, self.device)
 
     @property
@@ -122,7 +127,7 @@ class DiskStream:
         if index not in self._loaded:
             places = {} if dense else self._writer.place
             made = self._keys.converted[index]
-            block.load_state_dict(self._read(index, places), assign=True, strict=not made)
+            block.load_state_dict(self._read(index, dense), assign=True, strict=not made)
             if made:
                 load_converted(self.model, self.reader, made, self.device, places)
                 block.requires_grad_(False)
@@ -178,16 +183,33 @@ class DiskStream:
         Raises:
             RuntimeError: a block with prunable linears was not committed.
         """
+        if self._ahead is not None:
+            self._ahead.close()
         return self._writer.finish()
 
     def _block(self, index: int) -> nn.Module:
         return self.model.get_submodule(f"{self.facts.blocks}.{index}")
 
-    def _read(self, index: int, places: Mapping[str, Path]) -> dict[str, Tensor]:
-        keys = self._keys.blocks[index]
+    def _read(self, index: int, dense: bool) -> dict[str, Tensor]:
+        """A block's tensors on the device; the next one is then on its way."""
+        places = self._places(index, dense)
+        tensors = self._ahead.take(index, places) if self._ahead is not None else None
+        if tensors is None:
+            tensors = {name: value.to(self.device) for name, value in self._fetch(index, places).items()}
+        if self._ahead is not None and index + 1 < len(self.facts.linears):
+            self._ahead.start(index + 1, self._places(index + 1, dense))
+        return tensors
+
+    def _places(self, index: int, dense: bool) -> dict[str, Path]:
+        """Which of a block's tensors are not where the source has them, and where they are."""
+        own = set() if dense else self._keys.blocks[index].values() & self._writer.place.keys()
+        return {key: self._writer.place[key] for key in sorted(own)}
+
+    def _fetch(self, index: int, places: Mapping[str, Path]) -> dict[str, Tensor]:
+        """A block's tensors on the CPU, in the dtypes that are computed in."""
+        keys, path = self._keys.blocks[index], f"{self.facts.blocks}.{index}"
         tensors = self.reader.read(keys.values(), places)
-        path = f"{self.facts.blocks}.{index}"
-        return {name: tensors.pop(key).to(self.device, self._dtypes[f"{path}.{name}"]) for name, key in keys.items()}
+        return {name: tensors.pop(key).to(self._dtypes[f"{path}.{name}"]) for name, key in keys.items()}
 
     def _refuse_non_finite(self, index: int, block: nn.Module) -> None:
         checked: set[str] = set()

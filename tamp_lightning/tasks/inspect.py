@@ -20,8 +20,9 @@ from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.callbacks.attention import check_attention
 from tamp_lightning.passes.callbacks.experts import check_experts
 from tamp_lightning.stream.rehearsal import rehearse
+from tamp_lightning.tasks.forecast import Machine
 from tamp_lightning.tasks.inspect_facts import Inspection, described, parts
-from tamp_lightning.tasks.inspect_print import show
+from tamp_lightning.tasks.inspect_print import show, show_plan
 from tamp_lightning.testbeds.checkpoints import resolve
 
 
@@ -31,14 +32,19 @@ def run_inspect(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     method: Method | None = None,
+    machine: Machine | None = None,
 ) -> bool:
     """Print what a checkpoint is; return whether it can be pruned by the method, TAMP by default.
+
+    With a machine, also print what that would take there.
 
     Raises:
         InputError, FileNotFoundError: it cannot be read.
     """
     found = inspect_checkpoint(resolve(checkpoint), include, exclude, method)
     show(console, found)
+    if machine is not None and found.shape is not None:
+        show_plan(console, found.shape, machine, method or Method())
     return found.refusal is None and found.method_refusal is None
 
 

@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from tamp_lightning.checkpoint.facts import AUDIO, IMAGE, VIDEO, ModelFacts, tower_linears
+from tamp_lightning.tasks.forecast import Shape, shape_of
 
 NAMES = {IMAGE: "image", VIDEO: "video", AUDIO: "audio"}
 
@@ -67,6 +68,8 @@ class Inspection:
     """Linears of towers and projector, which are pruned on request."""
     tower_weights: int = 0
     """Weights of all of them."""
+    shape: Shape | None = None
+    """What a forecast rests on."""
 
 
 def described(model: PreTrainedModel, facts: ModelFacts) -> dict[str, Any]:
@@ -85,6 +88,7 @@ def described(model: PreTrainedModel, facts: ModelFacts) -> dict[str, Any]:
         "modalities": ("text", *(name for name in NAMES.values() if name in modalities)),
         "fixed_memory": width * (rest + sum(sorted(sizes)[-2:])),
         "token_memory": width * model.config.get_text_config().hidden_size,
+        "shape": shape_of(model, facts),
         **_towers(model, facts),
     }
 

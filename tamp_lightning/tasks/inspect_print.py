@@ -5,6 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from tamp_lightning.methods.method import Method
+from tamp_lightning.tasks.forecast import Machine, Shape, forecast
 from tamp_lightning.tasks.inspect_facts import Inspection
 
 TYPICAL = (128, 3000)
@@ -62,6 +64,23 @@ def _table(found: Inspection) -> Table:
     total = sum(found.parts.values()) + found.block_parameters
     table.add_row("prunable", "", f"{sum(g.count for g in found.groups)}", f"{pruned:,}", f"{pruned / total:.1%}")
     return table
+
+
+def show_plan(console: Console, shape: Shape, machine: Machine, method: Method) -> None:
+    """Print what a run of the method would take on a machine."""
+    found = forecast(shape, machine, method)
+    title = f"{machine.samples} samples of {machine.tokens:,} tokens, {machine.processes} processes"
+    table = Table("", "part", "", title=title, title_justify="left")
+    rows = {"seconds": found.seconds, "memory a process": found.memory, "disk": found.disk, "traffic": found.traffic}
+    for name, parts in rows.items():
+        for part, value in {**parts, **({"all": sum(parts.values())} if name != "traffic" else {})}.items():
+            table.add_row(name, part, f"{value:,.1f}" if name == "seconds" else _size(value))
+        table.add_section()
+    console.print(table)
+    console.print(
+        "seconds are lower bounds from the rates under --machine, whose defaults were not measured: docs/memory.md",
+        highlight=False,
+    )
 
 
 def _size(count: float) -> str:

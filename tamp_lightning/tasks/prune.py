@@ -44,14 +44,16 @@ def prune_job(job: Job) -> tuple[dict[str, Any], dict[str, Any] | None]:
         job: the run, its dense model scored.
 
     Returns:
-        Contents of run.json and metrics.json, None for the latter if nothing was scored.
+        Contents of run.json and metrics.json, None for the latter if nothing was scored; empty in other processes.
     """
     pruned = job.pruner.run(job.scoring.layerwise)
     job.clock.seconds |= pruned.seconds
     job.share_name()
     job.scoring.score_pruned(job.place.folder.model)
-    run, metrics = describe_run(job.place, job.origin, pruned, job.clock), job.scoring.metrics()
-    if job.place.is_first:
+    run: dict[str, Any] = {}
+    metrics: dict[str, Any] | None = None
+    if job.place.is_first:  # the others may not see the folder
+        run, metrics = describe_run(job.place, job.origin, pruned, job.clock), job.scoring.metrics()
         write_folder(job.place.folder, job.origin, job.scoring, pruned, run, metrics)
         log_run(pruned.loggers, PlanView(pruned.plan), metrics)
     if job.pruner.state is not None:

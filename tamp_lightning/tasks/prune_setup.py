@@ -23,7 +23,7 @@ from tamp_lightning.runs.environment import compute_dtype
 from tamp_lightning.runs.fingerprint import fingerprint
 from tamp_lightning.runs.folder import RunFolder
 from tamp_lightning.runs.resume import may_continue, run_path, settings_of
-from tamp_lightning.runs.state import RunState
+from tamp_lightning.runs.state import OthersState, RunState
 from tamp_lightning.stream.cache import CacheSpace
 from tamp_lightning.stream.disk import DiskStream
 from tamp_lightning.stream.follower import FollowerStream
@@ -74,7 +74,7 @@ def prepare(recipe: PruneRecipe, name: str, text: str, say: Say = lambda line: N
         state = _state(recipe, source, place, trainer)
         processor = AutoProcessor.from_pretrained(source)
         samples, data = calibration_data(recipe.calibration, processor)
-        check_processes(trainer, recipe.method, data.batches, recipe.towers)
+        check_processes(trainer, recipe.method, data.batches)
         tasks = build_tasks(recipe.scores, processor, say)
         check_answers(tasks)
         scorer = Scorer(tasks, recipe.scores.batch_size, place.dtype, recipe.trainer, clock, say)
@@ -104,9 +104,11 @@ def _place(out: Path, dtype: str, trainer: L.Trainer) -> Place:
 def _state(recipe: PruneRecipe, source: Path, place: Place, trainer: L.Trainer) -> RunState | None:
     """What is kept of the run; None if it could not be continued anyway."""
     out = place.folder.path
-    if not may_continue(trainer, out, recipe.scores.is_layerwise, recipe.cache):
+    if not may_continue(trainer, out, recipe.out is not None, recipe.scores.is_layerwise, recipe.cache):
         return None
-    return RunState(out, fingerprint(source, settings_of(recipe), place.dtype, place.device))
+    if not place.is_first:
+        return OthersState(out)
+    return RunState(out, fingerprint(source, settings_of(recipe), place.dtype, place.device, place.processes))
 
 
 def _stream(choice: ModelChoice, towers: Towers, source: Path, place: Place, resumes: bool) -> DiskStream:

@@ -52,6 +52,8 @@ METHODS = {
     "corrected and polished": Method(**PLAIN, solver="sparsegpt", correction=Correction(0.5), polish=Polish(steps=2)),
     "one shot": Method(mode="one_shot"),
 }
+QUICK = ("wanda", "tamp", "atv", "sparsegpt")
+"""The others are slow together; on a GPU all are asked for."""
 ORDERLY = ("wanda", "2:4", "matrix", "magnitude", "text alone", "alpha")
 """Nothing is chosen before weights are ranked."""
 TIED = 1e-4
@@ -85,7 +87,7 @@ def kept_and_size(masks: dict[str, torch.Tensor]) -> tuple[int, int]:
     return sum(int(mask.sum()) for mask in masks.values()), sum(mask.numel() for mask in masks.values())
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in METHODS])
 def test_masks_are_those_of_the_cpu(name, device, accelerator):
     cpu, own = both(make_llava(), METHODS[name], device, accelerator)
     assert kept_and_size(own) == kept_and_size(cpu)

@@ -33,6 +33,7 @@ METHODS = {
     "ecoflap": Method(allocation="ecoflap", tokens="text_only", ecoflap=Ecoflap(samples=3)),
     "alpha": Method(tokens="all", allocation="alpha", solver="ria"),
     "dlp": Method(tokens="all", allocation="dlp", solver="magnitude"),
+    "one shot": Method(mode="one_shot"),
     "corrected": Method(allocation="uniform", solver="sparsegpt", correction=Correction(0.5)),
 }
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from hashlib import sha256
@@ -10,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from PIL import Image
 from pyarrow import parquet
 from safetensors.torch import load_file
 
@@ -21,35 +22,8 @@ from .processes_program import outcomes
 
 LIMIT = 600
 """Seconds; whoever waits for a process that is gone is caught by it."""
-WORDS = "what colour is the shape Is there a circle in image not present yes no"
 WANDA = {"tokens": "all", "allocation": "uniform"}
 TAMP = {"tokens": "amia", "allocation": "das"}
-
-
-def rows(folder: Path, count: int) -> list[dict]:
-    """Conversations of different lengths, every third without a picture."""
-    words = WORDS.split()
-    found = []
-    for k in range(count):
-        question = " ".join(words[(5 * k + j) % len(words)] for j in range(4 + 3 * (k % 4)))
-        row = {"conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": words[-1 - k % 2]}]}
-        if k % 3 != 2:
-            Image.new("RGB", (64, 64), (40 * k % 256, 200, 17 * k % 256)).save(folder / f"{k}.png")
-            row["image"] = f"{k}.png"
-            row["conversations"][0]["value"] = f"<image>\n{question}"
-        found.append(row)
-    return found
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory, bed, processor) -> Path:
-    """A folder with a tiny checkpoint and calibration files of 4, 5 and 20 samples."""
-    folder = tmp_path_factory.mktemp("processes")
-    bed.save_pretrained(folder / "checkpoint", max_shard_size="20KB")
-    processor.save_pretrained(folder / "checkpoint")
-    for count in (4, 5, 20):
-        (folder / f"{count}.json").write_text(json.dumps(rows(folder, count)))
-    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -146,6 +120,41 @@ def test_processes_started_by_torchrun_do_the_same(place, tmp_path):
 
 
 @pytest.mark.slow
+def test_towers_and_a_mapped_cache_are_shared(place, tmp_path):
+    method = {**TAMP, "solver": "sparsegpt", "correction": {"tau": 0.5}}
+    options = {"towers": {"sparsity": 0.3}, "cache": {"limit_gb": 0}}
+    check(place, tmp_path, method, 5, 2, **options)
+
+
+@pytest.mark.slow
+def test_two_nodes_that_share_no_folder_do_the_same(place, tmp_path):
+    """Two agents with addresses of their own, each with a copy of checkpoint and samples in a folder of its own."""
+    one, agents = write(place, recipe(place, TAMP, 5)), []
+    run_recipe(str(one), [f"--out={tmp_path / 'one'}"])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    for rank in range(2):
+        node = tmp_path / f"node-{rank}"
+        shutil.copytree(place, node)
+        path = write(node, recipe(node, TAMP, 5))
+        agent = [
+            *("torch.distributed.run", "--nnodes=2", f"--node-rank={rank}", "--nproc-per-node=1"),
+            *("--master-addr=127.0.0.1", f"--master-port={port}", f"--local-addr=127.0.0.{rank + 2}"),
+        ]
+        run = ["tamp_lightning", "run", str(path), "--out=out", "--trainer.devices=1", "--trainer.num_nodes=2"]
+        command = [sys.executable, "-m", *agent, "-m", *run]
+        agents.append(
+            subprocess.Popen(command, env=environment, cwd=node, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        )
+    outputs = [agent.communicate(timeout=LIMIT)[0].decode() for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], outputs
+    assert content(tmp_path / "node-0" / "out") == content(tmp_path / "one")
+    assert not (tmp_path / "node-1" / "out").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["whole", "layer_wise"])
 def test_scores_are_those_of_one_process(place, tmp_path, mode):
     scores = {"benchmarks": "easy_vqa", "split": "selection", "slice": "quick", "batch_size": 32, "mode": mode}
@@ -172,9 +181,6 @@ def test_an_error_in_one_process_ends_all_with_one_line(place, tmp_path, sample)
 
 REFUSED = {
     "processes": ([], WANDA, 5, "5 calibration batches can be shared by 5"),
-    "one shot": ([], {**WANDA, "mode": "one_shot"}, 2, "mode one_shot is for one process, not 2"),
-    "towers": (["--towers.sparsity=0.3"], WANDA, 2, "towers are pruned by one process, not 2"),
-    "mapped cache": (["--cache.limit_gb=1"], WANDA, 2, "cache.limit_gb is 1.0; with 2 processes"),
     "polish": ([], {**WANDA, "polish": {"steps": 2}}, 2, "polish steps through all samples one after another"),
     "spawn": (["--trainer.strategy=ddp_spawn"], WANDA, 2, "trainer.strategy is DDPStrategy by spawn"),
 }
@@ -192,13 +198,26 @@ def test_what_cannot_be_shared_is_refused(place, tmp_path, capsys, overrides, me
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unfinished_run_is_not_continued_by_several(place, tmp_path, capsys):
-    (tmp_path / "out" / ".state").mkdir(parents=True)
+@pytest.mark.parametrize(
+    ("options", "restarts", "complaint"),
+    [
+        (["--cache.limit_gb=1"], "0", "cache.limit_gb is 1.0; processes need a folder that all know"),
+        ([], "2", "torchrun may restart this run, which would not find its folder again: give it one with --out"),
+        (["--out=out"], "2", "whose processes would look for those of the attempt before: set TORCH_DISABLE_SHARE"),
+    ],
+)
+def test_what_processes_would_not_find_again_is_refused(
+    place, tmp_path, capsys, monkeypatch, options, restarts, complaint
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", restarts)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
     with pytest.raises(SystemExit) as exit_:
-        run_recipe(str(write(place, recipe(place, WANDA, 5))), [f"--out={tmp_path / 'out'}", "--trainer.devices=2"])
+        run_recipe(str(write(place, recipe(place, WANDA, 5))), ["--trainer.devices=2", *options])
     err = capsys.readouterr().err
     assert (exit_.value.code, err.count("\n")) == (2, 1)
-    assert "holds an unfinished run, which 2 processes cannot continue" in err
+    assert complaint in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_python_door_is_for_one_process(place, tmp_path):

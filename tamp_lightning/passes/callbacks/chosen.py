@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.distributed.collectives import all_gather
+from tamp_lightning.distributed.partition import BatchPartition
 from tamp_lightning.ops.diversity import MODALITIES
 from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.passes.contract import BlockPass
@@ -56,6 +57,8 @@ class ChosenTokens(L.Callback):
         self.limit = limit
         self.chosen = Chosen()
         self._first: int | None = None
+        self._waiting: list[tuple[Watched, Tensor, Tensor]] = []
+        """Sample, votes [n], and which tokens count [n], of the current pass."""
 
     def note(self, pl_module: BlockPass, weights: Mapping[Linear, Tensor]) -> None:
         """Note the batch's watched samples.
@@ -76,8 +79,14 @@ class ChosenTokens(L.Callback):
         for sample in self.chosen.samples:
             if (row := rows.get(sample.id)) is not None:
                 votes = torch.stack([own[row] > 0 for own in weights.values()])
-                sample.counts[pl_module.index] = votes.sum(0)[current.counted[row]].cpu()
+                self._waiting.append((sample, votes.sum(0), current.counted[row]))
                 sample.linears[pl_module.index] = len(weights)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
+        """Bring what was noted to the CPU; before, it would have to be waited for in every batch."""
+        for sample, votes, counted in self._waiting:
+            sample.counts[pl_module.index] = votes[counted].cpu()
+        self._waiting.clear()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Put together what the processes have seen, in the order of batches."""
@@ -90,18 +99,26 @@ class ChosenTokens(L.Callback):
         last = len(pl_module.stream.facts.linears) - 1
         return pl_module.index in (0, (last + 1) // 2, last)
 
-    def record(self) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-        """What is known so far as JSON values and tensors, for `restore`."""
-        content = [{"id": s.id, "linears": list(s.linears.items())} for s in self.chosen.samples]
-        tensors = {f"modality.{s.id}": s.modality for s in self.chosen.samples}
-        tensors |= {f"counts.{s.id}.{k}": counts for s in self.chosen.samples for k, counts in s.counts.items()}
-        return content, {"totals": self.chosen.totals, **tensors}
+    def record(self, partition: BatchPartition) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+        """What all processes know so far as JSON values and tensors, for `restore`."""
+        parts = all_gather(partition, self.chosen)
+        samples = [(rank, sample) for rank, part in enumerate(parts) for sample in part.samples]
+        content = [{"id": s.id, "linears": list(s.linears.items()), "process": rank} for rank, s in samples]
+        tensors = {f"modality.{s.id}": s.modality for _, s in samples}
+        tensors |= {f"counts.{s.id}.{k}": counts for _, s in samples for k, counts in s.counts.items()}
+        return content, {"totals": torch.stack([part.totals for part in parts]).sum(0), **tensors}
 
-    def restore(self, content: list[dict[str, Any]], tensors: Mapping[str, Tensor]) -> None:
-        """Take up what an earlier process of the run has noted, its first block and so all samples among it."""
+    def restore(self, partition: BatchPartition, content: list[dict[str, Any]], tensors: Mapping[str, Tensor]) -> None:
+        """Take up what this process had noted in an earlier run, its first block and so all samples among it.
+
+        The first process takes the totals of all.
+        """
         self._first = 0
-        self.chosen.totals = tensors["totals"]
+        if partition.is_first:
+            self.chosen.totals = tensors["totals"]
         for row in content:
+            if row.get("process", 0) != partition.rank:
+                continue
             linears = dict(row["linears"])
             counts = {k: tensors[f"counts.{row['id']}.{k}"] for k in linears}
             self.chosen.samples.append(Watched(row["id"], tensors[f"modality.{row['id']}"], counts, linears))
@@ -110,6 +127,8 @@ class ChosenTokens(L.Callback):
         """Count the batch's tokens, and watch its samples with media as long as there is room."""
         self.chosen.totals += torch.bincount(modality[valid], minlength=len(MODALITIES)).cpu()
         for row, sample in enumerate(ids.tolist()):
+            if len(self.chosen.samples) == self.limit:
+                break
             own = modality[row][valid[row]].cpu()
-            if len(self.chosen.samples) < self.limit and bool((own != TEXT).any()):
+            if bool((own != TEXT).any()):
                 self.chosen.samples.append(Watched(sample, own))

@@ -50,7 +50,7 @@ class LayerwiseCallback(L.Callback):
             batch: dict[str, Tensor] = move(inputs, pl_module.device, {})
             hidden, calls = record_calls(stream.model, stream.facts.blocks, batch)
             tokens = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=hidden.device)
-            ids = torch.arange(len(hidden), device=hidden.device)
+            ids = torch.arange(len(hidden))
             start = CachedBatch(ids, hidden, tokens, tokens == 0, tokens == 0, calls, calls.enter(0, hidden)[1]).to(
                 "cpu"
             )

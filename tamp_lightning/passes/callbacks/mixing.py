@@ -63,7 +63,7 @@ class MixChooser(PassCallback):
         self.rule, self.solve = rule, solve
         self._choice: Choice | None = None
         self._candidates: dict[float, Solved] = {}
-        self._errors: dict[float, dict[int, float]] = {}
+        self._errors: dict[float, dict[int, Tensor]] = {}
 
     def choice(self) -> Choice:
         """What serves the current block best, once its pass is over."""
@@ -91,7 +91,7 @@ class MixChooser(PassCallback):
         for lam, solved in self._candidates.items():
             with swapped(pl_module.block, {linear: weight for linear, (weight, _) in solved.items()}):
                 off = pl_module.run(pl_module.index, current)[judges].double() - wanted
-            errors = torch.where(text[..., None], off.square(), 0).sum((1, 2)).tolist()
+            errors = torch.where(text[..., None], off.square(), 0).sum((1, 2))
             self._errors[lam].update(zip(current.ids[judges].tolist(), errors, strict=True))
 
     def pass_ends(self, pl_module: BlockPass) -> None:
@@ -100,8 +100,9 @@ class MixChooser(PassCallback):
         Raises:
             InputError: no sample was held out.
         """
-        processes = all_gather(pl_module.partition, self._errors)
-        found = {lam: {i: e for own in processes for i, e in own[lam].items()} for lam in self._errors}
+        own = {lam: {i: float(error) for i, error in errors.items()} for lam, errors in self._errors.items()}
+        processes = all_gather(pl_module.partition, own)
+        found = {lam: {i: e for other in processes for i, e in other[lam].items()} for lam in own}
         totals = {lam: sum(errors[i] for i in sorted(errors)) for lam, errors in found.items()}
         if not any(found.values()):
             raise InputError(

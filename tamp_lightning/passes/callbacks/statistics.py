@@ -41,6 +41,16 @@ class Sums:
     masses: dict[int, Tensor] = field(default_factory=dict)
     """Sample id -> float64 [4], sum of w per modality; likewise."""
 
+    def to_cpu(self) -> None:
+        """Bring the rows of all samples from the device, in one copy."""
+        for rows in (self.samples, self.masses):
+            if rows:
+                rows.update(zip(list(rows), torch.stack(list(rows.values())).cpu(), strict=True))
+
+    def finite(self) -> Tensor:
+        """Whether each sample's sum is, bool [samples]."""
+        return torch.stack(list(self.samples.values())).isfinite().all(1)
+
     @property
     def weight_sum(self) -> Tensor:
         """Sum of w per modality over all samples, float64 [4]."""
@@ -122,7 +132,7 @@ class StatisticsCollector(PassCallback):
         """Forget the block."""
         self._sums: dict[Linear, dict[int, Sums]] = {}
         self._own, self._all = Matrices(), Matrices()
-        self._count = 0
+        self._count: int | Tensor = 0
         self._experts = ExpertStatistics(self.method)
 
     def snapshot(self) -> Snapshot:
@@ -130,7 +140,7 @@ class StatisticsCollector(PassCallback):
         for parts in self._sums.values():
             for sums in parts.values():
                 sums.samples = {0: sums.total()}
-        snapshot = Snapshot(self._sums, self._count, self._experts)
+        snapshot = Snapshot(self._sums, int(self._count), self._experts)
         self.clear()
         return snapshot
 
@@ -140,15 +150,15 @@ class StatisticsCollector(PassCallback):
 
     @torch.no_grad()
     def batch_passed(self, pl_module: BlockPass, batch: object, batch_idx: int) -> None:
-        """Add this batch's samples to the statistics of every linear of the block.
+        """Add this batch's samples to the statistics of every linear of the block, without waiting for the device.
 
         Raises:
-            InputError: a token that counts has a NaN or infinite activation.
+            InputError: a token that counts and was routed to an expert has a NaN or infinite activation.
         """
         context, routed = self._context(pl_module), self.source.routed()
         tokens = {**self.source.latest(), **{one: Tokens(own.hidden, own.outputs) for one, own in routed.items()}}
         twins = self.dense.tokens(pl_module, batch_idx) if self.dense else {}
-        self._count += int(context.valid.sum())
+        self._count = context.valid.sum() + self._count
         self._samples.update(pl_module.current.ids.tolist())
         partition = pl_module.partition
         step = _Step(context, pl_module.current.ids, partition.leaf(partition.own[batch_idx]), {})
@@ -169,8 +179,17 @@ class StatisticsCollector(PassCallback):
         self._experts.add(layer, routed, self._parts(step, weights), step.context.valid, seen)
 
     def pass_ends(self, pl_module: BlockPass) -> None:
-        """Put the statistics of all processes together: sums by sample in each, second moments in the first alone."""
+        """Put the statistics of all processes together: sums by sample in each, second moments in the first alone.
+
+        Raises:
+            InputError: a token that counts has a NaN or infinite activation.
+        """
         partition = pl_module.partition
+        self._count = int(self._count)
+        for linear, parts in self._sums.items():
+            for sums in parts.values():
+                sums.to_cpu()
+                check_finite(linear.full, "inputs", sums.finite(), torch.tensor(list(sums.samples)))
         if partition.processes == 1:
             return
         check_same(partition, [linear.full for linear in self._sums])
@@ -226,12 +245,11 @@ class StatisticsCollector(PassCallback):
             if (key, id(own)) not in step.rows:  # q, k and v read the same input: add it up once, if weighed alike
                 step.rows[key, id(own)] = weighted_square_sum(tokens.inputs, own)
             rows = step.rows[key, id(own)]
-            check_finite(linear.full, "inputs", rows.isfinite().all(1), ids)
             sums = self._sums.setdefault(linear, {}).setdefault(part, Sums())
-            sums.samples.update(zip(ids.tolist(), rows.cpu(), strict=True))
+            sums.samples.update(zip(ids.tolist(), rows, strict=True))
             mass = torch.zeros(len(ids), len(MODALITIES), dtype=torch.float64, device=own.device)
             mass.scatter_add_(1, step.context.modality, own.double())
-            sums.masses.update(zip(ids.tolist(), mass.cpu(), strict=True))
+            sums.masses.update(zip(ids.tolist(), mass, strict=True))
 
     def _add_matrices(self, step: _Step, linear: Linear, tokens: Tokens, weights: Tensor, twin: Tokens | None) -> None:
         inputs = tokens.inputs
@@ -266,7 +284,7 @@ class StatisticsCollector(PassCallback):
                 weight_sum=float(sums.weight_sum.sum()),
                 hessian=_total(self._own.grams, (leader, part)),
                 hessian_all_tokens=_total(self._all.grams, (everything, part)),
-                count=self._count,
+                count=int(self._count),
                 cross=_total(self._own.crosses, leader),
             )
             for part, sums in self._sums[linear].items()

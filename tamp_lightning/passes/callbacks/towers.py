@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from tamp_lightning.checkpoint.adapter import adapter_of
 from tamp_lightning.checkpoint.facts import media_of
+from tamp_lightning.distributed.collectives import all_gather, broadcast_bits, gather_by_id, reduce_to_first
+from tamp_lightning.distributed.partition import BatchPartition
+from tamp_lightning.distributed.sums import OrderedSum
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics
@@ -49,17 +52,18 @@ class TowerStatistics:
         self.read: dict[str, Read] = {}
         self.samples = 0
         self._leader: dict[str, str] = {}
-        self._grams: dict[str, Tensor] = {}
+        self._grams: dict[str, OrderedSum] = {}
         self._last: tuple[Tensor, str] | None = None
+        self._leaf = 0
 
     @contextmanager
-    def watch(self, batch: Mapping[str, Tensor]) -> Iterator[None]:
-        """Add what the linears read inside to the sums.
+    def watch(self, batch: Mapping[str, Tensor], leaf: int) -> Iterator[None]:
+        """Add what the linears read inside to the sums; second moments to a leaf of theirs (`distributed.partition`).
 
         Raises:
             InputError: an input is NaN or infinite, which tokens of it are padding is not known, or it is text.
         """
-        model = self.stream.model
+        model, self._leaf = self.stream.model, leaf
         real = adapter_of(model.config).tower_tokens(model, batch)
         handles = [
             model.get_submodule(linear.name).register_forward_pre_hook(self._hook(linear.name, batch, list(real)))
@@ -107,8 +111,28 @@ class TowerStatistics:
         if self._leader.setdefault(name, leader) != leader:
             raise RuntimeError(f"{name} shares its input with {leader} in one call and not in another")
         if name == leader:
-            gram = weighted_gram(tokens, real)
-            self._grams[name] = self._grams[name].add_(gram) if name in self._grams else gram
+            self._grams.setdefault(name, OrderedSum()).add(self._leaf, weighted_gram(tokens, real))
+
+    def put_together(self, partition: BatchPartition) -> None:
+        """Sums of all processes: of squares in each, second moments in the first alone.
+
+        Raises:
+            InputError: in every process: linears share their input in one batch and not in another.
+        """
+        if partition.processes == 1:
+            return
+        tokens = all_gather(partition, {name: read.tokens for name, read in self.read.items()})
+        names = [linear.name for linear in self.stream.facts.towers if any(linear.name in own for own in tokens)]
+        for name in names:
+            rows = self.read[name].rows if name in self.read else {}
+            self.read[name] = Read(sum(own.get(name, 0) for own in tokens), gather_by_id(partition, rows))
+        self.samples = sum(all_gather(partition, self.samples))
+        leaders = all_gather(partition, self._leader)
+        self._leader = {name: leader for own in leaders for name, leader in own.items()}
+        if any(own[name] != self._leader[name] for own in leaders for name in own):
+            raise InputError("linears of towers share their input in some batches only: set devices: 1")
+        led = [name for name in names if self._leader.get(name) == name]
+        reduce_to_first(partition, [self._grams.setdefault(name, OrderedSum()) for name in led])
 
     def of(self, name: str) -> Statistics:
         """Statistics of a linear that was reached."""
@@ -118,9 +142,12 @@ class TowerStatistics:
         return Statistics(
             sq_norm=torch.stack([read.rows[first] for first in sorted(read.rows)]).sum(0),
             weight_sum=read.tokens,
-            hessian=self._grams.get(self._leader.get(name, name)),
+            hessian=self._total(self._leader.get(name, name)),
             count=read.tokens,
         )
+
+    def _total(self, name: str) -> Tensor | None:
+        return self._grams[name].total() if name in self._grams else None
 
 
 class TowerPruning(L.Callback):
@@ -156,15 +183,18 @@ class TowerPruning(L.Callback):
         """
         if not pl_module.now.starts_pruning or self.restored:
             return
-        statistics = TowerStatistics(pl_module.stream, self.method)
+        statistics, partition = TowerStatistics(pl_module.stream, self.method), pl_module.partition
         assert trainer.train_dataloader is not None
-        for number, batch in enumerate(trainer.train_dataloader):
+        # the batches come first: another process may have more, and then this one repeats its last
+        for number, batch in zip(range(len(partition.own)), trainer.train_dataloader, strict=False):
             on_device = trainer.strategy.batch_to_device(batch)
-            embedded = pl_module.embed(on_device, statistics.watch(on_device))
+            embedded = pl_module.embed(on_device, statistics.watch(on_device, partition.leaf(partition.own[number])))
             if self.dense is not None:
                 self.dense.begin(number, embedded)
+        statistics.put_together(partition)
         plan = self._plan(pl_module.stream, statistics)
-        pl_module.stream.commit_towers({name: self._prune(pl_module, statistics, name, plan[name]) for name in plan})
+        masks = {name: self._prune(pl_module, statistics, name, plan[name]) for name in plan}
+        pl_module.stream.commit_towers(masks)
 
     def record(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What became of the linears as JSON values, and their masks, for `restore`."""
@@ -198,10 +228,14 @@ class TowerPruning(L.Callback):
         weight = pl_module.stream.model.get_parameter(f"{name}.weight").data
         if not bool(weight.isfinite().all()):
             raise InputError(f"{name}.weight holds NaN or infinite weights: the checkpoint is damaged")
-        try:
-            pruned, mask = self.method.solve(weight, statistics.of(name), kept)
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from None
+        pruned, mask = torch.empty_like(weight), torch.empty_like(weight, dtype=torch.bool)
+        if pl_module.partition.is_first:
+            try:
+                pruned, mask = self.method.solve(weight, statistics.of(name), kept)
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from None
+        pruned, mask = pruned.contiguous(), mask.contiguous()
+        broadcast_bits(pl_module.partition, (pruned, mask))
         weight.copy_(pruned).masked_fill_(~mask, 0)
         self.masks[name] = pack_bits(mask)
         self.report[name] = mask_row(mask, tokens_per_sample=statistics.read[name].tokens / statistics.samples)

@@ -1,0 +1,166 @@
+"""What a prune run takes: seconds, memory, disk and traffic, from a checkpoint's shapes and a machine's rates."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from tamp_lightning.checkpoint.facts import ModelFacts
+from tamp_lightning.errors import InputError
+from tamp_lightning.methods.method import Method
+
+OVERHEAD = 3.5
+"""Blocks in memory while one is pruned and written: itself, its pruned copy, what is to be written, and masks."""
+RANKING = 16
+"""Bytes a weight of the largest linear while its scores are ranked."""
+LIBRARIES = 0.35 * 2**30
+"""Bytes of Python and what it imports."""
+STATE, MASK = 2, 1
+"""Bytes of a number of a hidden state, and of a weight's place in a mask."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run is planned for. The defaults are round numbers of an H100 beside a local disk, and not measured."""
+
+    processes: int = 1
+    """One a device."""
+    tflops: float = 400.0
+    """Of forward passes of one process, in 10^12 operations a second."""
+    disk_gb: float = 2.0
+    """GB a second that a process reads from its disk, or the first one writes."""
+    bus_gb: float = 20.0
+    """GB a second between memory and device; 0 where there is none, on a CPU."""
+    wire_gb: float = 10.0
+    """GB a second between processes."""
+    solve_ns: float = 1.0
+    """Nanoseconds in which a weight is scored, ranked and masked, by the first process."""
+    samples: int = 128
+    """Calibration samples."""
+    tokens: int = 2900
+    """Of a sample."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not value > 0 and not (name in ("bus_gb", "solve_ns") and value == 0):
+                raise InputError(f"machine.{name} is {value}; it has to be above 0")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a model decides how long it takes and what it holds."""
+
+    blocks: int
+    hidden: int
+    weights: int
+    """Parameters of all blocks."""
+    active: int
+    """Of those, how many a token passes: of a mixture, the experts that it is sent to."""
+    largest_block: int
+    """Parameters."""
+    largest_linear: int
+    """Weights."""
+    widest: int
+    """Inputs of the widest linear."""
+    outside: int
+    """Parameters of embeddings and towers."""
+    head: int = 0
+    """Parameters of the head, unless it is the embeddings: pruning never runs it."""
+    width: int = 2
+    """Bytes of a parameter."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is to be expected of each process; times are lower bounds, for nothing is taken to overlap or to wait."""
+
+    seconds: dict[str, float]
+    """By walk."""
+    memory: dict[str, float]
+    """Bytes that each process holds, by part."""
+    disk: dict[str, float]
+    """Bytes, by part."""
+    traffic: dict[str, float]
+    """Bytes over disk, bus and wire, by part, of one process."""
+
+
+def shape_of(model: PreTrainedModel, facts: ModelFacts) -> Shape:
+    """The shape of a model, with weights or without."""
+    blocks = list(model.get_submodule(facts.blocks).children())
+    sizes = [sum(p.numel() for p in block.parameters()) for block in blocks]
+    linears = [linear.shape for linear in facts.all_linears]
+    total = sum(p.numel() for p in model.parameters())  # a tied head once
+    head, inputs = model.get_output_embeddings(), model.get_input_embeddings()
+    own_head = head.weight.numel() if head is not None and not _tied(model, head, inputs) else 0
+    return Shape(
+        blocks=len(blocks),
+        hidden=model.config.get_text_config().hidden_size,
+        weights=sum(sizes),
+        active=sum(_active(model, block) for block in blocks),
+        largest_block=max(sizes),
+        largest_linear=max((out * width for out, width in linears), default=0),
+        widest=max((width for _, width in linears), default=0),
+        outside=total - sum(sizes) - own_head,
+        head=own_head,
+        width=max(p.element_size() for p in model.parameters()),
+    )
+
+
+def _tied(model: PreTrainedModel, head: nn.Module, inputs: nn.Module) -> bool:
+    return head.weight is inputs.weight or bool(model.all_tied_weights_keys)
+
+
+def _active(model: PreTrainedModel, block: nn.Module) -> int:
+    """Parameters of a block that a token passes."""
+    config = model.config.get_text_config()
+    counts = [getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")]
+    experts = next((count for count in counts if isinstance(count, int) and count > 0), 0)
+    chosen = getattr(config, "num_experts_per_tok", None) or experts
+    parameters = dict(block.named_parameters())
+    routed = sum(p.numel() for name, p in parameters.items() if "experts" in name.split(".") and experts)
+    rest = sum(p.numel() for p in parameters.values()) - routed
+    return rest + (routed * chosen // experts if experts else 0)
+
+
+def forecast(shape: Shape, machine: Machine, method: Method) -> Forecast:
+    """Time, memory, disk and traffic of a run of a method."""
+    tokens = machine.samples * machine.tokens
+    state = tokens * shape.hidden * STATE / machine.processes
+    weights, total = shape.weights * shape.width, (shape.weights + shape.outside + shape.head) * shape.width
+    passes = {"measure": len(method.measure_stages), "prune": 1 + len(method.prune_stages)}
+    own = _operations(shape, machine) / machine.processes / (machine.tflops * 1e12)
+    moved = (weights + 2 * state * shape.blocks) / (machine.bus_gb * 1e9) if machine.bus_gb else 0.0
+    reading = weights / (machine.disk_gb * 1e9)
+    walk = {name: count * own + (moved + reading if count else 0.0) for name, count in passes.items()}
+    sent = weights + shape.weights * MASK if machine.processes > 1 else 0.0
+    gram = 4.0 * shape.widest**2 * (2 if method.correction.on else 1) if method.statistics == "hessian" else 0.0
+    seconds = {
+        **walk,
+        "solve": shape.weights * machine.solve_ns / 1e9,
+        "send": sent / (machine.wire_gb * 1e9),
+        "write": total / (machine.disk_gb * 1e9),
+    }
+    memory = {
+        "embeddings and towers": shape.outside * shape.width,
+        "blocks": (OVERHEAD + (machine.bus_gb > 0)) * shape.largest_block * shape.width,  # on a GPU one is read ahead
+        "ranking": RANKING * shape.largest_linear,
+        "second moments": gram,
+        "libraries": LIBRARIES,
+        "activation cache": state * (2 if method.correction.on else 1),
+    }
+    walks = sum(count > 0 for count in passes.values())
+    traffic = {
+        "read from disk": weights * walks + shape.outside * shape.width,
+        "written by the first": total,
+        "over the bus": (weights + 2 * state * shape.blocks) * walks if machine.bus_gb else 0.0,
+        "sent by the first": sent,
+    }
+    return Forecast(seconds, memory, {"source": total, "output": total}, traffic)
+
+
+def _operations(shape: Shape, machine: Machine) -> float:
+    """Floating point operations of one pass of all samples over all blocks; attention is causal."""
+    per_token = 2 * shape.active + 2 * shape.blocks * machine.tokens * shape.hidden
+    return float(machine.samples * machine.tokens * per_token)

@@ -1,0 +1,105 @@
+"""Forecasts are the sums that docs/memory.md writes down."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import MixtralConfig, MixtralForCausalLM
+
+from tamp_lightning.checkpoint.facts import find_facts
+from tamp_lightning.cli.run import inspect_checkpoint
+from tamp_lightning.errors import InputError
+from tamp_lightning.methods.method import Method
+from tamp_lightning.methods.options import Correction
+from tamp_lightning.tasks.forecast import Machine, Shape, forecast, shape_of
+
+from ..conftest import TAMP, WANDA
+from ..stream.conftest import make_llama, save
+
+SHAPE = Shape(
+    blocks=4, hidden=100, weights=4_000, active=2_000, largest_block=1_000, largest_linear=300, widest=20, outside=500
+)
+ONE = Machine(tflops=1e-6, disk_gb=1e-6, bus_gb=1e-6, wire_gb=1e-6, solve_ns=1e6, samples=2, tokens=10)
+"""A million operations and a thousand bytes a second, a thousand weights a second."""
+OPERATIONS = 20 * (2 * 2_000 + 2 * 4 * 10 * 100)
+"""Of a pass: 20 tokens."""
+STATE = 20 * 100 * 2
+
+
+def test_seconds_are_passes_reading_moving_solving_and_writing():
+    found = forecast(SHAPE, ONE, TAMP).seconds
+    carried = (8_000 + 8 * STATE) / 1e3 + 8_000 / 1e3
+    assert found["measure"] == pytest.approx(OPERATIONS / 1e6 + carried)
+    assert found["prune"] == pytest.approx(2 * OPERATIONS / 1e6 + carried)
+    assert (found["solve"], found["send"], found["write"]) == pytest.approx((4, 0, 9))
+    assert forecast(SHAPE, ONE, WANDA).seconds["measure"] == 0
+    on_cpu = forecast(SHAPE, replace(ONE, bus_gb=0), WANDA)
+    assert on_cpu.seconds["prune"] == pytest.approx(2 * OPERATIONS / 1e6 + 8)
+    assert on_cpu.traffic["over the bus"] == 0
+
+
+def test_processes_share_passes_and_cache_but_neither_solving_nor_reading():
+    one, four = (forecast(SHAPE, replace(ONE, processes=n, bus_gb=0), WANDA) for n in (1, 4))
+    assert four.seconds["prune"] == pytest.approx((one.seconds["prune"] - 8) / 4 + 8)
+    assert four.seconds["solve"] == one.seconds["solve"]
+    assert four.seconds["send"] == pytest.approx((8_000 + 4_000) / 1e3)
+    assert four.memory["activation cache"] == one.memory["activation cache"] / 4 == STATE / 4
+    assert four.memory["blocks"] == one.memory["blocks"] == 3.5 * 2_000
+    assert forecast(SHAPE, ONE, WANDA).memory["blocks"] == 4.5 * 2_000  # one is read ahead
+
+
+def test_hessians_and_corrections_cost_their_matrices_and_a_second_cache():
+    hessian = Method(tokens="all", allocation="uniform", solver="sparsegpt")
+    corrected = Method(tokens="all", allocation="uniform", solver="sparsegpt", correction=Correction(0.5))
+    assert forecast(SHAPE, ONE, WANDA).memory["second moments"] == 0
+    assert forecast(SHAPE, ONE, hessian).memory["second moments"] == 4 * 20**2
+    found = forecast(SHAPE, ONE, corrected).memory
+    assert (found["second moments"], found["activation cache"]) == (8 * 20**2, 2 * STATE)
+
+
+def test_a_head_that_is_the_embeddings_counts_once():
+    found = [shape_of(model, find_facts(model)) for model in (make_llama(), make_llama(tie_word_embeddings=True))]
+    assert found[1].head == 0
+    assert found[1].outside == found[0].outside
+
+
+def test_of_a_mixture_a_token_passes_the_experts_that_it_is_sent_to():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    config = MixtralConfig(vocab_size=50, intermediate_size=24, num_local_experts=4, num_experts_per_tok=1, **sizes)
+    model = MixtralForCausalLM(config).eval()
+    experts = 2 * 4 * 3 * 16 * 24
+    found = shape_of(model, replace(find_facts(make_llama()), blocks="model.layers"))
+    assert found.weights - found.active == experts - experts // 4
+
+
+def test_the_shape_of_a_model():
+    model = make_llama()
+    found = shape_of(model, find_facts(model))
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    inside = sum(size for name, size in sizes.items() if ".layers." in name)
+    assert (found.blocks, found.hidden, found.widest, found.largest_linear) == (3, 32, 48, 32 * 48)
+    assert (found.weights, found.active) == (inside, inside)
+    assert found.head == sizes["lm_head.weight"]
+    assert found.outside == sum(sizes.values()) - inside - found.head
+    assert found.largest_block == inside // 3
+
+
+def test_the_command_prints_a_plan_if_it_is_asked_for_one(tmp_path, capsys):
+    folder = str(save(make_llama(), tmp_path / "source"))
+    wanda = ["--method.tokens=all", "--method.allocation=uniform"]
+    inspect_checkpoint([folder, *wanda])
+    assert "over the bus" not in capsys.readouterr().out
+    inspect_checkpoint(
+        [folder, "--plan", "--machine.processes=4", "--machine.samples=16", "--machine.tokens=100", *wanda]
+    )
+    printed = capsys.readouterr().out
+    assert "16 samples of 100 tokens, 4 processes" in printed
+    cache = next(line for line in printed.splitlines() if "activation cache" in line)
+    assert f"{16 * 100 * 32 * 2 / 4 / 2**20:.1f} MiB" in cache
+
+
+@pytest.mark.parametrize("name", ["tflops", "processes", "samples"])
+def test_a_rate_of_zero_is_refused(name):
+    with pytest.raises(InputError, match=rf"machine\.{name} is 0"):
+        Machine(**{name: 0})
