@@ -141,6 +141,7 @@ dist.all_gather_object = counted
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_torchrun_starts_the_processes_again(place, tmp_path, monkeypatch):
     (tmp_path / "dies.py").write_text(DIES)
     given = recipe(place, TAMP, 5)
