@@ -14,6 +14,7 @@ from rich.table import Table
 from transformers import PreTrainedModel
 
 from tamp_lightning.checkpoint.facts import AUDIO, IMAGE, VIDEO, ModelFacts, tower_linears
+from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.checkpoint.opened import Checkpoint
 from tamp_lightning.checkpoint.reader import CheckpointReader
 from tamp_lightning.checkpoint.skeleton import build_skeleton
@@ -22,6 +23,7 @@ from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.callbacks.attention import check_attention
 from tamp_lightning.passes.callbacks.experts import check_experts
 from tamp_lightning.stream.rehearsal import rehearse
+from tamp_lightning.tasks.inspect_experts import ExpertFacts, expert_facts
 from tamp_lightning.testbeds.checkpoints import resolve
 
 NAMES = {IMAGE: "image", VIDEO: "video", AUDIO: "audio"}
@@ -31,7 +33,7 @@ TYPICAL = (128, 3000)
 
 @dataclass(frozen=True)
 class LinearGroup:
-    """Linears of one name and shape, one per block."""
+    """Linears of one name and shape, one per block, or matrices of experts, which have a star for their number."""
 
     name: str
     shape: tuple[int, ...]
@@ -79,6 +81,8 @@ class Inspection:
     """Linears of towers and projector, which are pruned on request."""
     tower_weights: int = 0
     """Weights of all of them."""
+    experts: ExpertFacts | None = None
+    """None where there are none."""
 
 
 def inspect_checkpoint(
@@ -144,6 +148,7 @@ def _described(model: PreTrainedModel, facts: ModelFacts) -> dict:
         "fixed_memory": width * (rest + sum(sorted(sizes)[-2:])),
         "token_memory": width * model.config.get_text_config().hidden_size,
         **_towers(model, facts),
+        "experts": expert_facts(model, blocks),
     }
 
 
@@ -161,8 +166,14 @@ def _kinds(model: PreTrainedModel, facts: ModelFacts) -> dict[str, int]:
 
 
 def _groups(facts: ModelFacts) -> tuple[LinearGroup, ...]:
-    found = Counter((linear.name, linear.shape) for linear in facts.all_linears)
+    found = Counter((kind_of(linear), linear.shape) for linear in facts.all_linears)
     return tuple(LinearGroup(name, shape, count) for (name, shape), count in found.items())
+
+
+def kind_of(linear: Linear) -> str:
+    """Name of a linear in its block, that of a matrix of experts with a star for the expert."""
+    piece = linear.piece
+    return linear.name if piece is None else f"{piece.layer}.*.{linear.name.rpartition('.')[2]}"
 
 
 def _dense(blocks: Sequence[torch.nn.Module], facts: ModelFacts) -> tuple[str, ...]:
@@ -209,6 +220,8 @@ def show(console: Console, found: Inspection) -> None:
             "towers.sparsity says otherwise, and then those that calibration samples reach",
             highlight=False,
         )
+    if found.experts:
+        console.print(_experts(found.experts, total), highlight=False)
     for note in found.notes:
         console.print(note, highlight=False)
     samples, tokens = TYPICAL
@@ -221,6 +234,16 @@ def show(console: Console, found: Inspection) -> None:
     if found.method_refusal is not None:
         why = found.method_refusal
         console.print(f"[bold red]cannot be pruned by this method[/bold red]: {why}", soft_wrap=True, highlight=False)
+
+
+def _experts(found: ExpertFacts, total: int) -> str:
+    samples, tokens = TYPICAL
+    active = (total - found.weights + found.active) / 1e9
+    return (
+        f"experts: {found.experts} in each of {found.layers} layers, {found.chosen} for each token; {active:.2f} B "
+        f"parameters are active for a token; of {samples} samples of {tokens:,} tokens an expert gets "
+        f"{samples * tokens * found.chosen // found.experts:,} where routing is even"
+    )
 
 
 def _table(found: Inspection) -> Table:
