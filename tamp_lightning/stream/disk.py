@@ -1,13 +1,12 @@
 """A stream over a checkpoint on disk: only the skeleton and the loaded blocks are in memory."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.checkpoint.opened import Checkpoint
 from tamp_lightning.checkpoint.reader import FLOATS
 from tamp_lightning.checkpoint.skeleton import compute_dtypes, load_converted, load_skeleton
@@ -18,6 +17,7 @@ from tamp_lightning.ops.masks import all_finite, keep_where
 from tamp_lightning.stream.ahead import Ahead
 from tamp_lightning.stream.base import check_pruned
 from tamp_lightning.stream.rehearsal import rehearse
+from tamp_lightning.stream.stored import by_key, first_other, key_of, merge, write_pieces
 
 
 class DiskStream:
@@ -66,7 +66,7 @@ class DiskStream:
         self.facts = rehearse(opened.model, opened.facts)
         self._towers = {linear.name: linear for linear in self.facts.towers}
         parts = {TOWERS: self.facts.towers, **dict(enumerate(self.facts.linears))}
-        pruned = {part: list(dict.fromkeys(_key(linear) for linear in linears)) for part, linears in parts.items()}
+        pruned = {part: list(dict.fromkeys(key_of(linear) for linear in linears)) for part, linears in parts.items()}
         self._writer = self.writer(self.reader, out, pruned, resumes)
         self._dtypes = compute_dtypes(self.model)
         self._loaded: set[int] = set()
@@ -95,7 +95,7 @@ class DiskStream:
         Raises:
             InputError: a file is not what was written.
         """
-        put: dict[int, Sequence[str]] = {TOWERS: [_key(self._towers[name]) for name in towers]} if towers else {}
+        put: dict[int, Sequence[str]] = {TOWERS: [key_of(self._towers[name]) for name in towers]} if towers else {}
         first = len(put)
         put |= {index: self._writer.pruned[index] for index in range(finished)}
         there = max(self._writer.resume(put, files) - first, 0)
@@ -105,9 +105,9 @@ class DiskStream:
     def load_towers(self, towers: Sequence[str]) -> None:
         """Set linears of towers and projector to what an earlier run committed."""
         linears = [self._towers[name] for name in towers]
-        tensors = self.reader.read(map(_key, linears), self._writer.place)
+        tensors = self.reader.read(map(key_of, linears), self._writer.place)
         for linear in linears:
-            linear.weight(self.model).data.copy_(tensors[_key(linear)])
+            linear.weight(self.model).data.copy_(tensors[key_of(linear)])
 
     def drop_head(self) -> None:
         """Forget the output embeddings, unless they are the input's: pruning never runs them, and they can be large."""
@@ -173,7 +173,7 @@ class DiskStream:
         check_pruned(self.model, "towers and projector", self.facts.towers, masks)
         final: dict[str, Tensor] = {}
         for name, mask in masks.items():
-            key, weight = _key(self._towers[name]), self._towers[name].weight(self.model)
+            key, weight = key_of(self._towers[name]), self._towers[name].weight(self.model)
             final[key] = self._final(key, weight.data, mask).cpu()
         self._writer.put(TOWERS, final)
 
@@ -217,7 +217,7 @@ class DiskStream:
             if linear.parameter in checked:
                 continue
             checked.add(linear.parameter)
-            weight, key = block.get_parameter(linear.parameter), _key(linear)
+            weight, key = block.get_parameter(linear.parameter), key_of(linear)
             if not all_finite(weight):
                 file = self.reader.folder / self.reader.shard_of[key]
                 raise InputError(
@@ -227,19 +227,13 @@ class DiskStream:
 
     def _check_stacked(self, index: int, block: nn.Module, places: Mapping[str, Path]) -> None:
         """Make sure that experts stand on disk where they will be written: once per block, at its first load."""
-        if index in self._checked:
-            return
-        for key, linears in _by_key(self.facts.linears[index]).items():
-            if linears[0].piece is None:
-                continue
-            stored = self.reader.read([key], places)[key]
-            for linear in linears:
-                weight = linear.weight(block)
-                if not torch.equal(weight, linear.stored_part(stored).to(self.device, weight.dtype)):
-                    raise InputError(
-                        f"{linear.full} is not what {key} holds where it was expected, so that it could not be written "
-                        "back: load the model with from_pretrained and prune it in memory"
-                    )
+        experts = [linear for linear in self.facts.linears[index] if linear.piece is not None]
+        for key, linears in by_key([] if index in self._checked else experts).items():
+            if linear := first_other(block, linears, self.reader.read([key], places)[key]):
+                raise InputError(
+                    f"{linear.full} is not what {key} holds where it was expected, so that it could not be written "
+                    "back: load the model with from_pretrained and prune it in memory"
+                )
         self._checked.add(index)
 
     @torch.no_grad()
@@ -247,26 +241,15 @@ class DiskStream:
         """Key -> final tensor, both as on disk, for every masked weight; the rest must not differ."""
         final: dict[str, Tensor] = {}
         self._refuse_changed(index, block, masks)
-        for key, linears in _by_key(self.facts.linears[index]).items():
+        for key, linears in by_key(self.facts.linears[index]).items():
             pruned = [linear for linear in linears if linear.name in masks]
             if len(linears) == 1 and pruned and linears[0].stored is None:
                 weight = linears[0].weight(block)
                 final[key] = self._final(key, weight.data, masks[linears[0].name]).cpu()
             elif pruned:
-                final[key] = self._stacked(key, block, {linear: masks[linear.name] for linear in pruned})
+                stored = self.reader.read([key])[key]
+                final[key] = write_pieces(block, {linear: masks[linear.name] for linear in pruned}, stored)
         return final
-
-    def _stacked(self, key: str, block: nn.Module, masks: Mapping[Linear, Tensor]) -> Tensor:
-        """What is written under the key of several matrices, which are set to it."""
-        whole = self.reader.read([key])[key]
-        for linear, mask in masks.items():
-            weight, part = linear.weight(block).data, linear.stored_part(whole)
-            value = merge(part.to(self.device), weight, mask.to(self.device))
-            if not all_finite(value):
-                raise InputError(f"{linear.full} does not fit {whole.dtype}, its dtype on disk, after pruning")
-            part.copy_(value)
-            weight.copy_(value)
-        return whole
 
     def _refuse_changed(self, index: int, block: nn.Module, masks: Mapping[str, Tensor]) -> None:
         """Refuse a change of what has no mask."""
@@ -277,12 +260,9 @@ class DiskStream:
             for name, key in self._keys.blocks[index].items()
             if name not in masked and not torch.equal(state[name], self._source(key).to(state[name].dtype))
         ]
-        for key, own in _by_key(linears).items():
-            left = [linear for linear in own if linear.piece is not None and linear.name not in masks]
-            if left:
-                source = self._source(key)
-                same = [torch.equal(w := one.weight(block), one.stored_part(source).to(w.dtype)) for one in left]
-                changed += [linear.name for linear, equal in zip(left, same, strict=True) if not equal]
+        left = [linear for linear in linears if linear.piece is not None and linear.name not in masks]
+        others = (first_other(block, own, self._source(key)) for key, own in by_key(left).items())
+        changed += [linear.name for linear in others if linear is not None]
         if changed:
             raise ValueError(f"{self.facts.blocks}.{index}.{changed[0]} was changed but has no mask: it would be lost")
 
@@ -300,28 +280,3 @@ class DiskStream:
 
     def _source(self, key: str) -> Tensor:
         return self.reader.read([key])[key].to(self.device)
-
-
-def _key(linear: Linear) -> str:
-    assert linear.key is not None  # the checkpoint is on disk
-    return linear.key
-
-
-def _by_key(linears: Iterable[Linear]) -> dict[str, list[Linear]]:
-    """Linears by their key on disk; experts may share one."""
-    found: dict[str, list[Linear]] = {}
-    for linear in linears:
-        found.setdefault(_key(linear), []).append(linear)
-    return found
-
-
-def merge(source: Tensor, computed: Tensor, mask: Tensor) -> Tensor:
-    """Final weight in the source's dtype: zero where masked, the source's own bits where it did not move.
-
-    Args:
-        source: weight as on disk.
-        computed: weight after pruning, of the same shape, in the dtype computed in.
-        mask: BoolTensor of the same shape, True = kept.
-    """
-    unmoved = computed == source.to(computed.dtype)
-    return keep_where(torch.where(unmoved, source, computed.to(source.dtype)), mask)

@@ -13,14 +13,16 @@ import torch
 from transformers import PreTrainedModel
 
 from tamp_lightning.checkpoint.facts import AUDIO, IMAGE, VIDEO, ModelFacts, tower_linears
+from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.tasks.forecast import Shape, shape_of
+from tamp_lightning.tasks.inspect_experts import ExpertFacts, expert_facts
 
 NAMES = {IMAGE: "image", VIDEO: "video", AUDIO: "audio"}
 
 
 @dataclass(frozen=True)
 class LinearGroup:
-    """Linears of one name and shape, one per block."""
+    """Linears of one name and shape, one per block, or matrices of experts, which have a star for their number."""
 
     name: str
     shape: tuple[int, ...]
@@ -68,6 +70,8 @@ class Inspection:
     """Linears of towers and projector, which are pruned on request."""
     tower_weights: int = 0
     """Weights of all of them."""
+    experts: ExpertFacts | None = None
+    """None where there are none."""
     shape: Shape | None = None
     """What a forecast rests on."""
 
@@ -90,6 +94,7 @@ def described(model: PreTrainedModel, facts: ModelFacts) -> dict[str, Any]:
         "token_memory": width * model.config.get_text_config().hidden_size,
         "shape": shape_of(model, facts),
         **_towers(model, facts),
+        "experts": expert_facts(model, blocks),
     }
 
 
@@ -107,8 +112,14 @@ def _kinds(model: PreTrainedModel, facts: ModelFacts) -> dict[str, int]:
 
 
 def _groups(facts: ModelFacts) -> tuple[LinearGroup, ...]:
-    found = Counter((linear.name, linear.shape) for linear in facts.all_linears)
+    found = Counter((kind_of(linear), linear.shape) for linear in facts.all_linears)
     return tuple(LinearGroup(name, shape, count) for (name, shape), count in found.items())
+
+
+def kind_of(linear: Linear) -> str:
+    """Name of a linear in its block, that of a matrix of experts with a star for the expert."""
+    piece = linear.piece
+    return linear.name if piece is None else f"{piece.layer}.*.{linear.name.rpartition('.')[2]}"
 
 
 def _dense(blocks: Sequence[torch.nn.Module], facts: ModelFacts) -> tuple[str, ...]:

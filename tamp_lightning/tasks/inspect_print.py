@@ -7,6 +7,7 @@ from rich.table import Table
 
 from tamp_lightning.methods.method import Method
 from tamp_lightning.tasks.forecast import Machine, Shape, forecast
+from tamp_lightning.tasks.inspect_experts import ExpertFacts
 from tamp_lightning.tasks.inspect_facts import Inspection
 
 TYPICAL = (128, 3000)
@@ -33,6 +34,8 @@ def show(console: Console, found: Inspection) -> None:
             "towers.sparsity says otherwise, and then those that calibration samples reach",
             highlight=False,
         )
+    if found.experts:
+        console.print(_experts(found.experts, total), highlight=False)
     for note in found.notes:
         console.print(note, highlight=False)
     samples, tokens = TYPICAL
@@ -45,6 +48,16 @@ def show(console: Console, found: Inspection) -> None:
     if found.method_refusal is not None:
         why = found.method_refusal
         console.print(f"[bold red]cannot be pruned by this method[/bold red]: {why}", soft_wrap=True, highlight=False)
+
+
+def _experts(found: ExpertFacts, total: int) -> str:
+    samples, tokens = TYPICAL
+    active = (total - found.weights + found.active) / 1e9
+    return (
+        f"experts: {found.experts} in each of {found.layers} layers, {found.chosen} for each token; {active:.2f} B "
+        f"parameters are active for a token; of {samples} samples of {tokens:,} tokens an expert gets "
+        f"{samples * tokens * found.chosen // found.experts:,} where routing is even"
+    )
 
 
 def _table(found: Inspection) -> Table:

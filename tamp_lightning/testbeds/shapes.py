@@ -24,6 +24,8 @@ from transformers import (
     LlavaNextForConditionalGeneration,
     PreTrainedModel,
     ProcessorMixin,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
 )
 
 from tamp_lightning.compat.loading import SAFE_WEIGHTS_INDEX_NAME, revert_weight_conversion
@@ -97,9 +99,39 @@ def videollama2_7b() -> tuple[PreTrainedModel, ProcessorMixin | None]:
     return empty_model(Videollama2Qwen2ForCausalLM, Videollama2Config.av_7b()), None
 
 
+def qwen3_vl_30b_a3b() -> tuple[PreTrainedModel, ProcessorMixin | None]:
+    """Two of the 48 blocks of Qwen3-VL-30B-A3B, 128 experts each, with its tower, on the meta device; no processor."""
+    vision = {
+        "depth": 27,
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_heads": 16,
+        "out_hidden_size": 2048,
+        "patch_size": 16,
+        "deepstack_visual_indexes": [8, 16, 24],
+    }
+    text = {
+        "vocab_size": 151936,
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "moe_intermediate_size": 768,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "head_dim": 128,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [24, 20, 20]},
+    }
+    return empty_model(
+        Qwen3VLMoeForConditionalGeneration, Qwen3VLMoeConfig(vision_config=vision, text_config=text)
+    ), None
+
+
 SHAPES: dict[str, Callable[[], tuple[PreTrainedModel, ProcessorMixin | None]]] = {
     "shape-llava-next-8b": llava_next_8b,
     "shape-videollama2-7b": videollama2_7b,
+    "shape-qwen3-vl-30b-a3b": qwen3_vl_30b_a3b,
 }
 
 

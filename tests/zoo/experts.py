@@ -19,6 +19,7 @@ from .families import (
     TEXT,
     TOWER,
     VIDEO,
+    WANDA,
     Family,
     pixels,
     text,
@@ -145,5 +146,5 @@ WITH_EXPERTS: dict[str, Family] = {
         "Kimi_K25ForConditionalGeneration", kimi, {"image": kimi_patches}, linears=4 * 5 + 4 * 3 + 3 * 12
     ),
     "mistral4": Family("Mistral4ForCausalLM", mistral4, linears=4 * 5 + 4 * 3 + 3 * 12),
-    "gpt_oss": Family("GptOssForCausalLM", gpt_oss, linears=4 * (4 + 12)),
+    "gpt_oss": Family("GptOssForCausalLM", gpt_oss, method=WANDA, linears=4 * (4 + 12)),
 }  # fmt: skip

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import transformers
 
+from .experts import WITH_EXPERTS
 from .families import FAMILIES, Family
 from .newer import NEWER
 
 DOCS = Path(__file__).parents[2] / "docs" / "models.md"
-ZOO = FAMILIES | NEWER
+ZOO = FAMILIES | NEWER | WITH_EXPERTS
 
 TITLES: dict[str, tuple[str, str]] = {
     "llama": ("Llama", ""),
@@ -72,6 +73,14 @@ TITLES: dict[str, tuple[str, str]] = {
     "mixtral": ("Mixtral", ""),
     "qwen3_vl_moe": ("Qwen3-VL-MoE", ""),
     "qwen3_5_moe": ("Qwen3.5-MoE", "blocks of linear attention: all tokens count there"),
+    "qwen3_next": ("Qwen3-Next", "likewise"),
+    "qwen3_omni": ("Qwen3-Omni thinker", "the thinker saved by itself"),
+    "glm4v_moe": ("GLM-4.5V", ""),
+    "aria": ("Aria", "experts kept and stored as [in, out]"),
+    "ernie": ("ERNIE 4.5 VL", "experts of text and of pictures: calibrate with both"),
+    "kimi": ("Kimi-K2.5", "latent attention (MLA)"),
+    "mistral4": ("Mistral 4", "likewise"),
+    "gpt_oss": ("gpt-oss", "gates and ups of experts interleaved; attention with sinks is no sdpa, which `amia` needs"),
     "latent_attention": ("DeepSeek-V3 without experts", "latent attention (MLA), as in Kimi-K2.5"),
 }
 """What a family of the zoo is called, and what there is to say about it."""
@@ -80,8 +89,8 @@ REFUSED: dict[str, str] = {
     "Gemma 3n": "its blocks read four hidden states side by side, not one `[batch, tokens, width]`",
     "Chameleon": "its blocks return a tuple, as in releases of transformers before 5",
     "IDEFICS of 2023": "pictures are no tokens there but enter between the blocks, and have to be there",
-    "Mixtures of experts with their experts": "experts stacked in one parameter are not pruned yet: "
-    "`model.exclude: ['experts\\.']` leaves them dense and prunes the rest, 1 to 8 % of such a model's weights",
+    "Llama 4, Step-3.7 with their experts": "they call experts in ways of their own, which do not tell the tokens of "
+    "each: `model.exclude: ['experts\\.']` leaves these dense and prunes the rest",
     "GPT-2": "has no `nn.Linear` in its blocks",
     "Zamba 2": "blocks share weights",
     "T5, Florence-2 and all other encoder-decoders": "only decoders are pruned",

@@ -156,7 +156,7 @@ def test_the_plan_is_met_in_the_model_and_all_else_stays(name: str) -> None:
     model, dense = family.make(), dict(family.make().named_parameters())
     before = [dense[n].clone() for n in dense]
     stream = MemoryStream(model)
-    masks = masks_of(prune_model(stream, family))
+    masks = masks_of(prune_model(stream, family, WANDA))
     parameters = {f"{stream.facts.blocks}.{x.block}.{x.parameter}" for x in stream.facts.all_linears}
     for linear in stream.facts.all_linears:
         block = model.get_submodule(f"{stream.facts.blocks}.{linear.block}")
@@ -172,9 +172,9 @@ def test_the_plan_is_met_in_the_model_and_all_else_stays(name: str) -> None:
 def test_from_disk_it_is_the_same_and_what_is_written_loads(name: str, tmp_path: Path) -> None:
     family = WITH_EXPERTS[name]
     model = family.make()
-    in_memory = prune_model(MemoryStream(model), family)
+    in_memory = prune_model(MemoryStream(model), family, family.method)
     family.make().save_pretrained(tmp_path / "dense")
-    from_disk = prune_model(DiskStream(tmp_path / "dense", tmp_path / "out"), family)
+    from_disk = prune_model(DiskStream(tmp_path / "dense", tmp_path / "out"), family, family.method)
     assert hashes(from_disk) == hashes(in_memory)
     again = type(model).from_pretrained(tmp_path / "out")
     for (full, own), (_, loaded) in zip(model.named_parameters(), again.named_parameters(), strict=True):
@@ -189,6 +189,6 @@ def header(folder: Path) -> bytes:
         return file.read(int.from_bytes(file.read(8), "little"))
 
 
-def prune_model(stream: Stream, family: Family) -> Any:
+def prune_model(stream: Stream, family: Family, method: dict[str, Any]) -> Any:
     data = CalibrationData.from_batches(family.batches())
-    return prune_stream(stream, data, Method(**WANDA), progress=False, accelerator="cpu")
+    return prune_stream(stream, data, Method(**method), progress=False, accelerator="cpu")

@@ -18,6 +18,7 @@ from tamp_lightning.methods.method import Method
 from tamp_lightning.models.videollama2 import Videollama2Config, Videollama2Qwen2ForCausalLM
 from tamp_lightning.tasks.inspect import inspect_checkpoint, run_inspect, show
 
+from .experts import WITH_EXPERTS
 from .families import FAMILIES, MROPE, TEXT, omni
 from .newer import NEWER, chameleon, gemma3n, idefics, llama4_moe
 
@@ -202,3 +203,17 @@ def test_the_method_is_asked_for_too(tmp_path):
     )  # fmt: skip
     assert done.returncode == 2
     assert "3:7" in done.stdout + done.stderr
+
+
+def test_experts_are_told(tmp_path):
+    WITH_EXPERTS["qwen3_vl_moe"].make().save_pretrained(tmp_path)
+    console = Console(record=True, width=200)
+    assert run_inspect(str(tmp_path), console)
+    text = console.export_text()
+    assert "experts: 4 in each of 4 layers, 2 for each token" in text
+    assert "192,000 where routing is even" in text
+    [group] = [g for g in inspect_checkpoint(tmp_path).groups if g.name == "mlp.experts.*.down_proj"]
+    assert (group.shape, group.count) == ((32, 16), 16)
+    found = inspect_checkpoint(tmp_path).experts
+    assert found.weights == 4 * 4 * 3 * 32 * 16
+    assert found.active == found.weights // 2
