@@ -69,7 +69,7 @@ def reduce_to_first(partition: BatchPartition, sums: Iterable[OrderedSum]) -> No
         return
     for own in sums:
         own.close()
-        spans = all_gather(partition, [(first, behind, tuple(value.shape)) for first, behind, value in own.parts])
+        spans = all_gather(partition, [(first, end, tuple(value.shape)) for first, end, value in own.parts])
         if partition.is_first:
             _receive(own, spans)
         else:

@@ -58,7 +58,7 @@ class CachedBatch:
         return replace(self, hidden=hidden, kwargs=kwargs, index=index)
 
     def at(self, index: int, hidden: Tensor) -> CachedBatch:
-        """The same batch in front of another block; only where calls are fixed (`Calls.is_fixed`)."""
+        """The same batch before another block; only where calls are fixed (`Calls.is_fixed`)."""
         kinds = self.calls.kinds
         kwargs = self.calls.kwargs[kinds[index]] if index < len(kinds) else {}
         return replace(self, hidden=hidden, kwargs=kwargs, index=index)
