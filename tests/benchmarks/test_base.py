@@ -10,4 +10,4 @@ def test_what_a_benchmark_says_of_itself(name):
     benchmark = BENCHMARKS[name]
     assert benchmark.name == name
     assert benchmark.about
-    assert (benchmark.candidates is None) == (benchmark.right is None)
+    assert (benchmark.candidates is None) == (benchmark.answer_index is None)

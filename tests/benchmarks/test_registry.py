@@ -14,10 +14,10 @@ OPEN = Item("2", "What is the NAME?", ("a",))
 def test_question_alone_compares_the_options_texts():
     benchmark = question_alone(BENCHMARKS["mmbench"])
     assert benchmark.prompt(CHOICE) == "Which is IT?"
-    assert benchmark.spoken(CHOICE) == ("one.", "two.")
+    assert benchmark.continuations(CHOICE) == ("one.", "two.")
     assert benchmark.candidates(CHOICE) == "AB"
-    assert question_alone(BENCHMARKS["pope"]).spoken(OPEN) == ("yes", "no")
-    assert question_alone(BENCHMARKS["textvqa"]).spoken is None
+    assert question_alone(BENCHMARKS["pope"]).continuations(OPEN) == ("yes", "no")
+    assert question_alone(BENCHMARKS["textvqa"]).continuations is None
 
 
 NAMES = {

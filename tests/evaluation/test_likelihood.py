@@ -35,14 +35,14 @@ def test_likelihood_is_that_of_each_candidate_alone(alone, easy, run, bed, proce
     answers, store = run(benchmark, items, likelihood=True)
     for position, record in store.records().items():
         item = items.items[position]
-        spoken = (benchmark.spoken or benchmark.candidates)(item)
-        expected = [nll_alone(bed, processor, item, benchmark.prompt(item), words) for words in spoken]
+        candidates = (benchmark.continuations or benchmark.candidates)(item)
+        expected = [nll_alone(bed, processor, item, benchmark.prompt(item), words) for words in candidates]
         assert record.nll == pytest.approx([nll for nll, _ in expected], rel=1e-4)
         assert list(record.lengths) == [length for _, length in expected]
         means = [nll / length for nll, length in zip(record.nll, record.lengths, strict=True)]
         assert record.reply == benchmark.candidates(item)[means.index(min(means))]
     assert answers.results["unparsed"] == 0
-    right = [benchmark.right(items.items[n]) for n in sorted(store.records())]
+    right = [benchmark.answer_index(items.items[n]) for n in sorted(store.records())]
     margins = [
         record.nll[1 - k] / record.lengths[1 - k] - record.nll[k] / record.lengths[k]
         for k, (_, record) in zip(right, sorted(store.records().items()), strict=True)

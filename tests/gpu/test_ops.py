@@ -20,6 +20,8 @@ from tamp_lightning.ops import (
     masks,
     mix,
     obs,
+    rounding,
+    routing,
     scores,
     spectrum,
     stats,
@@ -54,7 +56,16 @@ DRIFT = draw(B, N, seed=6).abs() * VALID
 QUOTAS = torch.randint(0, C, (OUT,), generator=torch.Generator().manual_seed(7))
 HELD = {"kept": OUT * C // 2}
 
+EXPERTS = torch.randint(0, 5, (N, 2), generator=torch.Generator().manual_seed(8))
+SAMPLES = torch.arange(N) // 50
+
 EXACT = {
+    "rounding.group_scales": lambda at: rounding.group_scales(at(WEIGHT), 8),
+    "rounding.snap": lambda at: rounding.snap(at(WEIGHT), at(WEIGHT[:, :1].abs()), 8),
+    "rounding.round_weight": lambda at: rounding.round_weight(at(WEIGHT), 4),
+    "rounding.from_codes": lambda at: rounding.from_codes(*rounding.round_weight(at(WEIGHT), 4), torch.float32),
+    "routing.by_expert": lambda at: routing.by_expert(at(EXPERTS), 5),
+    "routing.shrunk": lambda at: routing.shrunk(at(SQUARES), 3.0, at(SQUARES / 7), 128.0),
     "masks.keep_where": lambda at: masks.keep_where(at(INPUTS), at(VALID)[..., None]),
     "masks.keep_where_": lambda at: masks.keep_where_(at(INPUTS).clone(), at(VALID)[..., None]),
     "masks.all_finite": lambda at: [masks.all_finite(at(WEIGHT)), masks.all_finite(at(WEIGHT / 0))],
@@ -72,6 +83,7 @@ EXACT = {
     "zeroth_order.gradient_estimate": lambda at: zeroth_order.gradient_estimate(at(SQUARES), at(SQUARES - 1)),
 }
 CLOSE = {
+    "routing.square_sums": lambda at: routing.square_sums(at(INPUTS[0]), at(TOKEN_WEIGHTS[0]), at(SAMPLES), 4),
     "scores.wanda": lambda at: scores.wanda(at(WEIGHT), at(SQUARES)),
     "scores.ria": lambda at: scores.ria(at(WEIGHT), at(SQUARES)),
     "stats.weighted_square_sum": lambda at: [
@@ -128,6 +140,7 @@ CHOSEN = {
     ],
 }
 NO_TENSORS = {
+    "rounding.largest",
     "allocation.allocate",
     "allocation.to_counts",
     "layer_scores.owl_sparsity",
@@ -152,7 +165,7 @@ def here(value: Tensor) -> Tensor:
 
 
 def as_list(value: object) -> list:
-    return value if isinstance(value, list) else [value]
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 @pytest.mark.parametrize("name", EXACT)

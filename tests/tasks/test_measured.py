@@ -90,7 +90,7 @@ def test_finished_cells_can_be_summed_up_before_the_others(recipe, monkeypatch):
     with pytest.raises(ValueError, match=r"no cell of .* is finished"):
         run_compare(two, Console(quiet=True))
     said = []
-    monkeypatch.setattr(compare, "_summarise", lambda cells, *_: said.extend(cell.name for cell in cells))
+    monkeypatch.setattr(compare, "summarise", lambda cells, *_: said.extend(cell.name for cell in cells))
     monkeypatch.setattr(compare, "is_done", lambda cell: cell.method == "a")
     run_compare(two, Console(quiet=True))
     assert said == ["a-50-42"]

@@ -35,7 +35,7 @@ def test_letters_are_those_of_the_columns(tmp_path):
     assert (item.options, item.target) == (("", "red", "", "blue"), 3)
     assert "options:\nB. red\nD. blue\n" in benchmark.prompt(item)
     assert list(benchmark.candidates(item)) == ["B", "D"]
-    assert benchmark.candidates(item)[benchmark.right(item)] == "D"
+    assert benchmark.candidates(item)[benchmark.answer_index(item)] == "D"
 
 
 @pytest.mark.parametrize("harm", ["answer", "fields"])
