@@ -57,7 +57,7 @@ evaluate-smol: $(READY) ## score the test bed beside its controls
 compare: $(READY) ## every method on the test bed: docs/results.md; hours, goes on where it was stopped
 	$(TAMP) compare_smol $(ARGS)
 
-compare-quick: $(READY) ## seven methods at 60 % on the test bed; about 6 minutes on 2 cores
+compare-quick: $(READY) ## seven methods at 60 %, two at 50 %, on the test bed; about half an hour on 2 AVX2 cores
 	$(TAMP) compare_smol_quick $(ARGS)
 
 export: $(READY) ## store the pruned run CHECKPOINT without its zeros in OUT
