@@ -11,6 +11,7 @@ from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
 from tamp_lightning.data.tower_training import crops
 from tamp_lightning.testbeds.mixture import NAMES, UNKNOWN
+from tamp_lightning.testbeds.word_vectors import word_vectors
 
 SHARPNESS = 20
 
@@ -27,14 +28,9 @@ class Naming(nn.Module):
     def __init__(self, model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor) -> None:
         super().__init__()
         self.model = model
-        embedding = model.get_input_embeddings().weight
-        assert isinstance(embedding, Tensor)
-        table = embedding.detach().float()
-        for name, words in NAMES.items():
-            ids = processor.tokenizer(list(words), add_special_tokens=False)["input_ids"]
-            vectors = torch.stack([table[i].mean(0) for i in ids])
-            self.register_buffer(name, F.normalize(vectors - table.mean(0), dim=-1), persistent=False)
-        self.norm = float(table.norm(dim=1).mean())
+        vectors, self.norm = word_vectors(model, processor.tokenizer, NAMES)
+        for name, directions in vectors.items():
+            self.register_buffer(name, directions, persistent=False)
         vision: Any = model.config.vision_config
         width = vision.hidden_size
         self.heads = nn.ModuleDict({n: nn.Linear(2 * width, len(w) + 1) for n, w in NAMES.items()})

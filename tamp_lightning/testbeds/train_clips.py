@@ -26,6 +26,7 @@ from tamp_lightning.testbeds.train_stages import (
     freeze_language_model,
     one_cycle,
 )
+from tamp_lightning.testbeds.word_vectors import word_vectors
 
 VIDEO_STEPS = {"shape": (0, 1, 2, 3), "motion": (0, 3), "colour_first": (0,), "colour_last": (3,)}
 """Label -> time steps of the connector's tokens, two frames each, at which it holds whenever the change happens."""
@@ -46,14 +47,9 @@ class ClipWarmup(TowerStage):
     def __init__(self, model: Videollama2Qwen2ForCausalLM, processor: Videollama2Processor, stage: Stage) -> None:
         super().__init__()
         self.model, self.stage = model, stage
-        embedding = model.get_input_embeddings().weight
-        assert isinstance(embedding, Tensor)
-        table = embedding.detach().float()
-        for name, words in LABELS.items():
-            ids = processor.tokenizer(list(words), add_special_tokens=False)["input_ids"]
-            vectors = torch.stack([table[i].mean(0) for i in ids])
-            self.register_buffer(name, F.normalize(vectors - table.mean(0), dim=-1), persistent=False)
-        self.norm = float(table.norm(dim=1).mean())
+        vectors, self.norm = word_vectors(model, processor.tokenizer, LABELS)
+        for name, directions in vectors.items():
+            self.register_buffer(name, directions, persistent=False)
         config = model.config
         self.heads = nn.ModuleDict({
             "frame": nn.Linear(2 * config.vision_config.hidden_size, len(SHAPES) + len(COLOURS)),

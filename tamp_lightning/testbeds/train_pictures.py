@@ -25,6 +25,7 @@ from tamp_lightning.testbeds.train_stages import (
     freeze_language_model,
     one_cycle,
 )
+from tamp_lightning.testbeds.word_vectors import word_vectors
 
 
 class TowerWarmup(TowerStage):
@@ -38,14 +39,9 @@ class TowerWarmup(TowerStage):
     def __init__(self, model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, stage: Stage) -> None:
         super().__init__()
         self.model, self.stage = model, stage
-        embedding = model.get_input_embeddings().weight
-        assert isinstance(embedding, Tensor)
-        table = embedding.detach().float()
-        for name, words in (("shapes", SHAPES), ("colours", COLOURS)):
-            ids = processor.tokenizer(list(words), add_special_tokens=False)["input_ids"]
-            vectors = torch.stack([table[i].mean(0) for i in ids])
-            self.register_buffer(name, F.normalize(vectors - table.mean(0), dim=-1), persistent=False)
-        self.norm = float(table.norm(dim=1).mean())
+        vectors, self.norm = word_vectors(model, processor.tokenizer, {"shapes": SHAPES, "colours": COLOURS})
+        for name, directions in vectors.items():
+            self.register_buffer(name, directions, persistent=False)
         self.heads = nn.Linear(4 * vision_config().hidden_size, len(SHAPES) + len(COLOURS))
 
     def tokens(self, pictures: Tensor) -> Tensor:

@@ -8,19 +8,17 @@ from pathlib import Path
 import torch
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
 from tamp_lightning.config.recipe import TrainBedRecipe
 from tamp_lightning.evaluation.packed import PackedTask
 from tamp_lightning.testbeds.checkpoints import load_trained
-from tamp_lightning.testbeds.low_rank import is_linear
 from tamp_lightning.testbeds.mixture import KINDS, MixedQuestions, NamedPictures
 from tamp_lightning.testbeds.naming import Naming
 from tamp_lightning.testbeds.skills import FormSuite, Shown, SkillSuite
 from tamp_lightning.testbeds.smol_llava_next import build_untrained
-from tamp_lightning.testbeds.train_stages import TrainedBed, fit_stage
-from tamp_lightning.testbeds.train_whole import InstructionStage, KeepProgress, begin, shipped, trained_state
+from tamp_lightning.testbeds.train_stages import TrainedBed
+from tamp_lightning.testbeds.train_whole import InstructionStage, train_whole
 
 PICTURES_PER_SEED = 10**6
 
@@ -32,8 +30,6 @@ def train_second(recipe: TrainBedRecipe, write: Callable[[str], None]) -> Traine
         FileNotFoundError: easy-VQA or the language model is not installed.
     """
     model, processor = build_untrained(torch.float32)
-    before = {k: v.clone() for k, v in model.state_dict().items() if is_linear(k)}
-    begin(model, "smol_llava_next", recipe.begin)
     align, total = recipe.align, recipe.align.steps
     first = recipe.seed * PICTURES_PER_SEED
     mixed = MixedQuestions(processor, total * align.pictures, align.questions, first, recipe.easy)
@@ -42,10 +38,8 @@ def train_second(recipe: TrainBedRecipe, write: Callable[[str], None]) -> Traine
     if recipe.named:
         loaders.append(DataLoader(NamedPictures(total * recipe.named, first), batch_size=recipe.named))
     stage = InstructionStage(model, align, KINDS, naming)
-    with sdpa_kernel(SDPBackend.MATH):  # backward through the fused kernel is slow on a CPU
-        keep = KeepProgress(recipe.folder / "progress.safetensors", 5 * align.log_every)
-        fit_stage(stage, CombinedLoader(loaders, "min_size"), write, keep, **recipe.trainer)
-    return trained_bed(shipped(trained_state(model), before, recipe.rank), recipe.easy)
+    state = train_whole(stage, "smol_llava_next", recipe, CombinedLoader(loaders, "min_size"), write)
+    return trained_bed(state, recipe.easy)
 
 
 def trained_bed(state: dict[str, Tensor], easy: float) -> TrainedBed:

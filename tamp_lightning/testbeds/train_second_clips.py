@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
 from tamp_lightning.config.recipe import TrainBedRecipe
@@ -16,10 +16,9 @@ from tamp_lightning.testbeds.checkpoints import load_trained
 from tamp_lightning.testbeds.clip_suite import ClipSuite, Shown
 from tamp_lightning.testbeds.clip_training import ClipBank, WordedClips
 from tamp_lightning.testbeds.clips import CATEGORIES
-from tamp_lightning.testbeds.low_rank import is_linear
 from tamp_lightning.testbeds.smol_videollama2 import build_untrained
-from tamp_lightning.testbeds.train_stages import TrainedBed, fit_stage
-from tamp_lightning.testbeds.train_whole import InstructionStage, KeepProgress, begin, shipped, trained_state
+from tamp_lightning.testbeds.train_stages import TrainedBed
+from tamp_lightning.testbeds.train_whole import InstructionStage, train_whole
 
 
 def train_second_clips(recipe: TrainBedRecipe, write: Callable[[str], None]) -> TrainedBed:
@@ -29,17 +28,12 @@ def train_second_clips(recipe: TrainBedRecipe, write: Callable[[str], None]) -> 
         FileNotFoundError: the language model is not installed.
     """
     model, processor = build_untrained(torch.float32)
-    before = {k: v.clone() for k, v in model.state_dict().items() if is_linear(k)}
-    begin(model, "smol_videollama2", recipe.begin)
     bank, align = ClipBank(processor, recipe.clips), recipe.align
     clips = WordedClips(bank, align.steps * align.pictures, align.questions)
     loader = DataLoader(clips, batch_size=align.pictures, collate_fn=clips.collate)
-    keep = KeepProgress(recipe.folder / "progress.safetensors", 5 * align.log_every)
-    with sdpa_kernel(SDPBackend.MATH):  # backward through the fused kernel is slow on a CPU
-        fit_stage(
-            InstructionStage(model, align, CATEGORIES), ((batch,) for batch in loader), write, keep, **recipe.trainer
-        )
-    return trained_bed(shipped(trained_state(model), before, recipe.rank), recipe.clips)
+    stage = InstructionStage(model, align, CATEGORIES)
+    state = train_whole(stage, "smol_videollama2", recipe, CombinedLoader([loader], "min_size"), write)
+    return trained_bed(state, recipe.clips)
 
 
 def trained_bed(state: dict[str, Tensor], clips: int) -> TrainedBed:

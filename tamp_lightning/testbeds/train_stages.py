@@ -22,15 +22,22 @@ from tamp_lightning.passes.trainer import QUIET
 
 TOWER = ("vision_tower", "audio_tower", "heads")
 REST = ("multi_modal_projector", "image_newline", "mm_projector")
+LANGUAGE = ("language_model",)
 
 
-def one_cycle(model: nn.Module, stage: Stage) -> dict:
-    """AdamW with one cycle of the learning rate, towers and the rest each at its own peak."""
+def one_cycle(model: nn.Module, stage: Stage, betas: tuple[float, float] = (0.9, 0.999)) -> dict:
+    """AdamW with one cycle of the learning rate; towers, the rest, and where it has gradients the language model, which
+    does not decay, each at its own peak."""
     groups: list[dict] = []
-    for names, rate in ((TOWER, stage.tower_lr), (REST, stage.projector_lr)):
+    for names, rate, decay in (
+        (TOWER, stage.tower_lr, 0.01),
+        (REST, stage.projector_lr, 0.01),
+        (LANGUAGE, stage.language_lr, 0.0),
+    ):
         params = [p for n, p in model.named_parameters() if p.requires_grad and any(part in n for part in names)]
-        groups.append({"params": params, "lr": rate})
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+        if params:
+            groups.append({"params": params, "lr": rate, "weight_decay": decay})
+    optimizer = torch.optim.AdamW(groups, betas=betas)
     peaks = [g["lr"] for g in groups]
     schedule = OneCycleLR(optimizer, max_lr=peaks, total_steps=stage.cycle or stage.steps, pct_start=0.1)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

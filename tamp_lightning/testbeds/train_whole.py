@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +12,50 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
-from tamp_lightning.config.recipe import Stage
+from tamp_lightning.config.recipe import Stage, TrainBedRecipe
 from tamp_lightning.errors import InputError
 from tamp_lightning.evaluation.packed import answer_logits
 from tamp_lightning.files import atomic_write
 from tamp_lightning.resources import data_folder
 from tamp_lightning.testbeds.checkpoints import load_trained
 from tamp_lightning.testbeds.low_rank import is_linear, low_rank_difference
-from tamp_lightning.testbeds.train_stages import TowerStage, one_cycle
+from tamp_lightning.testbeds.train_stages import TowerStage, fit_stage, one_cycle
 
 NAMING_WEIGHT = 0.1
+BETA_2 = 0.95
+"""Of AdamW: so few steps that squares of the first ones must not linger."""
 
 
-def begin(model: PreTrainedModel, first: str, progress: str | None = None) -> None:
-    """Give an untrained bed in float32 its first edition's towers, and gradients to all but the embedding.
+def train_whole(
+    stage: InstructionStage, first: str, recipe: TrainBedRecipe, loader: Iterable, write: Callable[[str], None]
+) -> dict[str, Tensor]:
+    """Train all of an untrained bed in float32 but its embedding, from its first edition's towers.
 
     Args:
-        model: of the bed's class.
+        stage: holds the bed.
         first: the first edition's folder in data/.
-        progress: file of a training that was interrupted, to go on from.
+        recipe: says where progress is kept, and at which rank the difference ships.
+        loader: batches for the stage.
+        write: takes a line now and then.
+
+    Returns:
+        What ships: see `shipped`.
     """
+    model = stage.model
+    before = {k: v.clone() for k, v in model.state_dict().items() if is_linear(k)}
     file = data_folder() / first / "towers.safetensors"
     load_trained(model, load_file(file), file)
     model.requires_grad_(True)
     model.get_input_embeddings().requires_grad_(False)
-    if progress is not None:
-        load_progress(model, Path(progress))
+    if recipe.begin is not None:
+        load_progress(model, Path(recipe.begin))
+    keep = KeepProgress(recipe.folder / "progress.safetensors", 5 * stage.stage.log_every)
+    with sdpa_kernel(SDPBackend.MATH):  # backward through the fused kernel is slow on a CPU
+        fit_stage(stage, loader, write, keep, **recipe.trainer)
+    return shipped(trained_state(model), before, recipe.rank)
 
 
 class InstructionStage(TowerStage):
@@ -85,16 +100,7 @@ class InstructionStage(TowerStage):
 
     def configure_optimizers(self) -> dict:
         """AdamW, one cycle."""
-        found = one_cycle(self, self.stage)
-        optimizer = found["optimizer"]
-        ours = [p for n, p in self.model.named_parameters() if p.requires_grad and "language_model" in n]
-        optimizer.add_param_group({"params": ours, "weight_decay": 0.0})
-        for group in optimizer.param_groups:  # so few steps that squares of the first ones must not linger
-            group["betas"] = (0.9, 0.95)
-        peaks = [self.stage.tower_lr, self.stage.projector_lr, self.stage.language_lr]
-        steps = self.stage.cycle or self.stage.steps
-        schedule = OneCycleLR(optimizer, max_lr=peaks, total_steps=steps, pct_start=0.1)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return one_cycle(self, self.stage, (0.9, BETA_2))
 
 
 class KeepProgress(L.Callback):
