@@ -8,7 +8,6 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import (
@@ -17,7 +16,6 @@ from transformers import (
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
 )
 
 from tamp_lightning.data.calibration import CalibrationData, calibration_batch
@@ -27,6 +25,7 @@ from tamp_lightning.passes.trainer import prune_stream
 from tamp_lightning.stream import MemoryStream
 from tamp_lightning.testbeds.smol_llava_next import build_processor
 
+from .fixtures.tokenizer import word_tokenizer
 from .stream.conftest import IMAGE_ID
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -114,18 +113,7 @@ rectangle triangle of an it Is Does What
 def processor() -> Any:
     """The bed's processor (64-pixel pictures, 88 tokens each) over words, spaces, marks and single letters."""
     marks = ["\n", " ", "?", ",", "."]
-    vocab = {w: i for i, w in enumerate(["<unk>", "<|im_start|>", "<|im_end|>", *marks, *dict.fromkeys(WORDS.split())])}
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|\s|[^\w\s]"), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token="<unk>",
-        eos_token="<|im_end|>",
-        pad_token="<|im_end|>",
-        additional_special_tokens=["<|im_start|>"],
-    )
-    return build_processor(fast)
+    return build_processor(word_tokenizer([*marks, *dict.fromkeys(WORDS.split())]))
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,8 @@ from tamp_lightning.data.readers.item import Source
 from tamp_lightning.evaluation.scoring import score
 from tamp_lightning.passes.trainer import scoring_trainer
 from tamp_lightning.testbeds import easy_vqa_layouts
-from tamp_lightning.testbeds.easy_vqa_suite import EasyVqaSuite
 
-from ..fixtures.asking import _own_cache, run, trainer
+from ..fixtures.asking import _own_cache, cut_suite, run, trainer
 
 __all__ = ["_own_cache", "run", "trainer"]
 
@@ -33,13 +32,8 @@ def easy(tmp_path_factory):
 @pytest.fixture(scope="module")
 def suite(processor):
     """Forty questions of the quick slice, about as many pictures."""
-    suite = EasyVqaSuite(processor, "test", "quick")
-    suite.items = suite.items[:90:3] + suite.items[-10:]
-    groups = {}
-    for position, question in enumerate(suite.items):
-        groups.setdefault(question.picture, []).append(position)
-    suite.groups = list(groups.items())
-    assert any(len(positions) > 1 for positions in groups.values())
+    suite = cut_suite(processor, slice(0, 90, 3))
+    assert any(len(positions) > 1 for _, positions in suite.groups)
     assert {q.kind for q in suite.items} == set(CANDIDATES)
     return suite
 

@@ -13,9 +13,9 @@ from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.passes.trainer import prune_stream, scoring_trainer
 from tamp_lightning.stream import DiskStream, MemoryStream
-from tamp_lightning.testbeds.easy_vqa_suite import EasyVqaSuite
 
 from ..conftest import TAMP, WANDA, hashes
+from ..fixtures.asking import cut_suite
 
 METHODS = {
     "tamp": TAMP,
@@ -28,13 +28,7 @@ METHODS = {
 @pytest.fixture(scope="module")
 def suite(processor):
     """Thirty questions of the quick slice."""
-    suite = EasyVqaSuite(processor, "test", "quick")
-    suite.items = suite.items[:80:4] + suite.items[-10:]
-    groups = {}
-    for position, question in enumerate(suite.items):
-        groups.setdefault(question.picture, []).append(position)
-    suite.groups = list(groups.items())
-    return suite
+    return cut_suite(processor, slice(0, 80, 4))
 
 
 @pytest.fixture
