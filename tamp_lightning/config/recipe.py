@@ -28,13 +28,14 @@ class ModelChoice:
     """Regular expressions on full linear names that stay dense."""
 
 
+Source = Literal["easy_vqa", "easy_vqa_forms", "skills", "captions", "clips", "llava_json", "llava_next_data"]
+
+
 @dataclass(frozen=True)
 class CalibrationChoice:
     """The samples that statistics are taken from."""
 
-    source: Literal["easy_vqa", "easy_vqa_forms", "skills", "captions", "clips", "llava_json", "llava_next_data"] = (
-        "easy_vqa"
-    )
+    source: Source = "easy_vqa"
     """The test beds' calibration splits, captions of other pictures, a json or jsonl file of conversations (LLaVA, or
     `messages`) with its media, or LLaVA-NeXT-Data's parquet."""
     path: str | None = None
@@ -174,6 +175,9 @@ class Grid:
     """Seeds of the calibration draw, instead of calibration.seed."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """What to compute in; auto = model.dtype."""
+    source: Source | None = None
+    """Where calibration samples come from, instead of calibration.source: what a method owes to seeing the test's own
+    kind of sample."""
 
     def __post_init__(self) -> None:
         for name in ("methods", "sparsities", "seeds"):

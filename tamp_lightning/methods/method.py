@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from torch import Tensor
 
 from tamp_lightning.errors import InputError
-from tamp_lightning.methods import ratios  # noqa: F401, registers its members
+from tamp_lightning.methods import ratios, tilt  # noqa: F401, register their members
 from tamp_lightning.methods.allocation import ALLOCATIONS, WALKS, Allocation
-from tamp_lightning.methods.options import Correction, Experts, Polish
+from tamp_lightning.methods.options import Correction, Experts, Polish, Refit
 from tamp_lightning.methods.patterns import PATTERNS, Pattern, parse_pattern
 from tamp_lightning.methods.sections import Sections
 from tamp_lightning.methods.solvers import SOLVERS, Solver, Wanda
 from tamp_lightning.methods.statistics import Statistics
 from tamp_lightning.methods.tokens import TOKENS, Stage, TokenRule
 from tamp_lightning.ops.correction import corrected_target
+from tamp_lightning.ops.refit import refit
 from tamp_lightning.ops.rounding import GROUP
 from tamp_lightning.registry import Registry
 
@@ -43,6 +44,8 @@ class Method:
     """Where in a linear zeros may stand: row, matrix, or n:m in quotes, such as '2:4' (2 of every 4 are kept)."""
     correction: Correction = field(default_factory=Correction)
     """Error-corrected weights before any solver; off unless tau is above 0."""
+    refit: Refit = field(default_factory=Refit)
+    """Least squares of the weights that any solver kept; off unless steps is above 0."""
     polish: Polish = field(default_factory=Polish)
     """Gradient steps after any solver; off unless steps is above 0."""
     experts: Experts = field(default_factory=Experts)
@@ -89,11 +92,12 @@ class Method:
             self._refuse_one_shot()
 
     def _refuse_rounding(self) -> None:
-        if self.polish.on:
-            raise InputError(
-                f"polish.steps is {self.polish.steps}; it moves weights off the numbers that {self.solver}.values "
-                f"rounds to: set polish.steps: 0 or {self.solver}.values: none."
-            )
+        for name, steps in (("polish", self.polish.steps), ("refit", self.refit.steps)):
+            if steps > 0:
+                raise InputError(
+                    f"{name}.steps is {steps}; it moves weights off the numbers that {self.solver}.values rounds to: "
+                    f"set {name}.steps: 0 or {self.solver}.values: none."
+                )
         group = getattr(self.pattern_rule, "m", 1)
         if GROUP % group:
             raise InputError(
@@ -128,12 +132,13 @@ class Method:
     @property
     def statistics(self) -> Literal["nothing", "diagonal", "hessian"]:
         """What is collected of every linear's inputs."""
-        return "hessian" if self.correction.on else self.solver_rule.needs
+        return "hessian" if self.correction.on or self.refit.on else self.solver_rule.needs
 
     @property
     def blends(self) -> bool:
-        """Whether a solver wants a share of the statistics of all tokens beside those of the chosen ones."""
-        return getattr(self.solver_rule, "share", 0.0) > 0 and "mix" not in self.token_rule.stages
+        """Whether a share of the statistics of all tokens is wanted beside those of the chosen ones."""
+        share = max(getattr(self.solver_rule, "share", 0.0), self.refit.share if self.refit.on else 0.0)
+        return share > 0 and "mix" not in self.token_rule.stages
 
     def solve(self, weight: Tensor, statistics: Statistics, kept: int) -> tuple[Tensor, Tensor]:
         """Prune one linear.
@@ -155,7 +160,11 @@ class Method:
         if self.correction.on and statistics.cross is not None and statistics.hessian is not None:
             moments = statistics.cross, statistics.hessian
             weight = corrected_target(weight, *moments, tau=self.correction.tau, damp=self.correction.damp)
-        return self.solver_rule.solve(weight, statistics, kept, self.pattern_rule)
+        pruned, mask = self.solver_rule.solve(weight, statistics, kept, self.pattern_rule)
+        if self.refit.on:
+            hessian = statistics.blended(self.refit.share)
+            pruned = refit(weight, pruned, mask, hessian, steps=self.refit.steps, damp=self.refit.damp)
+        return pruned, mask
 
     @property
     def reads_activations(self) -> bool:

@@ -29,6 +29,32 @@ class Correction:
 
 
 @dataclass(frozen=True)
+class Refit:
+    """Move the weights that a solver kept to the least squared error of their linear; masks stay as they are."""
+
+    steps: int = 0
+    """Steps of conjugate gradients, a product of weight and Hessian each, such as 10; 0 is off."""
+    damp: float = 0.01
+    """Pull towards the dense weights, as a share of the Hessian's mean diagonal; above 0."""
+    share: float = 1.0
+    """Share of the all-token Hessian where a token rule leaves tokens out, 0 to 1; at 1 the rule chooses the mask and
+    all tokens what stands in it."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise InputError(f"refit.steps is {self.steps}; it has to be at least 0 (off), such as 10.")
+        if not 0 < self.damp < float("inf"):
+            raise InputError(f"refit.damp is {self.damp}; it has to be above 0, such as 0.01.")
+        if not 0 <= self.share <= 1:
+            raise InputError(f"refit.share is {self.share}; it has to be from 0 to 1, such as 1.0.")
+
+    @property
+    def on(self) -> bool:
+        """Whether there is anything to do."""
+        return self.steps > 0
+
+
+@dataclass(frozen=True)
 class Polish:
     """Gradient steps on each block's output error once it is pruned; masks stay as they are."""
 

@@ -29,7 +29,7 @@ def option_table(name: str) -> str:
             option = f.name if name == "method" else f"{name}.{f.name}"
             default = f.default_factory() if f.default_factory is not MISSING else f.default
             shown = list(default) if isinstance(default, tuple) else default
-            rows.append(f"| `{option}` | {shown} | {said[f.name]} |")
+            rows.append(f"| `{option}` | {shown} | {' '.join(said[f.name].split())} |")
     return "\n".join(rows) + "\n"
 
 

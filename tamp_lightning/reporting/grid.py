@@ -24,11 +24,18 @@ class Group:
     method: str
     sparsity: float
     runs: Sequence[Run]
+    source: str | None = None
+    """Where its calibration samples come from, if not from the same as most."""
+
+    @property
+    def label(self) -> str:
+        """What it is called among groups of its sparsity."""
+        return f"{self.method} ({self.source})" if self.source else self.method
 
     @property
     def name(self) -> str:
         """What it is called among groups of other sparsities."""
-        return f"{self.method} {100 * self.sparsity:.0f} %"
+        return f"{self.label} {100 * self.sparsity:.0f} %"
 
     @cached_property
     def draws(self) -> list[Scored]:
@@ -69,8 +76,8 @@ class GridResult:
 
     Args:
         groups: in any order.
-        reference: name of the method that others are paired with, sparsity by sparsity. Default: all are paired with
-            the first of the ranking, whatever its sparsity.
+        reference: name of the method that others are paired with, at their sparsity and with their source of
+            calibration samples. Default: all are paired with the first of the ranking, whatever its sparsity.
     """
 
     def __init__(self, groups: Sequence[Group], reference: str | None = None) -> None:
@@ -78,7 +85,7 @@ class GridResult:
         ranked = sorted(groups, key=self._order)
         self.by_method = reference is not None
         self.groups = sorted(ranked, key=lambda group: group.sparsity) if self.by_method else ranked
-        self.reference = {group.sparsity: group for group in groups if group.method == reference}
+        self.reference = {(group.sparsity, group.source): group for group in groups if group.method == reference}
 
     def _order(self, group: Group) -> float:
         if self.has_kl and group.scored.kl_interval is not None:
@@ -87,7 +94,7 @@ class GridResult:
 
     def _other(self, group: Group) -> Group | None:
         """What a group is paired with."""
-        other = self.reference.get(group.sparsity) if self.by_method else self.groups[0]
+        other = self.reference.get((group.sparsity, group.source)) if self.by_method else self.groups[0]
         return None if other is group else other
 
     @property
@@ -110,7 +117,7 @@ class GridResult:
 
     def _row(self, group: Group) -> dict[str, Any]:
         row: dict[str, Any] = {
-            "method": group.method,
+            "method": group.label,
             "name": group.name,
             "sparsity": group.sparsity,
             "seeds": len(group.runs),

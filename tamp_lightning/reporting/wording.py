@@ -23,8 +23,9 @@ def in_words(choice: str, name: str) -> str:
 
 
 def moves_weights(method: Mapping[str, Any]) -> bool:
-    """Whether the solver changes the weights that stay."""
-    return bool(getattr(CHOICES["solver"].get(str(method.get("solver"))), "moves", False))
+    """Whether the weights that stay change."""
+    solver = CHOICES["solver"].get(str(method.get("solver")))
+    return bool(getattr(solver, "moves", False)) or (method.get("refit") or {}).get("steps", 0) > 0
 
 
 def reads_data(method: Mapping[str, Any]) -> bool:
@@ -48,6 +49,8 @@ def method_sentence(method: Mapping[str, Any]) -> str:
     words = [in_words(choice, str(method[choice])) for choice in WANDA if choice != "tokens" or reads_data(method)]
     if (method.get("correction") or {}).get("tau", 0) > 0:
         words.append("weights are first corrected for what earlier blocks lost")
+    if (method.get("refit") or {}).get("steps", 0) > 0:
+        words.append("the weights that stay are then fitted by least squares")
     if (method.get("polish") or {}).get("steps", 0) > 0:
         words.append("each block is then polished by gradient steps")
     text = "; ".join(words)

@@ -17,17 +17,19 @@ from tamp_lightning.runs.folder import RunFolder
 
 @dataclass(frozen=True)
 class Cell:
-    """One method at one sparsity on one draw of calibration samples."""
+    """One method at one sparsity on one draw of calibration samples, from `source` if not the comparison's own."""
 
     method: str
     sparsity: float
     seed: int
+    source: str | None
     recipe: PruneRecipe
 
     @property
     def name(self) -> str:
         """Name of its run folder."""
-        return f"{self.method}-{100 * self.sparsity:g}-{self.seed}"
+        name = f"{self.method}-{100 * self.sparsity:g}-{self.seed}"
+        return f"{name}-{self.source}" if self.source else name
 
     @property
     def folder(self) -> RunFolder:
@@ -52,19 +54,21 @@ def grid_cells(recipe: CompareRecipe, out: Path) -> list[Cell]:
 def _cells(recipe: CompareRecipe, out: Path) -> Iterator[Cell]:
     for grid in recipe.grids:
         dtype = recipe.model.dtype if grid.dtype == "auto" else grid.dtype
+        source = None if grid.source == recipe.calibration.source else grid.source
+        drawn = replace(recipe.calibration, source=grid.source or recipe.calibration.source)
         for seed in grid.seeds:
             for sparsity in grid.sparsities:
                 for name in grid.methods:
                     prune = PruneRecipe(
                         model=replace(recipe.model, dtype=dtype),
                         method=replace(recipe.methods[name], sparsity=sparsity),
-                        calibration=replace(recipe.calibration, seed=seed),
+                        calibration=replace(drawn, seed=seed),
                         scores=recipe.scores,
                         seed=recipe.seed,
                         plugins=recipe.plugins,
                         trainer=recipe.trainer,
                     )
-                    cell = Cell(name, sparsity, seed, prune)
+                    cell = Cell(name, sparsity, seed, source, prune)
                     yield replace(cell, recipe=replace(prune, out=str(out / "cells" / cell.name)))
 
 

@@ -19,10 +19,10 @@ from tamp_lightning.tasks.compare_cells import Cell
 
 def summarise(cells: Sequence[Cell], reference: str, out: Path, console: Console) -> None:
     """Write compare.json, compare.md and report.html over finished cells, and print the table."""
-    runs: dict[tuple[str, float], list[Run]] = {}
+    runs: dict[tuple[str, float, str | None], list[Run]] = {}
     for cell in cells:
-        runs.setdefault((cell.method, cell.sparsity), []).append(Run.read(cell.folder.path))
-    result = GridResult([Group(*key, own) for key, own in runs.items()], reference)
+        runs.setdefault((cell.method, cell.sparsity, cell.source), []).append(Run.read(cell.folder.path))
+    result = GridResult([Group(method, at, own, source) for (method, at, source), own in runs.items()], reference)
     rows = result.rows()
     correlation = result.rank_correlation()
     content = {"reference": reference, "runs": sum(map(len, runs.values())), "spearman_kl_retention": correlation}

@@ -7,7 +7,7 @@ from jsonargparse import ArgumentParser
 
 from tamp_lightning.methods.allocation import Constant, Das, Ecoflap, Uniform
 from tamp_lightning.methods.method import Method
-from tamp_lightning.methods.options import Correction, Polish
+from tamp_lightning.methods.options import Correction, Polish, Refit
 from tamp_lightning.methods.patterns import Row
 from tamp_lightning.methods.ratios import Alpha, DepthRamp, Dlp, Owl
 from tamp_lightning.methods.solvers import Admm, SparseGpt, Wanda
@@ -66,6 +66,10 @@ REFUSED = [
         "polish.steps is 1; it moves weights off the numbers that sparsegpt.values rounds to: set polish.steps: 0 or",
     ),
     (
+        {"solver": "admm", "admm": Admm(values="int4"), "refit": Refit(steps=10)},
+        "refit.steps is 10; it moves weights off the numbers that admm.values rounds to: set refit.steps: 0 or",
+    ),
+    (
         {"solver": "admm", "admm": Admm(values="int4"), "pattern": "3:6", "allocation": "uniform"},
         "pattern is '3:6'; admm.values rounds groups of 128 columns, of which 6 is no divisor: set admm.values: none",
     ),
@@ -106,6 +110,9 @@ def test_one_shot_refuses_hessians_with_the_memory_they_would_take():
         (lambda: Correction(damp=0), "correction.damp is 0"),
         (lambda: Polish(steps=-1), "polish.steps is -1"),
         (lambda: Polish(lr=0), "polish.lr is 0"),
+        (lambda: Refit(steps=-1), "refit.steps is -1"),
+        (lambda: Refit(damp=0), "refit.damp is 0"),
+        (lambda: Refit(share=2), "refit.share is 2"),
     ],
 )
 def test_impossible_constants_are_refused(make, message):
@@ -123,6 +130,9 @@ def test_what_a_method_asks_of_the_engine():
     assert Method(tokens="atv").prune_stages == ("drift", "collect")
     assert Method(tokens="modality_mix").prune_stages == ("collect", "mix")
     assert Method(solver="sparsegpt").blends
+    fitted = Method(refit=Refit(steps=10))
+    assert (fitted.statistics, fitted.blends, Method().blends) == ("hessian", True, False)
+    assert not Method(refit=Refit(steps=10, share=0)).blends
     assert not Method(solver="sparsegpt", sparsegpt=SparseGpt(share=0)).blends
 
 

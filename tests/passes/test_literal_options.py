@@ -1,11 +1,13 @@
-"""Error correction, polish and the choice of a mix against slow, literal implementations, through the engine."""
+"""Error correction, refit, polish and the choice of a mix against slow, literal implementations, through the engine."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
 
 from tamp_lightning.methods.method import Method
-from tamp_lightning.methods.options import Correction, Polish
+from tamp_lightning.methods.options import Correction, Polish, Refit
 
 from ..conftest import WANDA, as_batch, calibration, run, toys
 from ..stream.conftest import make_llama, make_llava
@@ -34,6 +36,27 @@ def test_correction_fits_the_dense_outputs_from_the_pruned_inputs():
         got = model.get_submodule(full).weight.detach().double().numpy()
         np.testing.assert_allclose(got[agree], (wanted * mask)[agree], rtol=2e-2, atol=1e-4)
         assert np.abs(got - weight * mask).max() > 1e-3
+
+
+@pytest.mark.parametrize("tokens", ["all", "amia"])
+def test_a_refit_solves_each_row_on_all_tokens_under_the_mask_of_the_rule(tokens):
+    samples = toys("ptpptpp")
+    plain, fitted = make_llava(), make_llava()
+    method = Method(tokens=tokens, allocation="uniform")
+    first = run(plain, calibration(samples, 3), method)
+    second = run(fitted, calibration(samples, 3), dataclasses.replace(method, refit=Refit(steps=100, damp=0.01)))
+    seen = [observe(make_llava(), sample)[0] for sample in samples]
+    full = f"{model_path(plain)}.0.self_attn.q_proj"  # the first block sees what the dense model does
+    assert first.linears[full]["sha256"] == second.linears[full]["sha256"]
+    inputs = np.concatenate([one[0, "self_attn.q_proj"][0] for one in seen])
+    gram = (inputs.T @ inputs).astype(np.float64)
+    gram += 0.01 * np.diag(gram).mean() * np.eye(len(gram))
+    dense = make_llava().get_submodule(full).weight.detach().double().numpy()
+    got, mask = fitted.get_submodule(full).weight.detach().double().numpy(), unpack(second, full)
+    for row, keep in enumerate(mask):
+        wanted = np.linalg.solve(gram[np.ix_(keep, keep)], (gram @ dense[row])[keep])
+        np.testing.assert_allclose(got[row, keep], wanted, rtol=1e-2, atol=1e-3)
+    assert not got[~mask].any()
 
 
 def test_polish_lowers_the_error_and_touches_no_zero():

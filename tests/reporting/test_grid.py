@@ -129,6 +129,17 @@ def test_draws_on_other_questions_have_no_mean(grid):
     assert not any("against_reference" in row for row in apart.rows())
 
 
+def test_a_group_is_paired_with_the_reference_of_its_own_source(grid):
+    out, _, _ = grid
+    runs = [[Run.read(out / "cells" / f"wanda-50-{seed}")] for seed in (1, 2)]
+    groups = [Group(m, 0.5, own, s) for s, own in zip((None, "captions"), runs, strict=True) for m in ("wanda", "x")]
+    rows = {row["method"]: row for row in GridResult(groups, "wanda").rows()}
+    assert set(rows) == {"wanda", "x", "wanda (captions)", "x (captions)"}
+    for name in ("x", "x (captions)"):  # each is the reference itself under another name
+        assert rows[name]["against_reference"]["kl"]["value"] == 0
+    assert not any("against_reference" in rows[name] for name in ("wanda", "wanda (captions)"))
+
+
 def test_the_cells_of_a_grid_are_ranked_as_the_grid_ranks_them(grid):
     out, _, _ = grid
     found = rank([Run.read(path) for path in sorted(out.glob("cells/*"))]).rows()

@@ -39,6 +39,17 @@ def test_a_cell_is_a_prune_recipe(tmp_path):
     assert str(tmp_path) not in cell.text
 
 
+def test_a_grid_may_calibrate_on_something_else(tmp_path):
+    grids = Grid(["tamp"], [0.6]), Grid(["tamp"], [0.6], source="captions"), Grid(["tamp"], [0.6], source="easy_vqa")
+    own, other = grid_cells(recipe(*grids), tmp_path)  # the last names the comparison's own
+    assert (own.name, own.source, own.recipe.calibration.source) == ("tamp-60-42", None, "easy_vqa")
+    assert (other.name, other.source, other.recipe.calibration.source) == (
+        "tamp-60-42-captions",
+        "captions",
+        "captions",
+    )
+
+
 @pytest.mark.parametrize(
     ("grids", "options", "complaint"),
     [

@@ -47,7 +47,8 @@ def test_family(name: str, tmp_path: Path) -> None:
     model, dense = family.make(), family.make()
     here = prune(model, family.batches(), towers=TOWERS, method=family.method, **OPTIONS)
     for linear, tokens in TOKENS[name].items():
-        per_sample = here.towers[f"model.{linear}"]["tokens_per_sample"]
+        name = next(n for n in here.towers if n.endswith(linear))  # transformers 5.20 has no "model." before some
+        per_sample = here.towers[name]["tokens_per_sample"]
         assert per_sample * samples_of(family) == pytest.approx(tokens), linear
     # Both budgets are met, and nothing else has changed.
     assert here.towers_sparsity == pytest.approx(0.5, abs=1e-3)
@@ -109,8 +110,9 @@ def test_a_tower_that_no_sample_reaches_stays_dense(tmp_path: Path) -> None:
     model, dense = family.make(), family.make()
     batches = [family.sample(("audio",), 14, 3)]
     result = prune(model, batches, towers=TOWERS, method=WANDA, **OPTIONS)
-    assert {name.split(".")[1] for name in result.towers} == {"audio_tower"}
-    sees = [name for name, _ in dense.named_parameters() if name.startswith("model.visual.")]
+    assert all("audio_tower." in name for name in result.towers)
+    sees = [name for name, _ in dense.named_parameters() if "visual." in name]
+    assert sees
     assert all(torch.equal(model.get_parameter(name), dense.get_parameter(name)) for name in sees)
     dense.save_pretrained(tmp_path / "dense")
     there = prune(tmp_path / "dense", batches, towers=TOWERS, method=WANDA, out=tmp_path / "out", **OPTIONS)
@@ -118,7 +120,7 @@ def test_a_tower_that_no_sample_reaches_stays_dense(tmp_path: Path) -> None:
     again = getattr(transformers, family.model).from_pretrained(tmp_path / "out" / "model").eval()
     assert all(torch.equal(a, b) for a, b in zip(logits(again, family), logits(model, family), strict=True))
     with pytest.raises(
-        ValueError, match=r"towers\.include 'visual' asks for linears that no .* such as model\.visual\."
+        ValueError, match=r"towers\.include 'visual' asks for linears that no .* such as (model\.)?visual\."
     ):
         prune(family.make(), batches, towers={"sparsity": 0.5, "include": ["audio", "visual"]}, method=WANDA, **OPTIONS)
 

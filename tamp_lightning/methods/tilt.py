@@ -1,0 +1,55 @@
+"""Diversity that leans from a uniform budget, in place of sharing the budget by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from tamp_lightning.errors import InputError
+from tamp_lightning.methods.allocation import ALLOCATIONS, Basis, Das, measured
+from tamp_lightning.ops.allocation import to_counts
+from tamp_lightning.ops.diversity import modality_cosine
+from tamp_lightning.ops.tilt import Within, tilted_sparsity
+
+
+@ALLOCATIONS.register("diversity")
+@dataclass(frozen=True)
+class Diversity:
+    """DAS without its prior for small linears: the same sparsity everywhere, and more diverse outputs lean from it."""
+
+    width: float = 0.05
+    """Farthest that a linear's sparsity lies from the target; at least 0, which is uniform."""
+    within: Within = "kind"
+    """Whose scores a linear's is compared with: all, those of its kind (q_proj of every block), or, a block's mean,
+    those of other blocks."""
+
+    title: ClassVar[str] = "Diversity tilt"
+    says: ClassVar[str] = (
+        "linears whose outputs are more diverse than others of their kind keep more, whatever their size"
+    )
+    basis: ClassVar[Basis] = "outputs"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.width < 1:
+            raise InputError(f"diversity.width is {self.width}; it has to be at least 0 and below 1, such as 0.05.")
+        if self.within not in ("all", "kind", "block"):
+            raise InputError(f"diversity.within is {self.within!r}; it has to be all, kind or block.")
+
+    def score(self, outputs: Tensor, modality: Tensor, valid: Tensor) -> Tensor:
+        """Mean cosines of each sample, [B, 4, 4], of outputs [B, n, d] (`ops.diversity.modality_cosine`)."""
+        return modality_cosine(outputs, modality, valid=valid)
+
+    def combine(self, cosines: Tensor) -> float:
+        """Score of a linear from its samples' cosines; see `Das.combine`."""
+        return Das().combine(cosines)
+
+    def kept(self, sizes: dict[str, int], sparsity: float, scores: dict[str, float] | None = None) -> dict[str, int]:
+        """Kept weights of each linear (`ops.tilt.tilted_sparsity`).
+
+        Raises:
+            InputError: scores are missing or not finite.
+        """
+        lean = tilted_sparsity(measured("diversity", scores), sizes, self.width, self.within)
+        return to_counts({k: sparsity + v for k, v in lean.items()}, sizes, total_sparsity=sparsity)
