@@ -26,6 +26,8 @@ LABELS = {
     "sound_last": SOUNDS,
 }
 """What a clip is labelled with, in order, and the words for it."""
+KINDS = (*CATEGORIES, "letter")
+"""What training tells apart: questions answered in words by category, and those answered by an option's letter."""
 
 
 class ClipBank:
@@ -84,7 +86,11 @@ class PackedClips(Dataset):
 
 
 class WordedClips(Dataset):
-    """As `PackedClips`, in the benchmarks' wordings; an item also has the number of each question's category."""
+    """As `PackedClips`, in the benchmarks' wordings; an item also has the number of each question's kind in `KINDS`.
+
+    A question may be asked more than once, in other wordings or with its options in another order: most of the cost
+    is the clip's.
+    """
 
     def __init__(self, bank: ClipBank, length: int, per_clip: int) -> None:
         self.bank, self.length, self.per_clip = bank, length, per_clip
@@ -95,18 +101,18 @@ class WordedClips(Dataset):
     def __getitem__(self, index: int) -> tuple[Packed, list[int]]:
         rng = random.Random(f"mixed/{index}")
         number = rng.randrange(self.bank.count)
-        asked = questions(make_clip("train", number))
-        asked = rng.sample(asked, min(self.per_clip, len(asked)))
-        turns = []
+        known = questions(make_clip("train", number))
+        asked = [known[k % len(known)] for k in rng.sample(range(len(known) * len(FORMS)), self.per_clip)]
+        turns, kinds = [], []
         for question in asked:
-            form = rng.choices(FORMS, (2, 3, 5))[0]
+            form = rng.choices(FORMS, (1, 2, 5))[0]
             turns.append(worded(question, form, tuple(rng.sample(question.options, len(question.options)))))
-        packed = pack_video(self.bank.processor, self.bank.features(number), turns)
-        return packed, [CATEGORIES.index(q.category) for q in asked]
+            kinds.append(KINDS.index("letter" if form == "options" else question.category))
+        return pack_video(self.bank.processor, self.bank.features(number), turns), kinds
 
     @staticmethod
     def collate(samples: Sequence[tuple[Packed, list[int]]]) -> dict[str, Tensor]:
-        """Packed batch plus `items`: the number of each question's category."""
+        """Packed batch plus `items`: the number of each question's kind."""
         batch = collate([packed for packed, _ in samples])
         return {**batch, "items": torch.tensor([k for _, kinds in samples for k in kinds])}
 

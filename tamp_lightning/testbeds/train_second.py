@@ -38,7 +38,7 @@ def train_second(recipe: TrainBedRecipe, write: Callable[[str], None]) -> Traine
     if recipe.named:
         loaders.append(DataLoader(NamedPictures(total * recipe.named, first), batch_size=recipe.named))
     stage = InstructionStage(model, align, KINDS, naming)
-    state = train_whole(stage, "smol_llava_next", recipe, CombinedLoader(loaders, "min_size"), write)
+    state = train_whole(stage, [("smol_llava_next", "")], recipe, CombinedLoader(loaders, "min_size"), write)
     return trained_bed(state, recipe.easy)
 
 

@@ -14,11 +14,13 @@ from tamp_lightning.config.recipe import TrainBedRecipe
 from tamp_lightning.evaluation.packed import PackedTask
 from tamp_lightning.testbeds.checkpoints import load_trained
 from tamp_lightning.testbeds.clip_suite import ClipSuite, Shown
-from tamp_lightning.testbeds.clip_training import ClipBank, WordedClips
-from tamp_lightning.testbeds.clips import CATEGORIES
+from tamp_lightning.testbeds.clip_training import KINDS, ClipBank, WordedClips
 from tamp_lightning.testbeds.smol_videollama2 import build_untrained
 from tamp_lightning.testbeds.train_stages import TrainedBed
 from tamp_lightning.testbeds.train_whole import InstructionStage, train_whole
+
+STARTS = (("smol_llava_next_2", "language_model"), ("smol_videollama2", ""))
+"""A language model that has seen the benchmarks' wordings of pictures, and the first edition's towers."""
 
 
 def train_second_clips(recipe: TrainBedRecipe, write: Callable[[str], None]) -> TrainedBed:
@@ -31,8 +33,8 @@ def train_second_clips(recipe: TrainBedRecipe, write: Callable[[str], None]) -> 
     bank, align = ClipBank(processor, recipe.clips), recipe.align
     clips = WordedClips(bank, align.steps * align.pictures, align.questions)
     loader = DataLoader(clips, batch_size=align.pictures, collate_fn=clips.collate)
-    stage = InstructionStage(model, align, CATEGORIES)
-    state = train_whole(stage, "smol_videollama2", recipe, CombinedLoader([loader], "min_size"), write)
+    stage = InstructionStage(model, align, KINDS)
+    state = train_whole(stage, STARTS, recipe, CombinedLoader([loader], "min_size"), write)
     return trained_bed(state, recipe.clips)
 
 

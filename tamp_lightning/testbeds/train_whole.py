@@ -30,13 +30,17 @@ BETA_2 = 0.95
 
 
 def train_whole(
-    stage: InstructionStage, first: str, recipe: TrainBedRecipe, loader: Iterable, write: Callable[[str], None]
+    stage: InstructionStage,
+    starts: Sequence[tuple[str, str]],
+    recipe: TrainBedRecipe,
+    loader: Iterable,
+    write: Callable[[str], None],
 ) -> dict[str, Tensor]:
-    """Train all of an untrained bed in float32 but its embedding, from its first edition's towers.
+    """Train all of an untrained bed in float32 but its embedding, from what other beds have learned.
 
     Args:
         stage: holds the bed.
-        first: the first edition's folder in data/.
+        starts: folder in data/ of a bed, and what the names of the tensors contain that are taken from it.
         recipe: says where progress is kept, and at which rank the difference ships.
         loader: batches for the stage.
         write: takes a line now and then.
@@ -46,8 +50,9 @@ def train_whole(
     """
     model = stage.model
     before = {k: v.clone() for k, v in model.state_dict().items() if is_linear(k)}
-    file = data_folder() / first / "towers.safetensors"
-    load_trained(model, load_file(file), file)
+    for bed, part in starts:
+        file = data_folder() / bed / "towers.safetensors"
+        load_trained(model, {k: v for k, v in load_file(file).items() if part in k}, file)
     model.requires_grad_(True)
     model.get_input_embeddings().requires_grad_(False)
     if recipe.begin is not None:
