@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 RENAMED_VALUES: dict[str, dict[str, str]] = {"scores.mode": {"ride_along": "layer_wise"}}
 """Dotted key -> old value -> new value."""
-RENAMED_KEYS: dict[str, str] = {}
+RENAMED_KEYS: dict[str, str] = {"method.polish": "method.reconstruct"}
 """Dotted key -> the same key in the same section under its new name, such as method.old -> method.new."""
 
 
@@ -17,7 +17,7 @@ def modern(content: Mapping[Any, Any], notes: list[str]) -> dict[Any, Any]:
     Where old and new stand side by side, the old is left, to be refused as unknown.
     """
     found: dict[Any, Any] = dict(content)
-    for old, new in RENAMED_KEYS.items():
+    for old, new in _spellings(found):
         section, key = _section(found, old)
         name = new.rpartition(".")[2]
         if key in section and name not in section:
@@ -42,6 +42,15 @@ def modern_option(key: str, value: str, notes: list[str]) -> tuple[str, str]:
         notes.append(f"--{key}={value} is now --{key}={name}")
         return key, name
     return key, value
+
+
+def _spellings(content: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
+    """Old and new keys; those of `method` also as they stand in each of a comparison's `methods`."""
+    methods = content.get("methods")
+    for old, new in RENAMED_KEYS.items():
+        yield old, new
+        if old.startswith("method.") and isinstance(methods, Mapping):
+            yield from ((old.replace("method", f"methods.{n}", 1), new) for n in methods if "." not in str(n))
 
 
 def _section(content: dict[Any, Any], dotted: str) -> tuple[dict[Any, Any], str]:

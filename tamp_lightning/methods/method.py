@@ -11,7 +11,7 @@ from torch import Tensor
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods import ratios, tilt  # noqa: F401, register their members
 from tamp_lightning.methods.allocation import ALLOCATIONS, WALKS, Allocation
-from tamp_lightning.methods.options import Correction, Experts, Polish, Refit
+from tamp_lightning.methods.options import Correction, Experts, Reconstruct, Refit
 from tamp_lightning.methods.patterns import PATTERNS, Pattern, parse_pattern
 from tamp_lightning.methods.sections import Sections
 from tamp_lightning.methods.solvers import SOLVERS, Solver, Wanda
@@ -46,7 +46,7 @@ class Method:
     """Error-corrected weights before any solver; off unless tau is above 0."""
     refit: Refit = field(default_factory=Refit)
     """Least squares of the weights that any solver kept; off unless steps is above 0."""
-    polish: Polish = field(default_factory=Polish)
+    reconstruct: Reconstruct = field(default_factory=Reconstruct)
     """Gradient steps after any solver; off unless steps is above 0."""
     experts: Experts = field(default_factory=Experts)
     """What goes for the experts of a mixture alone."""
@@ -92,7 +92,7 @@ class Method:
             self._refuse_one_shot()
 
     def _refuse_rounding(self) -> None:
-        for name, steps in (("polish", self.polish.steps), ("refit", self.refit.steps)):
+        for name, steps in (("reconstruct", self.reconstruct.steps), ("refit", self.refit.steps)):
             if steps > 0:
                 raise InputError(
                     f"{name}.steps is {steps}; it moves weights off the numbers that {self.solver}.values rounds to: "
@@ -111,8 +111,8 @@ class Method:
                 f"tokens is {self.tokens}; mode: one_shot passes every block once, and it needs two passes: "
                 "set mode: sequential."
             )
-        if self.correction.on or self.polish.on:
-            which = "correction.tau" if self.correction.on else "polish.steps"
+        if self.correction.on or self.reconstruct.on:
+            which = "correction.tau" if self.correction.on else "reconstruct.steps"
             raise InputError(f"{which} is above 0; it needs pruned blocks before: set mode: sequential or {which}: 0.")
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
@@ -169,7 +169,7 @@ class Method:
     @property
     def reads_activations(self) -> bool:
         """Whether pruning needs anything to pass the blocks, other than what the allocation measures."""
-        return self.statistics != "nothing" or self.polish.on
+        return self.statistics != "nothing" or self.reconstruct.on
 
     @property
     def reads_outputs(self) -> bool:

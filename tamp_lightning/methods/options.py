@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tamp_lightning.errors import InputError
 
@@ -55,19 +56,25 @@ class Refit:
 
 
 @dataclass(frozen=True)
-class Polish:
-    """Gradient steps on each block's output error once it is pruned; masks stay as they are."""
+class Reconstruct:
+    """Gradient steps on each pruned block's output error, attention first, then the MLP; masks stay as they are."""
 
     steps: int = 0
-    """Steps per block, a batch each, in the order of the batches; 0 is off."""
+    """Steps for attention and again for the MLP, a calibration batch each; 0 is off."""
     lr: float = 1e-4
-    """Learning rate of Adam; above 0."""
+    """Highest learning rate of AdamW, reached after a tenth of the steps; above 0."""
+    weigh: Literal["tokens", "modalities"] = "tokens"
+    """What counts the same in the error: every token, or every modality of a batch, however few tokens it has."""
+    halves: bool = True
+    """Attention and MLP one after the other; False, or with correction: the whole block at once."""
 
     def __post_init__(self) -> None:
         if self.steps < 0:
-            raise InputError(f"polish.steps is {self.steps}; it has to be at least 0 (off).")
+            raise InputError(f"reconstruct.steps is {self.steps}; it has to be at least 0 (off), such as 40.")
         if not 0 < self.lr < float("inf"):
-            raise InputError(f"polish.lr is {self.lr}; it has to be above 0, such as 1e-4.")
+            raise InputError(f"reconstruct.lr is {self.lr}; it has to be above 0, such as 1e-4.")
+        if self.weigh not in ("tokens", "modalities"):
+            raise InputError(f"reconstruct.weigh is {self.weigh!r}; it has to be tokens or modalities.")
 
     @property
     def on(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
-from tamp_lightning.methods.options import Correction, Polish
+from tamp_lightning.methods.options import Correction, Reconstruct
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Towers:
         Raises:
             InputError: the pattern does not allow this sparsity.
         """
-        plain = replace(decoder, correction=Correction(), polish=Polish())
+        plain = replace(decoder, correction=Correction(), reconstruct=Reconstruct())
         try:
             return replace(plain, sparsity=self.sparsity, tokens="all", allocation="uniform")
         except InputError as error:

@@ -51,8 +51,8 @@ def method_sentence(method: Mapping[str, Any]) -> str:
         words.append("weights are first corrected for what earlier blocks lost")
     if (method.get("refit") or {}).get("steps", 0) > 0:
         words.append("the weights that stay are then fitted by least squares")
-    if (method.get("polish") or {}).get("steps", 0) > 0:
-        words.append("each block is then polished by gradient steps")
+    if (method.get("reconstruct") or method.get("polish") or {}).get("steps", 0) > 0:
+        words.append("each block is then reconstructed by gradient steps")
     text = "; ".join(words)
     return f"{method_name(method)}: {text}; zeros may stand {where}."
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from tamp_lightning.config.aliases import modern
 from tamp_lightning.config.recipe import CompareRecipe, PruneRecipe, ScoreChoice
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
@@ -89,7 +90,7 @@ def is_done(cell: Cell) -> bool:
 
 def _without_trainer(text: str) -> dict[str, Any]:
     """A recipe without its trainer; what an older version did not write is as by default."""
-    content = yaml.safe_load(text)
+    content = modern(yaml.safe_load(text), [])
     scores = asdict(ScoreChoice()) | content.get("scores", {})
     method = content.get("method", {})
     sections = {name: held for name, held in asdict(Method()).items() if isinstance(held, dict)}

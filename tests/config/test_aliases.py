@@ -24,6 +24,21 @@ def test_a_renamed_key_moves_and_is_noted_and_the_content_given_stays():
 
 
 @pytest.mark.usefixtures("_renamed")
+def test_a_comparison_may_name_a_renamed_key_in_each_of_its_methods():
+    content, notes = {"methods": {"a": {"old": 1}, "b": {"tokens": "all"}, "c": {"old": 2}}}, []
+    assert modern(content, notes)["methods"] == {"a": {"new": 1}, "b": {"tokens": "all"}, "c": {"new": 2}}
+    assert notes == ["methods.a.old is now method.new", "methods.c.old is now method.new"]
+
+
+def test_polish_is_reconstruction(tmp_path, capsys):
+    recipe = tmp_path / "old.yaml"
+    recipe.write_text("method: {tokens: all, polish: {steps: 4, lr: 0.001}}\n")
+    made = parse(str(recipe), [])[0].method.reconstruct
+    assert (made.steps, made.lr, made.halves) == (4, 0.001, True)
+    assert "note: method.polish is now method.reconstruct" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_renamed")
 def test_old_and_new_side_by_side_are_left_to_be_refused():
     both, notes = {"method": {"old": 1, "new": 2}}, []
     assert (modern(both, notes), notes) == (both, [])

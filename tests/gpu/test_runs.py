@@ -15,7 +15,7 @@ from transformers import LlavaNextForConditionalGeneration
 from tamp_lightning.cli.run import run as run_recipe
 from tamp_lightning.methods.allocation import Ecoflap
 from tamp_lightning.methods.method import Method
-from tamp_lightning.methods.options import Correction, Polish
+from tamp_lightning.methods.options import Correction, Reconstruct
 from tamp_lightning.methods.solvers import Wanda
 from tamp_lightning.methods.tokens import Amia, ModalityMix
 from tamp_lightning.methods.towers import Towers
@@ -49,7 +49,9 @@ METHODS = {
     "alpha": Method(tokens="all", allocation="alpha"),
     "ecoflap": Method(tokens="all", allocation="ecoflap", ecoflap=Ecoflap(samples=3)),
     "mix": Method(tokens="modality_mix", allocation="uniform", modality_mix=ModalityMix((0.0, 1.0), 0.5)),
-    "corrected and polished": Method(**PLAIN, solver="sparsegpt", correction=Correction(0.5), polish=Polish(steps=2)),
+    "corrected and reconstructed": Method(
+        **PLAIN, solver="sparsegpt", correction=Correction(0.5), reconstruct=Reconstruct(steps=2)
+    ),
     "one shot": Method(mode="one_shot"),
 }
 QUICK = ("wanda", "tamp", "atv", "sparsegpt")
@@ -130,7 +132,9 @@ def folder(tmp_path) -> Path:
     return save(make_llava(), tmp_path / "source", sharded=True)
 
 
-@pytest.mark.parametrize("method", [WANDA, TAMP, METHODS["corrected and polished"]], ids=["wanda", "tamp", "corrected"])
+@pytest.mark.parametrize(
+    "method", [WANDA, TAMP, METHODS["corrected and reconstructed"]], ids=["wanda", "tamp", "corrected"]
+)
 def test_a_stream_with_a_cache_in_ram_and_in_files(folder, tmp_path, device, accelerator, method):
     """On one device the cache changes no bit; between devices the tolerance of the masks holds."""
     found = {}

@@ -7,7 +7,7 @@ from jsonargparse import ArgumentParser
 
 from tamp_lightning.methods.allocation import Constant, Das, Ecoflap, Uniform
 from tamp_lightning.methods.method import Method
-from tamp_lightning.methods.options import Correction, Polish, Refit
+from tamp_lightning.methods.options import Correction, Reconstruct, Refit
 from tamp_lightning.methods.patterns import Row
 from tamp_lightning.methods.ratios import Alpha, DepthRamp, Dlp, Owl
 from tamp_lightning.methods.solvers import Admm, SparseGpt, Wanda
@@ -62,8 +62,8 @@ REFUSED = [
     ({"mode": "oneshot"}, "mode is 'oneshot'; it has to be sequential or one_shot"),
     ({"mode": "one_shot", "tokens": "atv"}, "tokens is atv; mode: one_shot passes every block once"),
     (
-        {"solver": "sparsegpt", "sparsegpt": SparseGpt(values="int8"), "polish": Polish(steps=1)},
-        "polish.steps is 1; it moves weights off the numbers that sparsegpt.values rounds to: set polish.steps: 0 or",
+        {"solver": "sparsegpt", "sparsegpt": SparseGpt(values="int8"), "reconstruct": Reconstruct(steps=1)},
+        "reconstruct.steps is 1; it moves weights off the numbers that sparsegpt.values rounds to: set reconstruct",
     ),
     (
         {"solver": "admm", "admm": Admm(values="int4"), "refit": Refit(steps=10)},
@@ -73,7 +73,10 @@ REFUSED = [
         {"solver": "admm", "admm": Admm(values="int4"), "pattern": "3:6", "allocation": "uniform"},
         "pattern is '3:6'; admm.values rounds groups of 128 columns, of which 6 is no divisor: set admm.values: none",
     ),
-    ({"mode": "one_shot", "polish": Polish(steps=1)}, "polish.steps is above 0; it needs pruned blocks before"),
+    (
+        {"mode": "one_shot", "reconstruct": Reconstruct(steps=1)},
+        "reconstruct.steps is above 0; it needs pruned blocks before",
+    ),
 ]
 
 
@@ -108,8 +111,9 @@ def test_one_shot_refuses_hessians_with_the_memory_they_would_take():
         (lambda: ModalityMix(held_out=0.6), "modality_mix.held_out is 0.6"),
         (lambda: Correction(tau=2), "correction.tau is 2"),
         (lambda: Correction(damp=0), "correction.damp is 0"),
-        (lambda: Polish(steps=-1), "polish.steps is -1"),
-        (lambda: Polish(lr=0), "polish.lr is 0"),
+        (lambda: Reconstruct(steps=-1), "reconstruct.steps is -1"),
+        (lambda: Reconstruct(lr=0), "reconstruct.lr is 0"),
+        (lambda: Reconstruct(weigh="text"), "reconstruct.weigh is 'text'"),
         (lambda: Refit(steps=-1), "refit.steps is -1"),
         (lambda: Refit(damp=0), "refit.damp is 0"),
         (lambda: Refit(share=2), "refit.share is 2"),

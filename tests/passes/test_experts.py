@@ -10,7 +10,7 @@ import torch
 
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.methods.method import Method
-from tamp_lightning.methods.options import Correction, Experts, Polish
+from tamp_lightning.methods.options import Correction, Experts, Reconstruct
 from tamp_lightning.methods.tokens import ModalityMix
 from tamp_lightning.ops.diversity import diversity_score, modality_cosine
 from tamp_lightning.ops.obs import sparsegpt
@@ -184,7 +184,7 @@ def test_disk_is_memory_and_budgets_count_experts(method: Method, tmp_path: Any)
     ("method", "option"),
     [
         (Method(solver="sparsegpt", correction=Correction(0.5)), "correction.tau"),
-        (Method(polish=Polish(1)), "polish.steps"),
+        (Method(reconstruct=Reconstruct(1)), "reconstruct.steps"),
     ],
 )
 def test_what_experts_cannot_have_is_refused_first(method: Method, option: str) -> None:

@@ -1,4 +1,4 @@
-"""Error correction, refit, polish and the choice of a mix against slow, literal implementations, through the engine."""
+"""Error correction, refit and the choice of a mix against slow, literal implementations, through the engine."""
 
 import dataclasses
 
@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tamp_lightning.methods.method import Method
-from tamp_lightning.methods.options import Correction, Polish, Refit
+from tamp_lightning.methods.options import Correction, Refit
 
-from ..conftest import WANDA, as_batch, calibration, run, toys
+from ..conftest import as_batch, calibration, run, toys
 from ..stream.conftest import make_llama, make_llava
 from .test_literal import LINEARS, keep_rows, model_path, observe, unpack
 
@@ -57,29 +57,6 @@ def test_a_refit_solves_each_row_on_all_tokens_under_the_mask_of_the_rule(tokens
         wanted = np.linalg.solve(gram[np.ix_(keep, keep)], (gram @ dense[row])[keep])
         np.testing.assert_allclose(got[row, keep], wanted, rtol=1e-2, atol=1e-3)
     assert not got[~mask].any()
-
-
-def test_polish_lowers_the_error_and_touches_no_zero():
-    plain, polished = make_llava(), make_llava()
-    first = run(plain, calibration(toys("ptp"), 2), WANDA)
-    second = run(
-        polished, calibration(toys("ptp"), 2), Method(tokens="all", allocation="uniform", polish=Polish(8, 1e-3))
-    )
-    for name in LINEARS:
-        full = f"{model_path(plain)}.0.{name}"
-        assert first.linears[full]["sha256"] == second.linears[full]["sha256"]
-        assert not torch.equal(plain.get_submodule(full).weight, polished.get_submodule(full).weight)
-    for row in second.linears.values():
-        assert row["block_error"]["polished"] < row["block_error"]["pruned"]
-
-
-def test_polish_that_does_not_help_changes_nothing():
-    plain, wild = make_llava(), make_llava()
-    run(plain, calibration(toys("ptp"), 2), WANDA)
-    pruned = run(wild, calibration(toys("ptp"), 2), Method(tokens="all", allocation="uniform", polish=Polish(2, 50.0)))
-    for name, row in pruned.linears.items():
-        assert row["block_error"]["polished"] == row["block_error"]["pruned"]
-        assert torch.equal(plain.get_submodule(name).weight, wild.get_submodule(name).weight)
 
 
 def test_modality_mix_keeps_the_mix_that_text_likes_best():

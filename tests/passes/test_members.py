@@ -9,7 +9,7 @@ from transformers import LlavaNextForConditionalGeneration
 
 from tamp_lightning.methods.allocation import Das, Ecoflap
 from tamp_lightning.methods.method import Method
-from tamp_lightning.methods.options import Correction, Polish
+from tamp_lightning.methods.options import Correction, Reconstruct
 from tamp_lightning.methods.ratios import Dlp, Owl
 from tamp_lightning.passes.trainer import prune_stream
 from tamp_lightning.stream import DiskStream, MemoryStream
@@ -34,9 +34,9 @@ PATTERNS = {
 OPTIONS = {
     "corrected wanda": Method(correction=Correction(tau=1.0), **PLAIN),
     "corrected sparsegpt": Method(solver="sparsegpt", correction=Correction(tau=0.5), **PLAIN),
-    "polished wanda": Method(polish=Polish(steps=3), **PLAIN),
-    "polished atv admm": Method(
-        tokens="atv", allocation="owl", solver="admm", polish=Polish(steps=2), correction=Correction(tau=0.5)
+    "reconstructed wanda": Method(reconstruct=Reconstruct(steps=12, lr=1e-3), **PLAIN),
+    "corrected atv admm": Method(
+        tokens="atv", allocation="owl", solver="admm", reconstruct=Reconstruct(steps=2), correction=Correction(tau=0.5)
     ),
 }
 CROSSED = {
@@ -45,7 +45,7 @@ CROSSED = {
     for solver in ("sparsegpt", "admm", "ria")
 }
 EVERY = TOKENS | ALLOCATIONS | SOLVERS | PATTERNS | OPTIONS | CROSSED
-MOVING = ["sparsegpt", "admm", "corrected wanda", "polished wanda", "polished atv admm", "modality_mix sparsegpt"]
+MOVING = ["sparsegpt", "admm", "corrected wanda", "reconstructed wanda", "corrected atv admm", "modality_mix sparsegpt"]
 
 
 def unpack(pruned, name):
@@ -129,7 +129,7 @@ def test_cap_and_floor_hold(rule, section):
 
 
 @pytest.mark.parametrize(
-    "name", ["polished atv admm", "modality_mix", "das", "owl", "dlp", "alpha", "ecoflap", "depth_ramp"]
+    "name", ["corrected atv admm", "modality_mix", "das", "owl", "dlp", "alpha", "ecoflap", "depth_ramp"]
 )
 def test_a_block_without_prunable_linears_is_passed_over(name):
     model, dense = make_llava(), make_llava()

@@ -61,7 +61,7 @@ def test_a_batch_in_use_does_not_change_when_its_successor_is_stored(tmp_path):
         {},
         {"tokens": "all", "allocation": "ecoflap", "ecoflap": {"samples": 2}},
         {"tokens": "atv", "allocation": "uniform", "solver": "sparsegpt"},
-        {"correction": {"tau": 0.5}, "polish": {"steps": 2}},
+        {"correction": {"tau": 0.5}, "reconstruct": {"steps": 2}},
     ],
     ids=["tamp", "ecoflap", "atv", "corrected"],
 )

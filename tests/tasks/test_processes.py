@@ -181,7 +181,12 @@ def test_an_error_in_one_process_ends_all_with_one_line(place, tmp_path, sample)
 
 REFUSED = {
     "processes": ([], WANDA, 5, "5 calibration batches can be shared by 5"),
-    "polish": ([], {**WANDA, "polish": {"steps": 2}}, 2, "polish steps through all samples one after another"),
+    "reconstruct": (
+        [],
+        {**WANDA, "reconstruct": {"steps": 2}},
+        2,
+        "reconstruct steps through all samples one after another",
+    ),
     "spawn": (["--trainer.strategy=ddp_spawn"], WANDA, 2, "trainer.strategy is DDPStrategy by spawn"),
 }
 

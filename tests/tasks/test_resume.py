@@ -22,7 +22,8 @@ METHODS = {
     "ecoflap": {"tokens": "all", "allocation": "ecoflap", "ecoflap": {"samples": 2}},
     "modality_mix": {"tokens": "modality_mix", "allocation": "uniform", "modality_mix": {"held_out": 0.5}},
     "corrected": {"solver": "sparsegpt", "correction": {"tau": 0.5}},
-    "polished": {"correction": {"tau": 0.5}, "polish": {"steps": 2}},
+    "corrected whole": {"correction": {"tau": 0.5}, "reconstruct": {"steps": 2}},
+    "reconstructed": {"reconstruct": {"steps": 3}, "refit": {"steps": 3}},
     "admm": {"solver": "admm"},
     "2:4": {"tokens": "all", "allocation": "uniform", "pattern": "2:4"},
 }

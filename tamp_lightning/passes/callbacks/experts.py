@@ -30,7 +30,7 @@ def check_experts(facts: ModelFacts, method: Method) -> None:
         InputError: naming the option and the remedy.
     """
     found = next((linear for linear in facts.all_linears if linear.piece is not None), None)
-    for on, what in ((method.correction.on, "correction.tau"), (method.polish.on, "polish.steps")):
+    for on, what in ((method.correction.on, "correction.tau"), (method.reconstruct.on, "reconstruct.steps")):
         if on and found is not None and found.piece is not None:
             layer = found.piece.layer.rpartition(".")[2]
             raise InputError(

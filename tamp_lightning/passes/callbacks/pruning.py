@@ -22,9 +22,9 @@ from tamp_lightning.ops.masks import keep_where
 from tamp_lightning.passes.callbacks.dense import DenseTwin
 from tamp_lightning.passes.callbacks.experts import tell_of_rare_experts
 from tamp_lightning.passes.callbacks.mixing import MixChooser, Solved, swapped
-from tamp_lightning.passes.callbacks.polishing import polish
 from tamp_lightning.passes.callbacks.statistics import WHOLE, Snapshot, StatisticsCollector
 from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
+from tamp_lightning.passes.reconstruction import reach, reconstruct
 from tamp_lightning.runs.plan import mask_row
 from tamp_lightning.stream.cache import CachedBatch
 
@@ -59,7 +59,7 @@ class PruningCallback(PassCallback):
         return now.prunes
 
     def pass_ends(self, pl_module: BlockPass) -> None:
-        """Put the pruned weights in place, polish them if wanted, hand the block back."""
+        """Put the pruned weights in place, reconstruct the block if wanted, hand the block back."""
         if self.method.mode == "sequential":
             self._prune(pl_module)
             return
@@ -134,24 +134,26 @@ class PruningCallback(PassCallback):
     def _place(self, pl_module: BlockPass, solved: Solved) -> None:
         block = pl_module.block
         weights = {linear: linear.weight(block) for linear in solved}
-        dense = {linear: weight.detach().clone() for linear, weight in weights.items()} if self.method.polish.on else {}
+        on = self.method.reconstruct.on
+        dense = {linear: weight.detach().clone() for linear, weight in weights.items()} if on else {}
         for linear, (weight, mask) in solved.items():
             weights[linear].data.copy_(keep_where(weight, mask))
-        if self.method.polish.on and solved:
-            self._polish(pl_module, solved, dense)
+        if on and solved:
+            self._reconstruct(pl_module, solved, dense)
 
-    def _polish(self, pl_module: BlockPass, solved: Solved, dense: Mapping[Linear, Tensor]) -> None:
+    def _reconstruct(self, pl_module: BlockPass, solved: Solved, dense: Mapping[Linear, Tensor]) -> None:
 
-        def target(number: int, batch: CachedBatch) -> Tensor:
-            if self.dense is not None:
+        def target(number: int, batch: CachedBatch, cut: nn.Module | None) -> Tensor:
+            if self.dense is not None:  # which keeps what whole blocks return
                 return self.dense.output(number).to(batch.hidden.device)
             with swapped(pl_module.block, dense):
-                return pl_module.run(pl_module.index, batch)
+                return reach(pl_module.block, batch, cut)
 
         masks = {linear: mask for linear, (_, mask) in solved.items()}
-        before, after = polish(pl_module, masks, target, self.method.polish)
+        whole = self.dense is not None
+        before, after = reconstruct(pl_module, masks, target, self.method.reconstruct, whole=whole)
         for linear in solved:
-            self.report[linear.full]["block_error"] = {"pruned": before, "polished": after}
+            self.report[linear.full]["block_error"] = {"pruned": before, "reconstructed": after}
 
     def _report(self, pl_module: BlockPass, linear: Linear, mask: Tensor) -> None:
         full, use = linear.full, self.statistics.use(linear)
