@@ -13,6 +13,8 @@ from tamp_lightning.methods.method import Method
 
 OVERHEAD = 3.5
 """Blocks in memory while one is pruned and written: itself, its pruned copy, what is to be written, and masks."""
+TRAINED = 16
+"""Bytes a weight while it is reconstructed: float32 copy, gradient, two moments; an upper bound, halves are smaller."""
 RANKING = 16
 """Bytes a weight of the largest linear while its scores are ranked."""
 LIBRARIES = 0.35 * 2**30
@@ -147,6 +149,7 @@ def forecast(shape: Shape, machine: Machine, method: Method) -> Forecast:
         "blocks": (OVERHEAD + (machine.bus_gb > 0)) * shape.largest_block * shape.width,  # on a GPU one is read ahead
         "ranking": RANKING * shape.largest_linear,
         "second moments": gram,
+        "reconstruction": TRAINED * shape.largest_block if method.reconstruct.on else 0.0,
         "libraries": LIBRARIES,
         "activation cache": state * (2 if method.correction.on else 1),
     }

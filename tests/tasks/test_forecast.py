@@ -10,7 +10,7 @@ from tamp_lightning.checkpoint.facts import find_facts
 from tamp_lightning.cli.run import inspect_checkpoint
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
-from tamp_lightning.methods.options import Correction
+from tamp_lightning.methods.options import Correction, Reconstruct
 from tamp_lightning.tasks.forecast import Machine, Shape, forecast, shape_of
 
 from ..conftest import TAMP, WANDA
@@ -53,6 +53,8 @@ def test_hessians_and_corrections_cost_their_matrices_and_a_second_cache():
     corrected = Method(tokens="all", allocation="uniform", solver="sparsegpt", correction=Correction(0.5))
     assert forecast(SHAPE, ONE, WANDA).memory["second moments"] == 0
     assert forecast(SHAPE, ONE, hessian).memory["second moments"] == 4 * 20**2
+    trained = forecast(SHAPE, ONE, replace(WANDA, reconstruct=Reconstruct(steps=1))).memory["reconstruction"]
+    assert (trained, forecast(SHAPE, ONE, WANDA).memory["reconstruction"]) == (16 * SHAPE.largest_block, 0)
     found = forecast(SHAPE, ONE, corrected).memory
     assert (found["second moments"], found["activation cache"]) == (8 * 20**2, 2 * STATE)
 
