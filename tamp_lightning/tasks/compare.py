@@ -56,9 +56,9 @@ def run_compare(recipe: CompareRecipe, console: Console) -> Path:
 def _claimed(path: Path) -> Iterator[bool]:
     """Whether the lock is this process's while inside; a process that is killed holds none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, blocking=False)
+    lock = FileLock(path)
     try:
-        lock.acquire()
+        lock.acquire(blocking=False)
     except Timeout:
         yield False
         return

@@ -20,6 +20,7 @@ from tamp_lightning.ops import (
     masks,
     mix,
     obs,
+    refit,
     rounding,
     routing,
     scores,
@@ -50,6 +51,7 @@ HESSIAN = (FLAT.T @ FLAT).float()
 CROSS = (OTHER[VALID].double().T @ FLAT).float()
 SQUARES = HESSIAN.diagonal().double()
 LONG = draw(40, 2000, seed=5)
+KEPT = draw(OUT, C, seed=9) > 0
 COARSE = (LONG * 2).round()
 """Full of ties."""
 DRIFT = draw(B, N, seed=6).abs() * VALID
@@ -121,6 +123,7 @@ CLOSE = {
     "layer_scores.outlier_ratio": lambda at: layer_scores.outlier_ratio([at(LONG.abs()), at(WEIGHT.abs())], 2.0),
     "zeroth_order.perturbed": lambda at: zeroth_order.perturbed(at(WEIGHT), 3, 1e-3),
     "zeroth_order.sensitivity": lambda at: zeroth_order.sensitivity(at(SQUARES)),
+    "refit.refit": lambda at: refit.refit(at(WEIGHT), at(WEIGHT * KEPT), at(KEPT), at(HESSIAN)),
     "correction.corrected_target": lambda at: correction.corrected_target(at(WEIGHT), at(CROSS), at(HESSIAN)),
     "correction.layer_error": lambda at: correction.layer_error(at(WEIGHT), at(WEIGHT * 0.9), at(HESSIAN)),
 }
@@ -143,6 +146,7 @@ NO_TENSORS = {
     "rounding.largest",
     "allocation.allocate",
     "allocation.to_counts",
+    "tilt.tilted_sparsity",
     "layer_scores.owl_sparsity",
     "layer_scores.dlp_sparsity",
     "layer_scores.alpha_sparsity",
