@@ -102,6 +102,7 @@ def test_two_processes_leave_the_files_of_one(place, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*matrices of experts")
 @pytest.mark.parametrize("processes", [2, 3])
 def test_any_method_and_number_of_samples_gives_the_bits_of_one_process(tmp_path, processes):
     done = launch("-m", f"{__package__}.processes_program", str(tmp_path), str(processes), folder=Path.cwd())
