@@ -163,7 +163,7 @@ class PruningCallback(PassCallback):
         if (tokens := self.statistics.expert_tokens(linear)) is not None:
             self.report[full]["expert_tokens"] = tokens
             if self.method.statistics == "hessian" and tokens < linear.shape[1]:
-                self.report[full]["fallback"] = "wanda"
+                self.report[full]["fallback"] = self.method.fallback
         if self.chooser is not None:
             self.report[full]["lambda"] = self.chooser.choice().lam
         self.masks[full] = pack_bits(mask)
