@@ -6,18 +6,13 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.options import Correction, Reconstruct
-from tamp_lightning.passes.reconstruction import parts_of, reach, token_shares
-from tamp_lightning.passes.trainer import prune_stream
-from tamp_lightning.stream import MemoryStream
+from tamp_lightning.passes.reconstruction import token_shares
 
 from ..conftest import WANDA, as_batch, calibration, run, toys
 from ..stream.conftest import make_llama, make_llava
-from ..zoo.newer import NEWER
 from .test_literal import LINEARS, model_path, unpack
 
 ATTENTION = [name for name in LINEARS if name.startswith("self_attn")]
@@ -141,81 +136,6 @@ def test_with_correction_the_target_is_the_dense_model_and_the_block_is_one() ->
     assert all(row["block_error"]["reconstructed"] < row["block_error"]["pruned"] for row in result.linears.values())
 
 
-class Block(nn.Module):
-    """A decoder block's children, called in an order of its own."""
-
-    def __init__(self, order: str) -> None:
-        super().__init__()
-        self.mlp, self.attn = nn.Linear(4, 4), nn.Linear(4, 4)
-        self.norm, self.second = nn.LayerNorm(4), nn.LayerNorm(4)
-        self.order = order.split()
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        for name in self.order:
-            hidden = hidden + self.get_submodule(name)(hidden)
-        return hidden
-
-
-@dataclasses.dataclass(frozen=True)
-class Named:
-    name: str
-
-
-@pytest.mark.parametrize(
-    ("order", "cut"),
-    [
-        ("norm attn second mlp", "second"),
-        ("attn norm mlp second", "norm"),  # norms after, as in OLMo 2
-        ("norm attn mlp", None),  # both read the same norm
-        ("norm mlp attn", None),
-        ("norm attn drop second mlp", "second"),
-    ],
-)
-def test_where_a_block_is_cut(order: str, cut: str | None) -> None:
-    block, linears = Block(order), [Named("attn.o"), Named("mlp.up")]
-    parts = parts_of(block, linears, order.split())
-    assert [len(part.linears) for part in parts] == ([1, 1] if cut else [2])
-    assert parts[0].cut is (block.get_submodule(cut) if cut else None)
-    assert parts[-1].cut is None
-
-
-def test_an_mlp_of_several_children_is_not_cut() -> None:
-    """OPT's fc1 and fc2 stand in the block itself, with an activation between them."""
-    block = nn.ModuleDict({name: nn.Identity() for name in ("norm", "attn", "second", "fc1", "act", "fc2")})
-    parts = parts_of(block, [Named("attn.o"), Named("fc1"), Named("fc2")], list(block))
-    assert [[linear.name for linear in part.linears] for part in parts] == [["attn.o"], ["fc1", "fc2"]]
-    assert parts[0].cut is block["second"]
-    [part] = parts_of(block, [Named("fc1"), Named("fc2")], list(block))
-    assert part.cut is None
-
-
-def test_a_cut_block_whose_norm_reads_tokens_in_one_row() -> None:
-    family = NEWER["blip2"]  # whose language model is OPT
-    result = prune_stream(
-        MemoryStream(family.make()),
-        CalibrationData.from_batches(family.batches()),
-        dataclasses.replace(WANDA, reconstruct=Reconstruct(steps=8, lr=1e-3)),
-        progress=False,
-        accelerator="cpu",
-    )
-    assert all(row["block_error"]["reconstructed"] < row["block_error"]["pruned"] for row in result.linears.values())
-
-
-def test_where_the_mlp_stands_beside_attention_with_a_norm_of_its_own_both_are_trained() -> None:
-    config = GPTNeoXConfig(
-        vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, pad_token_id=0
-    )
-    models = []
-    for steps in (0, 8):
-        torch.manual_seed(0)
-        models.append(GPTNeoXForCausalLM(config).eval())
-        method = dataclasses.replace(WANDA, reconstruct=Reconstruct(steps=steps, lr=1e-3))
-        run(models[-1], calibration(toys("ttttt"), 1), method)
-    plain, model = (dict(model.named_parameters()) for model in models)
-    moved = {name.split(".")[3] for name in plain if not torch.equal(plain[name], model[name])}
-    assert moved == {"attention", "mlp"}
-
-
 def test_a_block_that_came_out_worse_is_as_the_solver_left_it(monkeypatch) -> None:
     def spoil(pl_module, masks, target, options, whole):
         for linear in masks:
@@ -244,15 +164,6 @@ def test_padding_counts_for_nothing() -> None:
     assert len({one.shape for one in off}) > 1, "nothing would be padded"
     found = result.linears[f"{model_path(pruned)}.0.{LINEARS[0]}"]["block_error"]["pruned"]
     assert found == pytest.approx(wanted, rel=1e-4)
-
-
-def test_a_cut_block_computes_nothing_after_the_cut() -> None:
-    block, hidden = Block("norm attn second mlp"), torch.randn(1, 3, 4)
-    block.mlp.forward = None
-    batch = dataclasses.make_dataclass("Batch", ["hidden", "kwargs"])(hidden, {})
-    first = hidden + block.norm(hidden)
-    assert torch.equal(reach(block, batch, block.second), first + block.attn(first))
-    assert not block.second._forward_pre_hooks
 
 
 def test_shares_of_tokens_by_hand() -> None:
