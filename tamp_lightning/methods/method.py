@@ -14,7 +14,7 @@ from tamp_lightning.methods.allocation import ALLOCATIONS, WALKS, Allocation
 from tamp_lightning.methods.options import Correction, Experts, Reconstruct, Refit
 from tamp_lightning.methods.patterns import PATTERNS, Pattern, parse_pattern
 from tamp_lightning.methods.sections import Sections
-from tamp_lightning.methods.solvers import SOLVERS, Solver, Wanda
+from tamp_lightning.methods.solvers import SOLVERS, Solver
 from tamp_lightning.methods.statistics import Statistics
 from tamp_lightning.methods.tokens import TOKENS, Stage, TokenRule
 from tamp_lightning.ops.correction import corrected_target
@@ -124,9 +124,12 @@ class Method:
         self.pattern_rule.check(self.sparsity, shapes)
         if self.mode == "one_shot" and self.statistics == "hessian":
             memory = sum(4 * width**2 for _, width in shapes.values()) / 2**30
+            solves = self.solver_rule.needs == "hessian"
+            which = f"solver is {self.solver}" if solves else f"refit.steps is {self.refit.steps}"
+            others = ["solver: wanda or ria"] * solves + ["refit.steps: 0"] * self.refit.on
             raise InputError(
-                f"solver is {self.solver}; with mode: one_shot the Hessians of all {len(shapes)} linears would take up "
-                f"to {memory:.1f} GiB at once: set mode: sequential, or solver: wanda or ria."
+                f"{which}; with mode: one_shot the Hessians of all {len(shapes)} linears would take up to "
+                f"{memory:.1f} GiB at once: set mode: sequential, or {' and '.join(others)}."
             )
 
     @property
@@ -150,13 +153,13 @@ class Method:
 
         Returns:
             Weight like `weight`, zero outside the mask, and the bool mask [o, c], True = keep. Where the tokens are too
-            `few` to determine what other weights should be, Wanda prunes.
+            `few` to determine what other weights should be, `fallback` prunes, and nothing is refitted.
 
         Raises:
             InputError: statistics are missing, not finite, or do not determine the weights.
         """
         if statistics.few and self.statistics == "hessian":
-            return Wanda().solve(weight, statistics, kept, self.pattern_rule)
+            return self._chosen(SOLVERS, self.fallback).solve(weight, statistics, kept, self.pattern_rule)
         if self.correction.on and statistics.cross is not None and statistics.hessian is not None:
             moments = statistics.cross, statistics.hessian
             weight = corrected_target(weight, *moments, tau=self.correction.tau, damp=self.correction.damp)
@@ -200,6 +203,11 @@ class Method:
     def solver_rule(self) -> Solver:
         """The choice of solver, with its constants."""
         return self._chosen(SOLVERS, self.solver)
+
+    @property
+    def fallback(self) -> str:
+        """The solver where too few tokens are known for a Hessian: the same if it needs none, else Wanda."""
+        return "wanda" if self.solver_rule.needs == "hessian" else self.solver
 
     @property
     def pattern_rule(self) -> Pattern:

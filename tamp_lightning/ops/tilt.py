@@ -12,6 +12,8 @@ Within = Literal["all", "kind", "block"]
 means of other blocks."""
 
 BLOCK = re.compile(r"\.\d+\.")
+ROUNDING = 1e-9
+"""Differences of scores below this share of the largest are rounding."""
 
 
 def tilted_sparsity(
@@ -48,6 +50,8 @@ def tilted_sparsity(
     centre = _means(scores, sizes, "kind" if within == "kind" else "all")
     lean = {name: centre[name] - scores[name] for name in sizes}
     largest = max(map(abs, lean.values()), default=0.0)
+    if largest <= ROUNDING * max(map(abs, scores.values()), default=0.0):
+        largest = 0.0  # what means differ by from equal scores
     return {name: width * value / largest if largest else 0.0 for name, value in lean.items()}
 
 

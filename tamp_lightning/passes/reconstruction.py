@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +39,9 @@ class Part:
 def parts_of(block: nn.Module, linears: Sequence[Linear], called: Sequence[str]) -> list[Part]:
     """Attention and MLP with what stands between them, where a block has one after the other; else the whole block.
 
-    The child that is called right before the last one with linears is the norm that the MLP reads: what it reads is
-    attention's output with the residual added (before that, where norms stand after attention, as in OLMo 2).
+    The child that is called right before the next one with linears is the norm that the MLP reads: what it reads is
+    attention's output with the residual added (before that, where norms stand after attention, as in OLMo 2). An MLP
+    may be several children (OPT's fc1 and fc2); between those a block is never cut.
 
     Args:
         block: the decoder block.
@@ -47,12 +49,13 @@ def parts_of(block: nn.Module, linears: Sequence[Linear], called: Sequence[str])
         called: names of the block's children in the order in which they run.
     """
     homes = {linear: linear.name.split(".")[0] for linear in linears}
-    last = max(map(called.index, set(homes.values()) & set(called)), default=0)
-    first = tuple(linear for linear, home in homes.items() if home in called[: max(last - 1, 0)])
-    rest = tuple(linear for linear, home in homes.items() if home == called[last]) if called else ()
-    if not first or len(first) + len(rest) != len(linears):
+    places = sorted(map(called.index, set(homes.values()) & set(called)))
+    mlp = next((after for before, after in pairwise(places) if after - before > 1), 0)
+    first = tuple(linear for linear, home in homes.items() if home in called[:mlp])
+    rest = tuple(linear for linear, home in homes.items() if home in called[mlp:])
+    if not first or len(first) + len(rest) != len(linears) or any(linear.name in called for linear in first):
         return [Part(tuple(linears), None)]
-    return [Part(first, block.get_submodule(called[last - 1])), Part(rest, None)]
+    return [Part(first, block.get_submodule(called[mlp - 1])), Part(rest, None)]
 
 
 def reach(block: nn.Module, batch: CachedBatch, cut: nn.Module | None) -> Tensor:
@@ -67,7 +70,7 @@ def reach(block: nn.Module, batch: CachedBatch, cut: nn.Module | None) -> Tensor
     try:
         block(batch.hidden, **batch.kwargs)
     except _ReachedError as reached:
-        return reached.hidden
+        return reached.hidden.view_as(batch.hidden)  # OPT's norms read tokens in one row
     finally:
         handle.remove()
     raise RuntimeError("the block did not call the child at which it is cut")
@@ -80,7 +83,8 @@ def reconstruct(
 
     AdamW with a rate that rises and then falls linearly, on float32 copies of the weights whatever the block computes
     in; a step is one batch, those held out never among them. The state that is kept, the first included, has the
-    smallest error on the batches held out (arXiv 2510.14444, 2406.15524).
+    smallest error on the batches held out (arXiv 2510.14444, 2406.15524). That is the part's own error: where the MLP
+    cannot make use of what attention gained, the block's may be larger than before.
 
     Args:
         pl_module: whose current block is pruned already; its cache holds the batches before it.
@@ -95,7 +99,10 @@ def reconstruct(
     block, learn, judge = pl_module.block, *_split(len(pl_module.cache))
     called = [] if whole or not options.halves else _called(pl_module, block)
     before = _mean(pl_module, block, judge, target, None, options)
-    for part in parts_of(block, list(masks), called):
+    parts = parts_of(block, list(masks), called)
+    if _mean(pl_module, block, judge, target, parts[0].cut, options) == 0:
+        parts = [Part(tuple(masks), None)]  # an MLP beside attention reads what attention does not change
+    for part in parts:
         _train(pl_module, part, {linear: masks[linear] for linear in part.linears}, (learn, judge), target, options)
     return before, _mean(pl_module, block, judge, target, None, options)
 

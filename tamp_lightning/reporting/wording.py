@@ -25,12 +25,13 @@ def in_words(choice: str, name: str) -> str:
 def moves_weights(method: Mapping[str, Any]) -> bool:
     """Whether the weights that stay change."""
     solver = CHOICES["solver"].get(str(method.get("solver")))
-    return bool(getattr(solver, "moves", False)) or (method.get("refit") or {}).get("steps", 0) > 0
+    return bool(getattr(solver, "moves", False) or _corrects(method) or _refits(method) or _reconstructs(method))
 
 
 def reads_data(method: Mapping[str, Any]) -> bool:
-    """Whether the solver looks at any calibration token."""
-    return getattr(CHOICES["solver"].get(str(method.get("solver"))), "needs", "") != "nothing"
+    """Whether pruning looks at any calibration token."""
+    solver = CHOICES["solver"].get(str(method.get("solver")))
+    return getattr(solver, "needs", "") != "nothing" or _corrects(method) or _refits(method) or _reconstructs(method)
 
 
 def method_name(method: Mapping[str, Any]) -> str:
@@ -47,14 +48,27 @@ def method_sentence(method: Mapping[str, Any]) -> str:
     pattern = str(method["pattern"])
     where = in_words("pattern", pattern) if pattern in CHOICES["pattern"] else f"in the pattern {pattern}"
     words = [in_words(choice, str(method[choice])) for choice in WANDA if choice != "tokens" or reads_data(method)]
-    if (method.get("correction") or {}).get("tau", 0) > 0:
+    if _corrects(method):
         words.append("weights are first corrected for what earlier blocks lost")
-    if (method.get("refit") or {}).get("steps", 0) > 0:
+    if _refits(method):
         words.append("the weights that stay are then fitted by least squares")
-    if (method.get("reconstruct") or method.get("polish") or {}).get("steps", 0) > 0:
+    if _reconstructs(method):
         words.append("each block is then reconstructed by gradient steps")
     text = "; ".join(words)
     return f"{method_name(method)}: {text}; zeros may stand {where}."
+
+
+def _corrects(method: Mapping[str, Any]) -> bool:
+    return (method.get("correction") or {}).get("tau", 0) > 0
+
+
+def _refits(method: Mapping[str, Any]) -> bool:
+    return (method.get("refit") or {}).get("steps", 0) > 0
+
+
+def _reconstructs(method: Mapping[str, Any]) -> bool:
+    """Also by its old name, in the recipes of finished runs."""
+    return (method.get("reconstruct") or method.get("polish") or {}).get("steps", 0) > 0
 
 
 def benchmark_label(name: str) -> str:

@@ -10,7 +10,8 @@ from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.options import Correction, Reconstruct, Refit
 from tamp_lightning.methods.patterns import Row
 from tamp_lightning.methods.ratios import Alpha, DepthRamp, Dlp, Owl
-from tamp_lightning.methods.solvers import Admm, SparseGpt, Wanda
+from tamp_lightning.methods.solvers import SOLVERS, Admm, SparseGpt, Wanda
+from tamp_lightning.methods.statistics import Statistics
 from tamp_lightning.methods.tokens import All, Amia, Atv, ModalityMix
 
 
@@ -91,6 +92,11 @@ def test_one_shot_refuses_hessians_with_the_memory_they_would_take():
     shapes = {"q": (4096, 4096), "down": (4096, 14336)}
     with pytest.raises(ValueError, match=r"solver is sparsegpt; .* all 2 linears would take up to 0.8 GiB at once"):
         Method(mode="one_shot", solver="sparsegpt").check(shapes)
+    fitted = r"refit.steps is 2; .* set mode: sequential, or refit.steps: 0\.$"
+    with pytest.raises(ValueError, match=fitted):
+        Method(mode="one_shot", refit=Refit(steps=2)).check(shapes)
+    with pytest.raises(ValueError, match=r"or solver: wanda or ria and refit.steps: 0\.$"):
+        Method(mode="one_shot", solver="admm", refit=Refit(steps=2)).check(shapes)
     Method(mode="one_shot").check(shapes)
     Method(solver="sparsegpt").check(shapes)
 
@@ -122,6 +128,25 @@ def test_one_shot_refuses_hessians_with_the_memory_they_would_take():
 def test_impossible_constants_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(("solver", "prunes"), [("magnitude", "magnitude"), ("ria", "ria"), ("admm", "wanda")])
+def test_few_tokens_leave_the_solver_that_needs_no_hessian(solver, prunes):
+    """A column's norm is large where its weights are small, so that solvers keep different ones."""
+    weight = torch.tensor([[4.0, 3.0, 2.0, 1.0], [1.0, -5.0, 2.0, 4.0]])
+    few = Statistics(sq_norm=torch.tensor([1.0, 4.0, 9.0, 100.0], dtype=torch.float64), weight_sum=3.0, few=True)
+    found = Method(tokens="all", solver=solver, refit=Refit(steps=5)).solve(weight, few, 4)
+    wanted = SOLVERS[prunes]().solve(weight, few, 4, Row())
+    assert all(map(torch.equal, found, wanted))
+    assert (
+        len(
+            {
+                tuple(SOLVERS[name]().solve(weight, few, 4, Row())[1].flatten().tolist())
+                for name in ("magnitude", "wanda")
+            }
+        )
+        == 2
+    )
 
 
 def test_what_a_method_asks_of_the_engine():

@@ -32,6 +32,14 @@ def test_the_budget_is_met_and_equal_scores_are_uniform(within: str) -> None:
     assert set(tilted_sparsity(dict.fromkeys(SIZES, 0.4), SIZES, 0.1, within).values()) == {0.0}
 
 
+@pytest.mark.parametrize("within", ["all", "kind", "block"])
+@pytest.mark.parametrize("score", [0.1, 0.3, 0.7])
+def test_rounding_is_no_difference(within: str, score: float) -> None:
+    """Means of equal scores are not always the score to the bit: 7 * 0.1 + 11 * 0.1 is 18 * 0.1 less 2e-16."""
+    sizes = dict(zip(SIZES, (7, 3, 11, 13), strict=True))
+    assert set(tilted_sparsity(dict.fromkeys(sizes, score), sizes, 0.1, within).values()) == {0.0}
+
+
 def test_experts_of_a_layer_are_of_a_kind() -> None:
     names = [f"m.layers.{b}.mlp.experts.{e}.up_proj" for b in range(2) for e in range(2)]
     found = tilted_sparsity(dict(zip(names, (1.0, 1.0, 2.0, 2.0), strict=True)), dict.fromkeys(names, 8), 0.1)

@@ -10,7 +10,7 @@ import torch
 
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.methods.method import Method
-from tamp_lightning.methods.options import Correction, Experts, Reconstruct
+from tamp_lightning.methods.options import Correction, Experts, Reconstruct, Refit
 from tamp_lightning.methods.tokens import ModalityMix
 from tamp_lightning.ops.diversity import diversity_score, modality_cosine
 from tamp_lightning.ops.obs import sparsegpt
@@ -122,6 +122,13 @@ def test_experts_with_fewer_tokens_than_columns_are_pruned_by_wanda() -> None:
         assert told["sparsegpt"].linears[name]["fallback"] == "wanda"
         assert "fallback" not in told["wanda"].linears[name]
         assert np.array_equal(ours[name], theirs[name])
+
+
+def test_experts_with_fewer_tokens_than_columns_are_not_refitted() -> None:
+    method = Method(tokens="all", allocation="uniform", solver="ria", refit=Refit(5))
+    with pytest.warns(UserWarning, match=r"were pruned by ria, without refit"):
+        told = run(MemoryStream(FAMILY.make()), method, [FAMILY.sample((), 12, 1)])
+    assert told.linears[f"{LAYER}.0.gate_proj"]["fallback"] == "ria"
 
 
 @torch.no_grad()

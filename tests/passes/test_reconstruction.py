@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.options import Correction, Reconstruct
-from tamp_lightning.passes.reconstruction import parts_of, reach, token_shares
+from tamp_lightning.passes.reconstruction import token_shares
 
 from ..conftest import WANDA, as_batch, calibration, run, toys
 from ..stream.conftest import make_llama, make_llava
@@ -136,50 +136,34 @@ def test_with_correction_the_target_is_the_dense_model_and_the_block_is_one() ->
     assert all(row["block_error"]["reconstructed"] < row["block_error"]["pruned"] for row in result.linears.values())
 
 
-class Block(nn.Module):
-    """A decoder block's children, called in an order of its own."""
+def test_a_block_that_came_out_worse_is_as_the_solver_left_it(monkeypatch) -> None:
+    def spoil(pl_module, masks, target, options, whole):
+        for linear in masks:
+            linear.weight(pl_module.block).data.zero_()
+        return 1.0, 2.0
 
-    def __init__(self, order: str) -> None:
-        super().__init__()
-        self.mlp, self.attn = nn.Linear(4, 4), nn.Linear(4, 4)
-        self.norm, self.second = nn.LayerNorm(4), nn.LayerNorm(4)
-        self.order = order.split()
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        for name in self.order:
-            hidden = hidden + self.get_submodule(name)(hidden)
-        return hidden
-
-
-@dataclasses.dataclass(frozen=True)
-class Named:
-    name: str
+    monkeypatch.setattr("tamp_lightning.passes.callbacks.pruning.reconstruct", spoil)
+    plain, model = make_llava(), make_llava()
+    run(plain, calibration(SAMPLES, 3), WANDA)
+    result = reconstructed(model, 3, steps=1)
+    for name, row in result.linears.items():
+        assert row["block_error"] == {"pruned": 1.0, "reconstructed": 1.0}
+        assert torch.equal(plain.get_submodule(name).weight, model.get_submodule(name).weight)
 
 
-@pytest.mark.parametrize(
-    ("order", "cut"),
-    [
-        ("norm attn second mlp", "second"),
-        ("attn norm mlp second", "norm"),  # norms after, as in OLMo 2
-        ("norm attn mlp", None),  # both read the same norm
-        ("norm mlp attn", None),
-    ],
-)
-def test_where_a_block_is_cut(order: str, cut: str | None) -> None:
-    block, linears = Block(order), [Named("attn"), Named("mlp")]
-    parts = parts_of(block, linears, order.split())
-    assert [len(part.linears) for part in parts] == ([1, 1] if cut else [2])
-    assert parts[0].cut is (block.get_submodule(cut) if cut else None)
-    assert parts[-1].cut is None
-
-
-def test_a_cut_block_computes_nothing_after_the_cut() -> None:
-    block, hidden = Block("norm attn second mlp"), torch.randn(1, 3, 4)
-    block.mlp.forward = None
-    batch = dataclasses.make_dataclass("Batch", ["hidden", "kwargs"])(hidden, {})
-    first = hidden + block.norm(hidden)
-    assert torch.equal(reach(block, batch, block.second), first + block.attn(first))
-    assert not block.second._forward_pre_hooks
+def test_padding_counts_for_nothing() -> None:
+    """The error of a padded batch is the mean over the tokens of its samples, each by itself."""
+    samples, pruned = toys("ppp"), make_llava()
+    run(pruned, calibration(samples, 3), WANDA)
+    method = dataclasses.replace(WANDA, reconstruct=Reconstruct(steps=1))
+    result = run(make_llava(), calibration(samples, 3), method)
+    layers = [model.get_decoder().layers[0] for model in (make_llava(), pruned)]
+    with torch.no_grad():
+        off = [whole(layers[0], *call) - whole(layers[1], *call) for call in inputs_of(make_llava(), samples)]
+    wanted = float(torch.cat([one[0] for one in off]).square().mean())
+    assert len({one.shape for one in off}) > 1, "nothing would be padded"
+    found = result.linears[f"{model_path(pruned)}.0.{LINEARS[0]}"]["block_error"]["pruned"]
+    assert found == pytest.approx(wanted, rel=1e-4)
 
 
 def test_shares_of_tokens_by_hand() -> None:

@@ -2,7 +2,16 @@
 
 import pytest
 
-from tamp_lightning.reporting.wording import benchmark_label, figure, in_words, method_name, method_sentence, p_value
+from tamp_lightning.reporting.wording import (
+    benchmark_label,
+    figure,
+    in_words,
+    method_name,
+    method_sentence,
+    moves_weights,
+    p_value,
+    reads_data,
+)
 
 WANDA = {"tokens": "all", "allocation": "uniform", "solver": "wanda", "pattern": "row"}
 
@@ -32,6 +41,18 @@ def test_what_a_plug_in_that_is_not_installed_does_is_its_name():
 def test_steps_before_and_after_the_solver_are_told():
     told = method_sentence(WANDA | {"correction": {"tau": 0.5}, "reconstruct": {"steps": 3}})
     assert "first corrected for what earlier blocks lost; each block is then reconstructed" in told
+
+
+@pytest.mark.parametrize(
+    "step",
+    [{"correction": {"tau": 0.5}}, {"refit": {"steps": 1}}, {"reconstruct": {"steps": 1}}, {"polish": {"steps": 1}}],
+)
+def test_a_solver_that_only_masks_is_not_all_there_is(step):
+    magnitude = WANDA | {"solver": "magnitude"}
+    assert not moves_weights(magnitude)
+    assert not reads_data(magnitude)
+    assert moves_weights(magnitude | step)
+    assert reads_data(magnitude | step)
 
 
 def test_numbers():

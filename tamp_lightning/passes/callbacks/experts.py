@@ -46,7 +46,8 @@ def tell_of_rare_experts(report: Mapping[str, Mapping[str, Any]], method: Method
     fallen = sum("fallback" in row for row in rows)
     if rare or fallen:
         first = f"{rare} of {len(rows)} matrices of experts got fewer than {method.experts.shrink:g} calibration tokens"
-        second = f"; {fallen} got fewer than they have columns and were pruned by wanda" if fallen else ""
+        how = f"{method.fallback}, without refit" if method.refit.on else method.fallback
+        second = f"; {fallen} got fewer than they have columns and were pruned by {how}" if fallen else ""
         warnings.warn(f"{first}{second}: calibrate with more samples, or longer ones", stacklevel=2)
 
 

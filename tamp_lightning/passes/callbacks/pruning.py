@@ -136,12 +136,12 @@ class PruningCallback(PassCallback):
         weights = {linear: linear.weight(block) for linear in solved}
         on = self.method.reconstruct.on
         dense = {linear: weight.detach().clone() for linear, weight in weights.items()} if on else {}
-        for linear, (weight, mask) in solved.items():
-            weights[linear].data.copy_(keep_where(weight, mask))
-        if on and solved:
-            self._reconstruct(pl_module, solved, dense)
+        _put(weights, solved)
+        if on and solved and not self._reconstruct(pl_module, solved, dense):
+            _put(weights, solved)
 
-    def _reconstruct(self, pl_module: BlockPass, solved: Solved, dense: Mapping[Linear, Tensor]) -> None:
+    def _reconstruct(self, pl_module: BlockPass, solved: Solved, dense: Mapping[Linear, Tensor]) -> bool:
+        """Whether it helped; otherwise the block is to be as the solver left it."""
 
         def target(number: int, batch: CachedBatch, cut: nn.Module | None) -> Tensor:
             if self.dense is not None:  # which keeps what whole blocks return
@@ -152,8 +152,10 @@ class PruningCallback(PassCallback):
         masks = {linear: mask for linear, (_, mask) in solved.items()}
         whole = self.dense is not None
         before, after = reconstruct(pl_module, masks, target, self.method.reconstruct, whole=whole)
+        helped = after <= before
         for linear in solved:
-            self.report[linear.full]["block_error"] = {"pruned": before, "reconstructed": after}
+            self.report[linear.full]["block_error"] = {"pruned": before, "reconstructed": after if helped else before}
+        return helped
 
     def _report(self, pl_module: BlockPass, linear: Linear, mask: Tensor) -> None:
         full, use = linear.full, self.statistics.use(linear)
@@ -163,7 +165,7 @@ class PruningCallback(PassCallback):
         if (tokens := self.statistics.expert_tokens(linear)) is not None:
             self.report[full]["expert_tokens"] = tokens
             if self.method.statistics == "hessian" and tokens < linear.shape[1]:
-                self.report[full]["fallback"] = "wanda"
+                self.report[full]["fallback"] = self.method.fallback
         if self.chooser is not None:
             self.report[full]["lambda"] = self.chooser.choice().lam
         self.masks[full] = pack_bits(mask)
@@ -184,6 +186,11 @@ class AtBlock:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.module, name)
+
+
+def _put(weights: Mapping[Linear, Tensor], solved: Solved) -> None:
+    for linear, (weight, mask) in solved.items():
+        weights[linear].data.copy_(keep_where(weight, mask))
 
 
 def _joined(parts: Mapping[int, Statistics], lam: float) -> Statistics:
