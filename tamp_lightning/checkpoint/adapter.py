@@ -36,10 +36,13 @@ class Adapter:
             that choose by attention need it.
         towers: whether linears of towers and projector may be pruned on request: it has to be known which of the tokens
             that they read are padding (`tower_tokens`).
+        in_place: regular expressions on names of linears, relative to their block, into whose outputs the family's own
+            code writes afterwards.
     """
 
     self_attention: bool = True
     towers: bool = True
+    in_place: Sequence[str] = ()
 
     def blocks(self, model: PreTrainedModel) -> nn.ModuleList:
         """The decoder blocks in the order in which they are called: `layers` of the innermost `get_decoder()`.

@@ -1,4 +1,4 @@
-"""Where the matrices of experts stand on disk: alone, or stacked as in memory, or stacked and turned."""
+"""Where the matrices of experts stand on disk: alone, or stacked as in memory, turned, or gates and ups apart."""
 
 from __future__ import annotations
 
@@ -64,7 +64,11 @@ def stored_matrix(
     assert piece is not None
     if plain is not None:
         return replace(linear, key=plain, stored=piece)
-    found = origin and (_whole(linear, piece, held, origin, reader) or _alone(linear, piece, held[0], origin, reader))
+    found = origin and (
+        _whole(linear, piece, held, origin, reader)
+        or _half(linear, piece, held, origin, reader)
+        or _alone(linear, piece, held[0], origin, reader)
+    )
     if not found:
         raise InputError(
             f"{linear.full} is stored in a way that is not known, so that it could not be written back: leave experts "
@@ -84,6 +88,18 @@ def _whole(
         return None
     turned = shape != held  # transformers leaves a square one as it is, too
     return replace(linear, key=keys[0], stored=replace(piece, transposed=piece.transposed != turned))
+
+
+def _half(
+    linear: Linear, piece: Piece, held: tuple[int, ...], origin: Origin, reader: CheckpointReader
+) -> Linear | None:
+    """All gates under one key and all ups under another (Step-3.7)."""
+    keys = [key for group in origin.groups for key in group]
+    half = (held[0], held[1] // 2, held[2])
+    if len(keys) != 2 or len(origin.groups) != 2 or any(reader.info(key).shape != half for key in keys):
+        return None
+    kind = 0 if piece.rows[0] == 0 else 1
+    return replace(linear, key=keys[kind], stored=replace(piece, rows=(0, None, 1)))
 
 
 def _alone(linear: Linear, piece: Piece, experts: int, origin: Origin, reader: CheckpointReader) -> Linear | None:

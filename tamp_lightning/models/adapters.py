@@ -82,6 +82,14 @@ class Gemma4Adapter(Adapter):
         return super().tower_tokens(model, batch)
 
 
+@ADAPTERS.register("llama4")
+@ADAPTERS.register("llama4_text")
+class Llama4Adapter(Adapter):
+    """Llama 4: what experts put out is added in place to what the shared expert puts out."""
+
+    in_place = (r"shared_expert\.down_proj$",)
+
+
 @ADAPTERS.register("ernie4_5_vl_moe")
 class ErnieAdapter(Adapter):
     """ERNIE 4.5 VL: one layer of experts is for text, another for pictures and videos."""

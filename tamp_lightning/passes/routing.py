@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from tamp_lightning.compat.experts import expert_count
+from tamp_lightning.compat.experts import Call, expert_count
 from tamp_lightning.errors import InputError
 from tamp_lightning.ops.routing import by_expert
 
@@ -19,7 +19,7 @@ class Visit(NamedTuple):
 
     expert: int
     rows: Tensor
-    """[m] int64: which of the layer's tokens they are."""
+    """[m] int64: which of the layer's rows they are."""
     gates: Tensor
     """[m]: weight of the expert in each token's output."""
 
@@ -30,46 +30,42 @@ class Routed:
 
     module: nn.Module
     hidden: Tensor
-    """[T, h]: what it was given; all tokens of the batch, or those of one modality."""
+    """[m, h]: what experts read: tokens of the batch, all or those of one modality, or pairs of token and expert."""
     index: Tensor
-    """[T, k]: experts of each token."""
+    """[m, k]: experts of each row."""
     gates: Tensor
-    """[T, k]: their weights."""
+    """[m, k]: their weights."""
     places: Tensor
-    """[T] int64, ascending: which of the batch's B * n tokens each is."""
+    """[m] int64, ascending: which of the batch's B * n tokens each is."""
     outputs: Tensor
     """[B, n, h]: what it gave; 0 for tokens that it was not given."""
 
     @classmethod
-    def of(
-        cls, name: str, module: nn.Module, given: tuple[Tensor, Tensor, Tensor], output: Tensor, meant: Tensor
-    ) -> Routed:
+    def of(cls, name: str, module: nn.Module, call: Call, meant: Tensor) -> Routed:
         """From a call.
 
         Args:
             name: of the layer, for messages.
             module: the layer.
-            given: hidden states [T, h], experts [T, k] and their weights [T, k].
-            output: [T, h].
+            call: what it was given and what it gave.
             meant: bool [B, n]: the tokens that the layer is given.
 
         Raises:
             InputError: it was given others.
         """
-        places = meant.flatten().nonzero()[:, 0]
-        hidden, index, gates = given
-        hidden, output = hidden.reshape(-1, hidden.shape[-1]), output.reshape(-1, output.shape[-1])
-        if not len(places) == len(hidden) == len(index) == len(gates):
+        places, count = meant.flatten().nonzero()[:, 0], len(call.output)
+        if len(places) != count or not len(call.tokens) == len(call.chosen) == len(call.gates):
             raise InputError(
-                f"{name} was given {len(hidden)} tokens where {len(places)} were expected, so that it is not known "
+                f"{name} was given {count} tokens where {len(places)} were expected, so that it is not known "
                 f"which they are: leave its experts dense with exclude: ['{name.rpartition('.')[2]}\\.']"
             )
-        whole = output.new_zeros(meant.numel(), output.shape[-1]).index_copy_(0, places, output)
-        return cls(module, hidden, index, gates, places, whole.reshape(*meant.shape, -1))
+        whole = call.output.new_zeros(meant.numel(), call.output.shape[-1]).index_copy_(0, places, call.output)
+        outputs = whole.reshape(*meant.shape, -1)
+        return cls(module, call.hidden, call.chosen, call.gates, places[call.tokens], outputs)
 
     @cached_property
     def samples(self) -> Tensor:
-        """[T] int64: row of the batch that each token stands in."""
+        """[m] int64: row of the batch that each token stands in."""
         return self.places // self.outputs.shape[1]
 
     def visits(self, counts: Tensor) -> Iterator[Visit]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from tamp_lightning.checkpoint.facts import ModelFacts
+from tamp_lightning.compat.experts import are_experts
 from tamp_lightning.compat.modeling import ALL_EXPERTS_FUNCTIONS, sdpa_mask
 from tamp_lightning.errors import InputError
 from tamp_lightning.stream.calls import move, own_stores, refuse_calls
@@ -131,6 +132,10 @@ def _emptied(value: Tensor, inside: bool) -> Tensor:
     return nn.Parameter(empty, requires_grad=False) if isinstance(value, nn.Parameter) else empty
 
 
+def _as_given(hidden: Tensor, *_: Any, **__: Any) -> Tensor:
+    return torch.empty_like(hidden)
+
+
 @contextmanager
 def _noted(decoder: nn.Module) -> Iterator[list[bool] | None]:
     """Whether attention, as it is called inside, is paid by the tokens to the tokens; None where that does not show.
@@ -143,9 +148,12 @@ def _noted(decoder: nn.Module) -> Iterator[list[bool] | None]:
         found.append(query.shape[2] == key.shape[2])
         return value.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[-1]), None
 
-    ALL_EXPERTS_FUNCTIONS.register(IMPLEMENTATION, lambda _, hidden, *__, **___: torch.empty_like(hidden))
+    ALL_EXPERTS_FUNCTIONS.register(IMPLEMENTATION, lambda _, hidden, *__, **___: _as_given(hidden))
     if isinstance(decoder, PreTrainedModel):
         decoder.set_experts_implementation(IMPLEMENTATION)
+    for module in decoder.modules():
+        if are_experts(module):  # the registry does not run all of them
+            module.forward = _as_given
     AttentionInterface.register(IMPLEMENTATION, attend)
     AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
     if isinstance(decoder, PreTrainedModel) and decoder.config._attn_implementation == "sdpa":

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from tamp_lightning.checkpoint.experts import expert_layers
 from tamp_lightning.checkpoint.facts import ModelFacts
 from tamp_lightning.checkpoint.linear import Linear
+from tamp_lightning.compat.experts import token_count
 from tamp_lightning.errors import InputError
 from tamp_lightning.stream.calls import Calls
 
@@ -110,7 +111,8 @@ def token_guard(block: nn.Module, linears: Sequence[Linear], shape: Sequence[int
 
     def check_experts(layer: str, inputs: Tensor) -> None:
         # which tokens they are is asked where statistics are made: some layers get those of one modality alone
-        if layer in called or inputs.ndim > 3 or inputs[..., 0].numel() > shape[0] * shape[1]:
+        count = token_count(block.get_submodule(layer), inputs)
+        if layer in called or inputs.ndim > 3 or count > shape[0] * shape[1]:
             what = "is called twice" if layer in called else f"reads a tensor of shape {tuple(inputs.shape)}"
             raise InputError(
                 f"the experts {layer} of a block {what} where tokens of the sequence are expected once "

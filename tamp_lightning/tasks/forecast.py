@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from tamp_lightning.checkpoint.facts import ModelFacts
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
+from tamp_lightning.tasks.inspect_experts import expert_facts
 
 OVERHEAD = 3.5
 """Blocks in memory while one is pruned and written: itself, its pruned copy, what is to be written, and masks."""
@@ -116,14 +117,8 @@ def _tied(model: PreTrainedModel, head: nn.Module, inputs: nn.Module) -> bool:
 
 def _active(model: PreTrainedModel, block: nn.Module) -> int:
     """Parameters of a block that a token passes."""
-    config = model.config.get_text_config()
-    counts = [getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")]
-    experts = next((count for count in counts if isinstance(count, int) and count > 0), 0)
-    chosen = getattr(config, "num_experts_per_tok", None) or experts
-    parameters = dict(block.named_parameters())
-    routed = sum(p.numel() for name, p in parameters.items() if "experts" in name.split(".") and experts)
-    rest = sum(p.numel() for p in parameters.values()) - routed
-    return rest + (routed * chosen // experts if experts else 0)
+    every, experts = sum(p.numel() for p in block.parameters()), expert_facts(model, [block])
+    return every if experts is None else every - experts.weights + experts.active
 
 
 def forecast(shape: Shape, machine: Machine, method: Method) -> Forecast:

@@ -155,6 +155,21 @@ def test_diversity_is_the_mean_over_experts_and_shared_by_them() -> None:
     assert pruned.scores[f"{LAYER}.0.up_proj"] == pruned.scores[f"{LAYER}.3.gate_proj"]
 
 
+@torch.no_grad()
+def test_diversity_where_the_model_writes_into_what_a_linear_put_out() -> None:
+    """Llama 4 adds what experts put out, in place, to what the shared expert put out."""
+    llama4, name = WITH_EXPERTS["llama4_moe"], "model.layers.0.feed_forward.shared_expert.down_proj"
+    batches, cosines = [llama4.sample((), length, length) for length in (30, 21)], []
+    pruned = run(MemoryStream(llama4.make()), Method(tokens="all", allocation="das"), batches)
+    model = llama4.make()
+    text = lambda output: torch.zeros(len(output), dtype=torch.int64)  # noqa: E731
+    hook = lambda _, __, output: cosines.append(modality_cosine(output, text(output)))  # noqa: E731
+    model.get_submodule(name).register_forward_hook(hook)
+    for batch in batches:
+        model(**batch, use_cache=False)
+    assert pruned.scores[name] == pytest.approx(diversity_score(torch.stack(cosines).nanmean(0)), abs=1e-5)
+
+
 @pytest.mark.parametrize(
     "method", [Method(), Method(tokens="all", allocation="uniform", solver="admm")], ids=["tamp", "admm"]
 )

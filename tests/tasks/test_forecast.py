@@ -15,6 +15,7 @@ from tamp_lightning.tasks.forecast import Machine, Shape, forecast, shape_of
 
 from ..conftest import TAMP, WANDA
 from ..stream.conftest import make_llama, save
+from ..zoo.experts import WITH_EXPERTS
 
 SHAPE = Shape(
     blocks=4, hidden=100, weights=4_000, active=2_000, largest_block=1_000, largest_linear=300, widest=20, outside=500
@@ -73,6 +74,14 @@ def test_of_a_mixture_a_token_passes_the_experts_that_it_is_sent_to():
     experts = 2 * 4 * 3 * 16 * 24
     found = shape_of(model, replace(find_facts(make_llama()), blocks="model.layers"))
     assert found.weights - found.active == experts - experts // 4
+
+
+@pytest.mark.parametrize("name", ["aria", "gemma4_moe", "kimi", "llama4_moe"])
+def test_whatever_a_config_calls_the_number_of_experts_of_a_token(name):
+    model = WITH_EXPERTS[name].make()
+    experts = sum(value.numel() for key, value in model.named_parameters() if ".experts." in key)
+    found = shape_of(model, find_facts(model))
+    assert found.weights - found.active == experts - experts // 2 > 0
 
 
 def test_the_shape_of_a_model():

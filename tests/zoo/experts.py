@@ -24,7 +24,7 @@ from .families import (
     pixels,
     text,
 )
-from .newer import EXPERTS, FULL, LINEAR, NEWER, PARTIAL_ROPE
+from .newer import EXPERTS, FULL, LINEAR, NEWER, PARTIAL_ROPE, step3p7
 
 DEEPSEEK = {
     "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_shared_experts": 1, "n_group": 1,
@@ -147,4 +147,9 @@ WITH_EXPERTS: dict[str, Family] = {
     ),
     "mistral4": Family("Mistral4ForCausalLM", mistral4, linears=4 * 5 + 4 * 3 + 3 * 12),
     "gpt_oss": Family("GptOssForCausalLM", gpt_oss, method=WANDA, linears=4 * (4 + 12)),
+    "llama4_moe": _moe("llama4_moe", 4 * (7 + 12)),
+    "step3p7": Family(
+        "Step3p7ForConditionalGeneration", step3p7, {"image": pixels(1, 4, shape=(3, 16, 16))},
+        linears=2 * (5 + 3) + 2 * (5 + 3 + 12),
+    ),
 }  # fmt: skip

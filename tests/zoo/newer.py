@@ -203,7 +203,24 @@ def gemma4_moe() -> Any:
 
 
 def llama4_moe() -> Any:
-    return llama4(moe_layers=[0, 1, 2, 3])
+    return llama4(moe_layers=[0, 1, 2, 3], num_experts_per_tok=2)
+
+
+def longcat() -> Any:
+    sizes = {key: value for key, value in TEXT.items() if key not in ("num_hidden_layers", "intermediate_size")}
+    return tf.LongcatFlashConfig(
+        **sizes, num_layers=2, ffn_hidden_size=48, n_routed_experts=4, zero_expert_num=2, expert_ffn_hidden_size=16,
+        moe_topk=2, q_lora_rank=16, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4, v_head_dim=8,
+    )  # fmt: skip
+
+
+def step3p7() -> Any:
+    vision = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16, "patch_size": 2,
+              "mlp_ratio": 2.0}  # fmt: skip
+    sizes = {**TEXT, "head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+             "share_expert_dim": 24, "mlp_layer_types": ["dense", "sparse", "dense", "sparse"],
+             "swiglu_limits": [0.0, 0.0, 0.0, 0.02], "layer_types": SLIDING, "sliding_window": 6}  # fmt: skip
+    return tf.Step3p7Config(vision_config=vision, text_config=sizes, image_token_id=IMAGE)
 
 
 NEWER: dict[str, Family] = {

@@ -69,7 +69,10 @@ TITLES: dict[str, tuple[str, str]] = {
     "phi4_multimodal": ("Phi-4-multimodal", "towers lie inside of its decoder; they are not listened to"),
     "blip2": ("BLIP-2 on OPT", "every sample needs a picture"),
     "llama4_dense": ("Llama 4 without experts", ""),
-    "llama4_moe": ("Llama 4", "text part; transformers 5.24 itself fails on the whole model's forward"),
+    "llama4_moe": (
+        "Llama 4",
+        "text part; transformers 5.24 itself fails on the whole model's forward. Experts read inputs times gates",
+    ),
     "mixtral": ("Mixtral", ""),
     "qwen3_vl_moe": ("Qwen3-VL-MoE", ""),
     "qwen3_5_moe": ("Qwen3.5-MoE", "blocks of linear attention: all tokens count there"),
@@ -81,6 +84,7 @@ TITLES: dict[str, tuple[str, str]] = {
     "kimi": ("Kimi-K2.5", "latent attention (MLA)"),
     "mistral4": ("Mistral 4", "likewise"),
     "gpt_oss": ("gpt-oss", "gates and ups of experts interleaved; attention with sinks is no sdpa, which `amia` needs"),
+    "step3p7": ("Step-3.7", "gates and ups of all experts stored apart"),
     "latent_attention": ("DeepSeek-V3 without experts", "latent attention (MLA), as in Kimi-K2.5"),
 }
 """What a family of the zoo is called, and what there is to say about it."""
@@ -89,8 +93,8 @@ REFUSED: dict[str, str] = {
     "Gemma 3n": "its blocks read four hidden states side by side, not one `[batch, tokens, width]`",
     "Chameleon": "its blocks return a tuple, as in releases of transformers before 5",
     "IDEFICS of 2023": "pictures are no tokens there but enter between the blocks, and have to be there",
-    "Llama 4, Step-3.7 with their experts": "they call experts in ways of their own, which do not tell the tokens of "
-    "each: `model.exclude: ['experts\\.']` leaves these dense and prunes the rest",
+    "LongCat-Flash, JetMoE": "they keep and call experts in ways of their own, which do not tell the tokens of each: "
+    "`model.exclude: ['experts\\.']` leaves these dense and prunes the rest",
     "GPT-2": "has no `nn.Linear` in its blocks",
     "Zamba 2": "blocks share weights",
     "T5, Florence-2 and all other encoder-decoders": "only decoders are pruned",

@@ -29,7 +29,7 @@ SHRINK = 128
 def gate_up(family: str, module: nn.Module, expert: int, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """What gate and up make of tokens, as each family's own eager code computes them."""
     weight = module.gate_up_proj[expert]
-    if family == "aria":
+    if family in ("aria", "llama4_moe"):
         return (x @ weight).chunk(2, dim=-1)
     if family == "gpt_oss":
         both = x @ weight + module.gate_up_proj_bias[expert]
@@ -41,17 +41,30 @@ def activation(family: str, module: nn.Module, gate: torch.Tensor, up: torch.Ten
     if family == "gpt_oss":
         gate, up = gate.clamp(max=7.0), up.clamp(-7.0, 7.0)
         return (up + 1) * gate * torch.sigmoid(gate * 1.702)
+    if family == "step3p7":
+        return module.act_fn(gate).clamp(max=module.limit) * up.clamp(-module.limit, module.limit)
     return module.act_fn(gate) * up
 
 
 def matrices(family: str, module: nn.Module, expert: int) -> dict[str, torch.Tensor]:
     """The expert's matrices as [out, in]: views, so that they can be pruned."""
     both, down = module.gate_up_proj.data[expert], module.down_proj.data[expert]
-    if family in ("aria", "gpt_oss"):
+    if family in ("aria", "gpt_oss", "llama4_moe"):
         both, down = both.T, down.T
     half = len(both) // 2
     gate, up = (both[::2], both[1::2]) if family == "gpt_oss" else (both[:half], both[half:])
     return {"gate_proj": gate, "up_proj": up, "down_proj": down}
+
+
+def read_by(family: str, module: nn.Module, args: tuple) -> list[list[tuple[int, torch.Tensor]]]:
+    """Of each token that a layer gets, its experts and what each reads [1, h]."""
+    if family == "llama4_moe":  # the router's choice, and inputs times its scores
+        hidden = args[0].reshape(-1, args[0].shape[-1])
+        logits = module.router(hidden)[1]
+        chosen = logits.topk(module.router.top_k).indices.tolist()
+        return [[(e, hidden[t : t + 1] * logits[t, e].sigmoid()) for e in experts] for t, experts in enumerate(chosen)]
+    hidden, index, _ = args
+    return [[(e, hidden[t : t + 1]) for e in experts] for t, experts in enumerate(index.tolist())]
 
 
 class Watch:
@@ -63,12 +76,12 @@ class Watch:
         self.tokens: dict[int, int] = defaultdict(int)
 
     def __call__(self, module: nn.Module, args: tuple) -> None:
-        hidden, index, _ = args
-        valid = self.given(len(hidden))
-        for t in range(len(hidden)):
-            for expert in index[t].tolist() if valid[t] else ():
-                x = hidden[t : t + 1]
-                act = activation(self.family, module, *gate_up(self.family, module, expert, x))
+        tokens = read_by(self.family, module, args)
+        valid = self.given(len(tokens))
+        for t, experts in enumerate(tokens):
+            for expert, x in experts if valid[t] else ():
+                own = self.module
+                act = activation(self.family, own, *gate_up(self.family, own, expert, x))
                 self.tokens[expert] += 1
                 self.sums[expert, "in"] += x[0].double().numpy() ** 2
                 self.sums[expert, "act"] += act[0].double().numpy() ** 2
@@ -117,7 +130,10 @@ def literal(family_name: str, family: Family, kept: dict[str, int], blocks: str)
         given = {n: (lambda count, n=n: now[-1].given(n, count)) for n, _ in block.named_modules()}
         plain = {n: Dense(m, given[n]) for n, m in block.named_modules() if f"{blocks}.{k}.{n}" in kept}
         watches = {n: Watch(family_name, m, given[n]) for n, m in layers_of(block).items()}
-        hooks = [w.module.register_forward_pre_hook(w) for w in (*plain.values(), *watches.values())]
+        hooks = [w.module.register_forward_pre_hook(w) for w in plain.values()]
+        for n, watch in watches.items():
+            place = n.rpartition(".")[0] if family_name == "llama4_moe" else n
+            hooks.append(block.get_submodule(place).register_forward_pre_hook(watch))
         for batch in family.batches():
             now.append(Batch(batch))
             model(**batch, use_cache=False)

@@ -20,7 +20,7 @@ from tamp_lightning.tasks.inspect import inspect_checkpoint, run_inspect, show
 
 from .experts import WITH_EXPERTS
 from .families import FAMILIES, MROPE, TEXT, omni
-from .newer import NEWER, chameleon, gemma3n, idefics, llama4_moe
+from .newer import NEWER, chameleon, gemma3n, idefics, longcat
 
 MEDIA = ("image", "video", "audio")
 DTYPES = {torch.bfloat16: "BF16", torch.float32: "F32", torch.int64: "I64"}
@@ -106,10 +106,10 @@ def test_what_is_shown_adds_up(name, tmp_path):
 
 
 def test_what_would_be_refused_is_said(tmp_path):
-    tf.Llama4ForCausalLM(llama4_moe()).save_pretrained(tmp_path / "moe")
+    tf.LongcatFlashForCausalLM(longcat()).save_pretrained(tmp_path / "moe")
     console = Console(record=True, width=200)
     assert not run_inspect(str(tmp_path / "moe"), console)
-    told = "cannot be pruned: model.layers.0.feed_forward.experts.gate_up_proj stacks several matrices"
+    told = "cannot be pruned: model.layers.0.mlp.experts.gate_up_proj stacks several matrices"
     assert told in console.export_text()
 
 
@@ -203,6 +203,18 @@ def test_the_method_is_asked_for_too(tmp_path):
     )  # fmt: skip
     assert done.returncode == 2
     assert "3:7" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("name", "layers", "place"), [("llama4_moe", 4, "feed_forward"), ("step3p7", 2, "mlp")])
+def test_experts_that_the_registry_does_not_run_are_told_too(tmp_path, name, layers, place):
+    family = WITH_EXPERTS[name]
+    family.make().save_pretrained(tmp_path)
+    console = Console(record=True, width=200)
+    assert run_inspect(str(tmp_path), console)
+    assert f"experts: 4 in each of {layers} layers, 2 for each token" in console.export_text()
+    groups = {group.name: group.count for group in inspect_checkpoint(tmp_path).groups}
+    assert groups[f"{place}.experts.*.down_proj"] == 4 * layers
+    assert sum(groups.values()) == family.linears
 
 
 def test_experts_are_told(tmp_path):

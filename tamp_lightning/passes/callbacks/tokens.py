@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from tamp_lightning.checkpoint.adapter import adapter_of
 from tamp_lightning.checkpoint.experts import expert_layers
 from tamp_lightning.checkpoint.linear import Linear
-from tamp_lightning.compat.experts import are_experts
+from tamp_lightning.compat.experts import are_experts, call_of
 from tamp_lightning.errors import InputError
 from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback, Tokens
 from tamp_lightning.passes.routing import Routed
@@ -66,10 +67,12 @@ class TokenCollector(PassCallback):
     def pass_starts(self, pl_module: BlockPass) -> None:
         """Hook the block of this epoch."""
         facts, block = pl_module.stream.facts, pl_module.block
+        written = adapter_of(pl_module.stream.model.config).in_place
         for linear in facts.linears[pl_module.index]:
             if linear.piece is None:
                 module = block.get_submodule(linear.name)
-                self._handles.append(module.register_forward_hook(self._keep(pl_module, linear)))
+                copies = any(re.search(pattern, linear.name) for pattern in written)
+                self._handles.append(module.register_forward_hook(self._keep(pl_module, linear, copies)))
         for layer in expert_layers(facts.linears[pl_module.index]):
             module, full = block.get_submodule(layer), f"{facts.blocks}.{pl_module.index}.{layer}"
             one = Linear(pl_module.index, layer, full, (0, 0))
@@ -80,20 +83,22 @@ class TokenCollector(PassCallback):
 
         def hook(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> None:
             self._ran_last = module
-            hidden, index, gates = (*args, *kwargs.values())
+            call = call_of(module, (*args, *kwargs.values()), output)
             meant = routed_to(linear.name, pl_module.current.kwargs)
             meant = torch.ones_like(pl_module.current.valid) if meant is None else meant
-            self._routed[linear] = Routed.of(linear.full, module, (hidden, index, gates), output, meant)
+            self._routed[linear] = Routed.of(linear.full, module, call, meant)
 
         return hook
 
-    def _keep(self, pl_module: BlockPass, linear: Linear) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def _keep(
+        self, pl_module: BlockPass, linear: Linear, copies: bool
+    ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             inputs = args[0]
             self._ran_last = module
             if inputs.ndim != 3:
                 inputs, output = self._shaped(pl_module, inputs, output)
-            self._tokens[linear] = Tokens(inputs, output)
+            self._tokens[linear] = Tokens(inputs, output.clone() if copies else output)
 
         return hook
 
