@@ -18,8 +18,8 @@ class ModelChoice:
     """What is pruned."""
 
     checkpoint: str = "smol-llava-next"
-    """A folder, a hub id, or a test bed: smol-llava-next or smol-videollama2 (language model frozen), smol-llava-next-2 or
-    smol-videollama2-2 (trained too)."""
+    """A folder, a hub id, or a test bed: smol-llava-next or smol-videollama2 (language model frozen), smol-llava-next-2
+    or smol-videollama2-2 (trained too)."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """What to compute in; auto = the checkpoint's own. What is written always has the checkpoint's own."""
     include: list[str] = field(default_factory=list)

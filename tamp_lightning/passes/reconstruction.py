@@ -118,7 +118,8 @@ def _train(
     block, (learn, judge) = pl_module.block, batches
     weights = {linear: linear.weight(block) for linear in masks}
     exact = {linear: weight.detach().to(torch.float32, copy=True) for linear, weight in weights.items()}
-    optimizer = torch.optim.AdamW([value.requires_grad_() for value in exact.values()], options.lr, BETAS)
+    moved = [value.requires_grad_() for value in exact.values()]
+    optimizer = torch.optim.AdamW(moved, options.lr, BETAS, weight_decay=0.0)  # decay would shrink what is to be kept
     schedule = get_linear_schedule_with_warmup(optimizer, round(WARM_UP * options.steps), options.steps)
     least = scale = _mean(pl_module, block, judge, target, part.cut, options)
     best = _copied(weights)

@@ -65,7 +65,7 @@ def test_the_first_block_is_trained_as_a_plain_loop_would(make) -> None:
         weights = [before.get_submodule(name).weight for name in names]
         masks = [weight.detach() != 0 for weight in weights]
         before.requires_grad_(False)
-        optimizer = torch.optim.AdamW([w.requires_grad_() for w in weights], lr, (0.9, 0.95))
+        optimizer = torch.optim.AdamW([w.requires_grad_() for w in weights], lr, (0.9, 0.95), weight_decay=0.0)
 
         def error(call: tuple, half=half) -> torch.Tensor:
             with torch.no_grad():
