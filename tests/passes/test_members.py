@@ -96,7 +96,9 @@ def test_moved_weights_are_the_same_in_memory_and_on_disk_and_the_output_loads(n
         (model.get_submodule(f).weight - make_llava().get_submodule(f).weight)[unpack(here, f)] for f in here.linears
     ]
     # correction alone moves nothing in the first block, which sees what the dense model sees
-    assert all(bool(m.any()) for m in moved[7 * name.startswith("corrected") :])
+    has_moved = [bool(m.any()) for m in moved[7 * name.startswith("corrected") :]]
+    # and reconstruction is undone in a block that comes out worse on the batches held out
+    assert any(has_moved) if name == "reconstructed wanda" else all(has_moved)
 
 
 @pytest.mark.parametrize("name", ["atv", "modality_mix", "owl", "alpha", "ecoflap", "wanda 2:4"])
