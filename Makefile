@@ -54,7 +54,7 @@ train-smol: $(READY) ## train the test bed's towers anew into OUT (runs/towers);
 evaluate-smol: $(READY) ## score the test bed beside its controls
 	$(TAMP) evaluate_smol $(ARGS)
 
-compare: $(READY) ## every method on the test bed: docs/results.md; hours, goes on where it was stopped
+compare: $(READY) ## the grid on the test bed: docs/results.md; hours, goes on where it was stopped
 	$(TAMP) compare_smol $(ARGS)
 
 compare-quick: $(READY) ## seven methods at 60 %, two at 50 %, on the test bed; about half an hour on 2 AVX2 cores
