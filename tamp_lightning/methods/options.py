@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tamp_lightning.errors import InputError
+from tamp_lightning.methods.checks import check_above_zero, check_at_least_zero, check_share
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,7 @@ class Correction:
     def __post_init__(self) -> None:
         if not 0 <= self.tau <= 1:
             raise InputError(f"correction.tau is {self.tau}; it has to be from 0 (off) to 1.")
-        if not 0 < self.damp < float("inf"):
-            raise InputError(f"correction.damp is {self.damp}; it has to be above 0, such as 0.01.")
+        check_above_zero("correction", self, "damp", "0.01")
 
     @property
     def on(self) -> bool:
@@ -44,10 +44,8 @@ class Refit:
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise InputError(f"refit.steps is {self.steps}; it has to be at least 0 (off), such as 10.")
-        if not 0 < self.damp < float("inf"):
-            raise InputError(f"refit.damp is {self.damp}; it has to be above 0, such as 0.01.")
-        if not 0 <= self.share <= 1:
-            raise InputError(f"refit.share is {self.share}; it has to be from 0 to 1, such as 1.0.")
+        check_above_zero("refit", self, "damp", "0.01")
+        check_share("refit", self.share, "1.0")
 
     @property
     def on(self) -> bool:
@@ -71,8 +69,7 @@ class Reconstruct:
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise InputError(f"reconstruct.steps is {self.steps}; it has to be at least 0 (off), such as 40.")
-        if not 0 < self.lr < float("inf"):
-            raise InputError(f"reconstruct.lr is {self.lr}; it has to be above 0, such as 1e-4.")
+        check_above_zero("reconstruct", self, "lr", "1e-4")
         if self.weigh not in ("tokens", "modalities"):
             raise InputError(f"reconstruct.weigh is {self.weigh!r}; it has to be tokens or modalities.")
 
@@ -92,5 +89,4 @@ class Experts:
     """Weigh each token by its gate, so that norms are those of x * gate (MoE-Pruner, arXiv 2410.12013)."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.shrink < float("inf"):
-            raise InputError(f"experts.shrink is {self.shrink}; it has to be a finite number, at least 0.")
+        check_at_least_zero("experts", self, "shrink")

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Protocol
 from torch import Tensor
 
 from tamp_lightning.errors import InputError
+from tamp_lightning.methods.checks import check_at_least_zero, check_share
 from tamp_lightning.methods.patterns import Pattern
 from tamp_lightning.methods.statistics import Statistics
 from tamp_lightning.ops import scores
@@ -97,7 +98,7 @@ class Ria:
     needs: ClassVar[Needs] = "diagonal"
 
     def __post_init__(self) -> None:
-        _at_least_zero("ria", self, "power")
+        check_at_least_zero("ria", self, "power")
 
     def scores(self, weight: Tensor, sq_norm: Tensor) -> Tensor:
         """Relative importance, float32 [o, c] (`ops.scores.ria`)."""
@@ -132,8 +133,8 @@ class SparseGpt:
             raise InputError(f"sparsegpt.block is {self.block}; it has to be at least 1, such as 128.")
         if self.values != "none" and self.block % GROUP:
             raise InputError(f"sparsegpt.block is {self.block}; with values: {self.values} it has to be {GROUP} x n.")
-        _at_least_zero("sparsegpt", self, "damp")
-        _check_share("sparsegpt", self.share)
+        check_at_least_zero("sparsegpt", self, "damp")
+        check_share("sparsegpt", self.share)
 
     def solve(self, weight: Tensor, statistics: Statistics, kept: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """Prune and move (`ops.obs.sparsegpt`); see `Solver.solve`."""
@@ -169,10 +170,10 @@ class Admm:
 
     def __post_init__(self) -> None:
         for name in ("iterations", "mask_iterations", "damp"):
-            _at_least_zero("admm", self, name)
+            check_at_least_zero("admm", self, name)
         if not self.rho > 0:
             raise InputError(f"admm.rho is {self.rho}; it has to be above 0, such as 1.0.")
-        _check_share("admm", self.share)
+        check_share("admm", self.share)
 
     def solve(self, weight: Tensor, statistics: Statistics, kept: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """Prune and move (`ops.admm.admm`); see `Solver.solve`."""
@@ -194,14 +195,3 @@ def keep_best(weight: Tensor, importance: Tensor, kept: int, pattern: Pattern) -
     """Weights of greatest importance as they are, the others zero, and the mask: what solvers that only mask do."""
     mask = pattern.mask(importance, kept)
     return keep_where(weight, mask), mask
-
-
-def _at_least_zero(section: str, rule: object, name: str) -> None:
-    value = getattr(rule, name)
-    if not 0 <= value < float("inf"):
-        raise InputError(f"{section}.{name} is {value}; it has to be a finite number, at least 0.")
-
-
-def _check_share(section: str, share: float) -> None:
-    if not 0 <= share <= 1:
-        raise InputError(f"{section}.share is {share}; it has to be from 0 to 1, such as 0.2.")

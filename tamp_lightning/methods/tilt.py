@@ -10,7 +10,6 @@ from torch import Tensor
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.allocation import ALLOCATIONS, Basis, Das, measured
 from tamp_lightning.ops.allocation import to_counts
-from tamp_lightning.ops.diversity import modality_cosine
 from tamp_lightning.ops.tilt import Within, tilted_sparsity
 
 
@@ -38,8 +37,8 @@ class Diversity:
             raise InputError(f"diversity.within is {self.within!r}; it has to be all, kind or block.")
 
     def score(self, outputs: Tensor, modality: Tensor, valid: Tensor) -> Tensor:
-        """Mean cosines of each sample, [B, 4, 4], of outputs [B, n, d] (`ops.diversity.modality_cosine`)."""
-        return modality_cosine(outputs, modality, valid=valid)
+        """Mean cosines of each sample, [B, 4, 4], of outputs [B, n, d]; see `Das.score`."""
+        return Das().score(outputs, modality, valid)
 
     def combine(self, cosines: Tensor) -> float:
         """Score of a linear from its samples' cosines; see `Das.combine`."""

@@ -1,17 +1,16 @@
 """Sparsities that lean from one target by how scores differ: equal scores give the same sparsity everywhere."""
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Literal
 
 from tamp_lightning.errors import InputError
+from tamp_lightning.ops.names import place_of
 
 Within = Literal["all", "kind", "block"]
 """What a linear's score is compared with: every linear's, those of its kind in other blocks, or, its block's mean, the
 means of other blocks."""
 
-BLOCK = re.compile(r"\.\d+\.")
 ROUNDING = 1e-9
 """Differences of scores below this share of the largest are rounding."""
 
@@ -65,9 +64,7 @@ def _means(scores: Mapping[str, float], sizes: Mapping[str, int], within: Within
     return {name: total[group] / weight[group] for name, group in groups.items()}
 
 
-def _group(name: str, within: Within) -> str:
-    """`self_attn.q_proj` as the kind of `layers.3.self_attn.q_proj`, `layers.3` as its block."""
-    first = BLOCK.search(name)
-    if within == "all" or first is None:
-        return ""
-    return BLOCK.split(name)[-1] if within == "kind" else name[: first.end() - 1]
+def _group(name: str, within: Within) -> int | str:
+    """Number of its block or its kind; the same for all linears where all are compared."""
+    block, kind = place_of(name)
+    return "" if within == "all" else kind if within == "kind" else block

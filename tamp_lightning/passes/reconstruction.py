@@ -96,36 +96,42 @@ def reconstruct(
     Returns:
         The block's error per entry of the hidden state on the batches held out, before and after.
     """
-    block, learn, judge = pl_module.block, *_split(len(pl_module.cache))
-    called = [] if whole or not options.halves else _called(pl_module, block)
-    before = _mean(pl_module, block, judge, target, None, options)
-    parts = parts_of(block, list(masks), called)
-    if _mean(pl_module, block, judge, target, parts[0].cut, options) == 0:
-        parts = [Part(tuple(masks), None)]  # an MLP beside attention reads what attention does not change
-    for part in parts:
-        _train(pl_module, part, {linear: masks[linear] for linear in part.linears}, (learn, judge), target, options)
-    return before, _mean(pl_module, block, judge, target, None, options)
+    learn, judge = _split(len(pl_module.cache))
+    errors = _Errors(pl_module, pl_module.block, target, options, judge)
+    called = [] if whole or not options.halves else _called(pl_module, errors.block)
+    parts = parts_of(errors.block, list(masks), called)
+    before = start = errors.held_out(None)
+    if len(parts) > 1 and (start := errors.held_out(parts[0].cut)) == 0:
+        parts, start = (
+            [Part(tuple(masks), None)],
+            before,
+        )  # an MLP beside attention reads what attention does not change
+    after = start
+    for number, part in enumerate(parts):
+        least = start if number == 0 else errors.held_out(part.cut)
+        after = _train(errors, part, {linear: masks[linear] for linear in part.linears}, learn, least)
+    return before, after
 
 
-def _train(
-    pl_module: BlockPass,
-    part: Part,
-    masks: Mapping[Linear, Tensor],
-    batches: tuple[Sequence[int], Sequence[int]],
-    target: Target,
-    options: Reconstruct,
-) -> None:
-    block, (learn, judge) = pl_module.block, batches
-    weights = {linear: linear.weight(block) for linear in masks}
+def _train(errors: _Errors, part: Part, masks: Mapping[Linear, Tensor], learn: Sequence[int], start: float) -> float:
+    """Train a part, put its best state in place, and give the error of that on the batches held out.
+
+    Args:
+        errors: of the block.
+        part: whose linears move, those of `masks`.
+        masks: bool [o, c] by linear, True = may move.
+        learn: numbers of the batches to learn from.
+        start: the part's error on the batches held out.
+    """
+    steps, weights = errors.options.steps, {linear: linear.weight(errors.block) for linear in masks}
     exact = {linear: weight.detach().to(torch.float32, copy=True) for linear, weight in weights.items()}
     moved = [value.requires_grad_() for value in exact.values()]
-    optimizer = torch.optim.AdamW(moved, options.lr, BETAS, weight_decay=0.0)  # decay would shrink what is to be kept
-    schedule = get_linear_schedule_with_warmup(optimizer, round(WARM_UP * options.steps), options.steps)
-    least = scale = _mean(pl_module, block, judge, target, part.cut, options)
-    best = _copied(weights)
+    optimizer = torch.optim.AdamW(moved, errors.options.lr, BETAS, weight_decay=0.0)  # decay would shrink what is kept
+    schedule = get_linear_schedule_with_warmup(optimizer, round(WARM_UP * steps), steps)
+    least, best = start, _copied(weights)
     try:
-        for step in range(options.steps if scale > 0 else 0):
-            loss = _error(pl_module, block, learn[step % len(learn)], target, part.cut, options, weights) / scale
+        for step in range(steps if start > 0 else 0):
+            loss = errors.of(learn[step % len(learn)], part.cut, weights) / start
             loss.backward()
             for linear, weight in weights.items():
                 assert weight.grad is not None
@@ -134,14 +140,15 @@ def _train(
             schedule.step()
             for linear, weight in weights.items():
                 weight.data.copy_(exact[linear].detach() * masks[linear])
-            if (step + 1) % len(learn) == 0 or step + 1 == options.steps:
-                found = _mean(pl_module, block, judge, target, part.cut, options)
+            if (step + 1) % len(learn) == 0 or step + 1 == steps:
+                found = errors.held_out(part.cut)
                 if found < least:
                     least, best = found, _copied(weights)
     finally:
         for linear, weight in weights.items():
             weight.requires_grad_(False).grad = None
             weight.data.copy_(best[linear])
+    return least
 
 
 def _copied(weights: Mapping[Linear, Tensor]) -> Weights:
@@ -169,38 +176,33 @@ def _called(pl_module: BlockPass, block: nn.Module) -> list[str]:
     return list(found)
 
 
-@torch.no_grad()
-def _mean(
-    pl_module: BlockPass,
-    block: nn.Module,
-    numbers: Sequence[int],
-    target: Target,
-    cut: nn.Module | None,
-    options: Reconstruct,
-) -> float:
-    errors = [_error(pl_module, block, number, target, cut, options) for number in numbers]
-    return float(torch.stack(errors).mean())
+@dataclass(frozen=True)
+class _Errors:
+    """How far a block is from its target."""
 
+    pl_module: BlockPass
+    block: nn.Module
+    target: Target
+    options: Reconstruct
+    judge: Sequence[int]
+    """Numbers of the batches held out."""
 
-def _error(
-    pl_module: BlockPass,
-    block: nn.Module,
-    number: int,
-    target: Target,
-    cut: nn.Module | None,
-    options: Reconstruct,
-    moving: Weights | None = None,
-) -> Tensor:
-    """Weighted mean squared error of a batch per entry of the hidden state, padding left out."""
-    with _seen(pl_module, number) as batch:
-        with torch.no_grad():
-            wanted = target(number, batch, cut)[batch.counted].float()
-        # only now: whoever asks the stream for a block gets it without gradients
-        for weight in (moving or {}).values():
-            weight.requires_grad_(True).grad = None
-        off = reach(block, batch, cut)[batch.counted].float() - wanted
-        shares = token_shares(batch.modality[batch.counted], options.weigh)
-        return (off.square().mean(1) * shares).sum()
+    @torch.no_grad()
+    def held_out(self, cut: nn.Module | None) -> float:
+        """Mean error of the batches held out, where the block is cut."""
+        return float(torch.stack([self.of(number, cut) for number in self.judge]).mean())
+
+    def of(self, number: int, cut: nn.Module | None, moving: Weights | None = None) -> Tensor:
+        """Weighted mean squared error of a batch per entry of the hidden state, padding left out."""
+        with _seen(self.pl_module, number) as batch:
+            with torch.no_grad():
+                wanted = self.target(number, batch, cut)[batch.counted].float()
+            # only now: whoever asks the stream for a block gets it without gradients
+            for weight in (moving or {}).values():
+                weight.requires_grad_(True).grad = None
+            off = reach(self.block, batch, cut)[batch.counted].float() - wanted
+            shares = token_shares(batch.modality[batch.counted], self.options.weigh)
+            return (off.square().mean(1) * shares).sum()
 
 
 def token_shares(modality: Tensor, weigh: str) -> Tensor:

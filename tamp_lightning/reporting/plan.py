@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
 from tamp_lightning.ops.diversity import MODALITIES
+from tamp_lightning.ops.names import place_of
 from tamp_lightning.runs.plan import Plan, Row
-
-_NUMBERED = re.compile(r"\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -30,15 +28,9 @@ class PlanView:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self.linears = [self._linear(name, row) for name, row in plan.linears.items()]
+        self.linears = [Linear(*place_of(name), row) for name, row in plan.linears.items()]
         self.blocks = sorted({linear.block for linear in self.linears})
         self.kinds = list(dict.fromkeys(linear.kind for linear in self.linears))
-
-    @staticmethod
-    def _linear(name: str, row: Row) -> Linear:
-        number = _NUMBERED.search(name)
-        kind = _NUMBERED.sub(".*.", name[number.end() - 1 :]).removeprefix(".") if number else name
-        return Linear(int(number[1]) if number else 0, kind, row)
 
     def of(self, *, block: int | None = None, kind: str | None = None) -> Iterator[Linear]:
         """Linears of a block, of a kind, or of both."""

@@ -25,13 +25,13 @@ def in_words(choice: str, name: str) -> str:
 def moves_weights(method: Mapping[str, Any]) -> bool:
     """Whether the weights that stay change."""
     solver = CHOICES["solver"].get(str(method.get("solver")))
-    return bool(getattr(solver, "moves", False) or _corrects(method) or _refits(method) or _reconstructs(method))
+    return bool(getattr(solver, "moves", False)) or _moves_around_solver(method)
 
 
 def reads_data(method: Mapping[str, Any]) -> bool:
     """Whether pruning looks at any calibration token."""
     solver = CHOICES["solver"].get(str(method.get("solver")))
-    return getattr(solver, "needs", "") != "nothing" or _corrects(method) or _refits(method) or _reconstructs(method)
+    return getattr(solver, "needs", "") != "nothing" or _moves_around_solver(method)
 
 
 def method_name(method: Mapping[str, Any]) -> str:
@@ -56,6 +56,11 @@ def method_sentence(method: Mapping[str, Any]) -> str:
         words.append("each block is then reconstructed by gradient steps")
     text = "; ".join(words)
     return f"{method_name(method)}: {text}; zeros may stand {where}."
+
+
+def _moves_around_solver(method: Mapping[str, Any]) -> bool:
+    """Whether any step before or after the solver moves weights; all of them read tokens."""
+    return _corrects(method) or _refits(method) or _reconstructs(method)
 
 
 def _corrects(method: Mapping[str, Any]) -> bool:

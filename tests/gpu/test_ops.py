@@ -146,6 +146,7 @@ NO_TENSORS = {
     "rounding.largest",
     "allocation.allocate",
     "allocation.to_counts",
+    "names.place_of",
     "tilt.tilted_sparsity",
     "layer_scores.owl_sparsity",
     "layer_scores.dlp_sparsity",
