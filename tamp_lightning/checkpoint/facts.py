@@ -133,8 +133,7 @@ def find_facts(
     adapter = adapter_of(model.config)
     if model.config.is_encoder_decoder:
         raise InputError(f"{type(model).__name__} is an encoder-decoder; only decoder-only language models are pruned")
-    blocks = adapter.blocks(model)
-    path = next(path for path, module in model.named_modules() if module is blocks)
+    path, blocks = block_list(model)
     dense = [re.compile(pattern) for pattern in adapter.dense(model)]
     found = [list(prunable(block, index, path, dense)) for index, block in enumerate(blocks)]
     names = [linear.full for own in found for linear in own]
@@ -152,6 +151,16 @@ def find_facts(
     _refuse_shared(model, parameters | {f"{name}.weight" for name in outside})
     towers_found = tuple(Linear(OUTSIDE, name, name, shape_of(model.get_submodule(name))) for name in outside)
     return ModelFacts(path, linears, adapter.placeholders(model.config), adapter.self_attention, towers_found)
+
+
+def block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """Dotted path of the decoder blocks in the model, and the list.
+
+    Raises:
+        InputError: there is no such list, or more than one.
+    """
+    blocks = adapter_of(model.config).blocks(model)
+    return next(path for path, module in model.named_modules() if module is blocks), blocks
 
 
 def tower_linears(model: PreTrainedModel, blocks: str) -> list[str]:

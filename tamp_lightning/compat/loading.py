@@ -32,7 +32,7 @@ from transformers.utils.loading_report import LoadStateDictInfo
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from transformers import PreTrainedModel
 
@@ -51,6 +51,7 @@ __all__ = [
     "dot_natural_key",
     "drop_missing_by_design",
     "dtype_plan",
+    "expect_keys",
     "float32_names",
     "get_model_conversion_mapping",
     "keep_conversions",
@@ -63,7 +64,13 @@ __all__ = [
 INTERNALS: dict[str, str] = {
     "transformers.modeling_utils.PreTrainedModel._get_dtype_plan": "which tensors a model keeps in float32",
     "transformers.modeling_utils.PreTrainedModel._adjust_missing_and_unexpected_keys": "what a checkpoint may lack",
+    "transformers.modeling_utils.PreTrainedModel._keys_to_ignore_on_load_unexpected": "codes and scales beside weights",
     "transformers.core_model_loading.WeightTransform.was_used": "saving under the names that were loaded",
+    "transformers.core_model_loading.WeightTransform.add_tensor": "expanding weights before they are converted",
+    "transformers.core_model_loading.WeightTransform._original_source_patterns": "a model's conversions, of our class",
+    "transformers.core_model_loading.WeightTransform._original_target_patterns": "likewise",
+    "transformers.core_model_loading.WeightTransform.scope_prefix": "likewise",
+    "transformers.core_model_loading.WeightTransform.base_model_prefix": "likewise",
     "transformers.quantizers.auto.LOADING_ATTRIBUTES_CONFIG_TYPES": "asking for compressed linears at load",
     "transformers.quantizers.base.HfQuantizer.param_needs_quantization": "leaving a linear empty until it is replaced",
     "transformers.quantizers.base.HfQuantizer.param_element_size": "reserving no memory for dense weights",
@@ -91,12 +98,21 @@ def drop_missing_by_design(model: PreTrainedModel, info: LoadStateDictInfo) -> N
     model._adjust_missing_and_unexpected_keys(info)
 
 
-def keep_conversions(model: PreTrainedModel, conversions: Sequence[WeightTransform]) -> None:
-    """Let `save_pretrained` undo those of ``conversions`` that a checkpoint met on loading, and no others.
+def keep_conversions(model: PreTrainedModel, conversions: Sequence[tuple[WeightTransform, WeightTransform]]) -> None:
+    """Let `save_pretrained` undo conversions that a checkpoint met on loading, and no others.
 
     Releases before 5.24 keep a dequantised model's conversions, its dequantisation among them; later ones forget all.
+
+    Args:
+        model: the loaded model.
+        conversions: the model's own, each with what was used in its place.
     """
-    model._weight_conversions = [c for c in conversions if c.was_used()]  # type: ignore[assignment]
+    model._weight_conversions = [own for own, used in conversions if used.was_used()]  # type: ignore[assignment]
+
+
+def expect_keys(model: PreTrainedModel, patterns: Iterable[str]) -> None:
+    """Let the checkpoint that ``model`` is loaded from hold keys that one of ``patterns`` finds."""
+    model._keys_to_ignore_on_load_unexpected = {*(model._keys_to_ignore_on_load_unexpected or ()), *patterns}
 
 
 def register_quantizer(method: str, config: type[QuantizationConfigMixin], quantizer: type[HfQuantizer]) -> None:

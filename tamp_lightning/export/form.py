@@ -18,7 +18,9 @@ VERSION = 1
 """Of a folder whose values are those of the dense checkpoint."""
 ROUNDED = 2
 """Of a folder with whole numbers and scales."""
-VERSIONS = (VERSION, ROUNDED)
+EXPERTS = 3
+"""Of a folder in which experts are encoded, with or without whole numbers."""
+VERSIONS = (VERSION, ROUNDED, EXPERTS)
 CODES = {BITMASK: "_bitmask", POSITIONS: "_positions"}
 """Ending of the tensor that says where the values stand, after the key of the weight."""
 SCALES = "_scales"
@@ -30,6 +32,11 @@ BIT_TYPES: dict[str, Any] = {"F64": np.uint64, "F32": np.uint32, "F16": np.uint1
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
+def version_of(experts: bool, rounded: bool) -> int:
+    """The version that a file or folder is of: older readers refuse what they do not know."""
+    return EXPERTS if experts else ROUNDED if rounded else VERSION
+
+
 def check_section(section: dict[str, Any]) -> dict[str, str]:
     """The file checksums of a `quantization_config` section.
 
@@ -39,7 +46,7 @@ def check_section(section: dict[str, Any]) -> dict[str, str]:
     version, files = section.get("version"), section.get("files")
     if version not in VERSIONS:
         raise InputError(
-            f"{METHOD} layout has version {version!r}, this tamp-lightning reads {' and '.join(map(str, VERSIONS))}: "
+            f"{METHOD} layout has version {version!r}, this tamp-lightning reads {VERSIONS[0]} to {VERSIONS[-1]}: "
             "install one that reads it"
         )
     if not isinstance(files, dict) or not files:

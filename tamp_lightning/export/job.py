@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
+from tamp_lightning.checkpoint.facts import block_list
 from tamp_lightning.checkpoint.reader import CheckpointReader, read_header, read_json
 from tamp_lightning.checkpoint.skeleton import build_skeleton
 from tamp_lightning.checkpoint.writer import side_files
 from tamp_lightning.compat.loading import SAFE_WEIGHTS_INDEX_NAME
 from tamp_lightning.errors import InputError
-from tamp_lightning.export.form import METHOD, ROUNDED, VERSION, verify
+from tamp_lightning.export.form import METHOD, VERSIONS, verify, version_of
 from tamp_lightning.export.layout import listed_files
-from tamp_lightning.export.masks import RunMasks, ZeroMasks, block_weights, expert_layer_names, linear_weights
+from tamp_lightning.export.masks import Place, RunMasks, ZeroMasks, expert_places, linear_places
 from tamp_lightning.export.shards import KeptOf, Sizes, compress, expand
 from tamp_lightning.export.target import Target
 from tamp_lightning.export.values import Rounding
@@ -63,8 +66,8 @@ def to_bitmask(source: Source, out: Path, cards: Cards, values: str | None = Non
         source: what is exported.
         out: must not exist or be empty.
         cards: writes the model cards.
-        values: a key of `ops.rounding.BITS`: the linears of the decoder blocks, and others that are pruned, become
-            whole numbers of so many bits, to the nearest. None: every bit of what is kept comes back.
+        values: a key of `ops.rounding.BITS`: the linears and experts of the decoder blocks, and others that are
+            pruned, become whole numbers of so many bits, to the nearest. None: every bit of what is kept comes back.
 
     Raises:
         InputError: it is in that form already, nothing of it is sparse, its masks are of another model, or weights
@@ -73,26 +76,24 @@ def to_bitmask(source: Source, out: Path, cards: Cards, values: str | None = Non
     if source.files is not None:
         raise InputError(f"{source.folder} is in the bitmask form already: --format dense turns it back")
     model = build_skeleton(source.reader, None)
-    linears, experts = linear_weights(model, source.reader), expert_layer_names(model)
-    rounding = Rounding(values, block_weights(model, linears)) if values else None
+    experts = expert_places(model, source.reader)
+    places = linear_places(model, source.reader) | experts
+    weights = {place.key: name in experts for name, place in places.items()}
+    rounding = Rounding(values, *_rounded(model, places)) if values else None
     masks = source.run and RunFolder(source.run).masks
-    kept_of: KeptOf = ZeroMasks()
-    if masks and masks.is_file():
-        kept_of = RunMasks(masks, linears, source.reader, experts)
+    kept_of: KeptOf = RunMasks(masks, places, source.reader) if masks and masks.is_file() else ZeroMasks()
     target = Target(out, _job(source, "bitmask", masks, values))
     total = Sizes()
     with target.nothing_left_behind():
         for name, shard in source.reader.shards.items():
             if name not in target.files:
-                sizes = compress(shard, target.path(name), set(linears.values()), kept_of, rounding)
+                sizes = compress(shard, target.path(name), weights, kept_of, rounding)
                 target.note(name, **vars(sizes))
             total.add(Sizes(**target.facts[name]))
         if not total.linears:
-            beside = " (experts are not encoded)" if experts else ""
-            raise InputError(
-                f"{source.folder} is dense: no linear has enough zeros for a bitmask to be smaller{beside}"
-            )
-        _finish(source, target, cards(source.folder, total), _with_section(source, target.files, values))
+            raise InputError(f"{source.folder} is dense: no linear has enough zeros for a bitmask to be smaller")
+        section = _with_section(source, target.files, values, version_of(bool(total.experts), values is not None))
+        _finish(source, target, cards(source.folder, total), section)
     target.publish()
     return total
 
@@ -119,6 +120,16 @@ def to_dense(source: Source, out: Path, cards: Cards) -> None:
     target.publish()
 
 
+def _rounded(model: PreTrainedModel, places: Mapping[str, Place]) -> tuple[frozenset[str], frozenset[str]]:
+    """Keys of what stands in the decoder blocks, and of those stacks of experts that lie as [in, out]."""
+    blocks, _ = block_list(model)
+    inside = [place for name, place in places.items() if name.startswith(f"{blocks}.")]
+    return (
+        frozenset(place.key for place in inside),
+        frozenset(place.key for place in inside if place.piece and place.piece.transposed),
+    )
+
+
 def _job(source: Source, form: str, masks: Path | None, values: str | None) -> dict[str, Any]:
     """What has to be equal for an export to be taken up again: a changed source file has another size or time."""
     paths = [source.folder / name for name in source.reader.shards]
@@ -126,14 +137,14 @@ def _job(source: Source, form: str, masks: Path | None, values: str | None) -> d
         paths.append(masks)
     stamps = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
     made_of = {"source": str(source.folder.resolve()), "files of the source": stamps}
-    return {"format": form, "version": VERSION, "values": values, **made_of}
+    return {"format": form, "version": VERSIONS[-1], "values": values, **made_of}
 
 
-def _with_section(source: Source, files: dict[str, str], values: str | None) -> dict[str, Any]:
+def _with_section(source: Source, files: dict[str, str], values: str | None, version: int) -> dict[str, Any]:
     listed = {name: files[name] for name in source.reader.shards}
-    section = {"quant_method": METHOD, "version": VERSION, "files": listed}
+    section = {"quant_method": METHOD, "version": version, "files": listed}
     if values is not None:
-        section |= {"version": ROUNDED, "values": values}
+        section["values"] = values
     return {**read_json(source.folder / "config.json"), "quantization_config": section}
 
 

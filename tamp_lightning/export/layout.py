@@ -45,7 +45,7 @@ def described_form(folder: Path) -> str | None:
         for key, info in dense.items():
             parts = [key + ending for ending in ("", *CODES.values(), SCALES) if key + ending in stored]
             if len(parts) > 1:
-                linears += 1
+                linears += math.prod(info.shape[:-2])
                 weights += math.prod(info.shape)
                 held += sum(stored[part].end - stored[part].start for part in parts)
     values = f"{section['values']} values" if section.get("values") else "the checkpoint's own values"

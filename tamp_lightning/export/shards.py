@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tamp_lightning.checkpoint.reader import Shard, TensorInfo, read_header
 from tamp_lightning.errors import InputError
 from tamp_lightning.export.codec import Bits
-from tamp_lightning.export.form import BIT_TYPES, CODES, DENSE_HEADER, LAYOUT_VERSION, ROUNDED, SCALES, VERSION
+from tamp_lightning.export.form import BIT_TYPES, CODES, DENSE_HEADER, LAYOUT_VERSION, SCALES, version_of
 from tamp_lightning.export.layout import dense_shard, raw_header
 from tamp_lightning.export.values import Rounding, Stored, size_of, stored_parts
 from tamp_lightning.files import CHUNK, atomic_write, read_range
@@ -25,7 +25,7 @@ from tamp_lightning.files import CHUNK, atomic_write, read_range
 WIDTHS = {"F64": 8, "I64": 8, "U64": 8, "C64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 """Bytes of an element by its name in safetensors; one for all others."""
 KeptOf = Callable[[str, Bits], NDArray[np.bool_]]
-"""Key and [o, c] bits of a weight -> which of its weights are kept."""
+"""Key and bits of a weight -> which of its weights are kept."""
 
 
 @dataclass
@@ -37,6 +37,9 @@ class Sizes:
     weights: int = 0
     kept: int = 0
     linears: int = 0
+    """How many matrices."""
+    experts: int = 0
+    """How many of these are of experts, of which a tensor may hold several."""
     rounded: int = 0
     """How many of the linears became whole numbers."""
 
@@ -46,13 +49,15 @@ class Sizes:
             setattr(self, name, getattr(self, name) + value)
 
 
-def compress(source: Shard, out: Path, weights: set[str], kept_of: KeptOf, rounding: Rounding | None = None) -> Sizes:
+def compress(
+    source: Shard, out: Path, weights: Mapping[str, bool], kept_of: KeptOf, rounding: Rounding | None = None
+) -> Sizes:
     """Write `source` with `weights` encoded where that takes fewer bytes; everything else keeps its bytes.
 
     Args:
         source: the dense file.
         out: file to write.
-        weights: keys of two-dimensional weights that may be encoded.
+        weights: keys of weights [o, c], and of stacks of them [e, o, c], that may be encoded -> whether of experts.
         kept_of: which of a weight's elements are kept.
         rounding: what becomes whole numbers; None = nothing, all bits are kept.
 
@@ -71,9 +76,11 @@ def compress(source: Shard, out: Path, weights: set[str], kept_of: KeptOf, round
             for ending, (dtype, content) in parts.items():
                 spool.add(key + ending, dtype, content.shape, iter([content.tobytes()]))
             if len(parts) > 1:
-                sizes.add(Sizes(weight.nbytes, size_of(parts), weight.size, int(np.count_nonzero(kept)), 1))
-                sizes.rounded += SCALES in parts
-        spool.write(scratch, _metadata(source.path, VERSION if rounding is None else ROUNDED))
+                count = math.prod(weight.shape[:-2])
+                sizes.add(Sizes(weight.nbytes, size_of(parts), weight.size, int(np.count_nonzero(kept)), count))
+                sizes.experts += count * weights[key]
+                sizes.rounded += count * (SCALES in parts)
+        spool.write(scratch, _metadata(source.path, version_of(bool(sizes.experts), rounding is not None)))
     return sizes
 
 

@@ -28,10 +28,12 @@ class Rounding:
     Attributes:
         name: a key of `ops.rounding.BITS`.
         keys: weights that are, whether they have zeros or not; of others those that are stored without their zeros.
+        turned: of them stacks of matrices [in, out], whose inputs are rows.
     """
 
     name: str
     keys: frozenset[str]
+    turned: frozenset[str] = frozenset()
 
     @property
     def bits(self) -> int:
@@ -46,24 +48,25 @@ def stored_parts(
 
     Args:
         key: of the weight.
-        weight: [o, c].
+        weight: [o, c], or a stack [e, o, c] of several.
         dtype: its name in safetensors.
-        kept: [o, c]; all bits of the others are zero.
+        kept: of the same shape; all bits of the others are zero.
         rounding: what becomes whole numbers; None = nothing.
 
     Raises:
         InputError: a weight that becomes whole numbers is infinite or NaN.
     """
-    encoded = encode(weight, kept)
+    encoded = encode(_rows(weight), _rows(kept))
     as_it_is = {"": (dtype, weight)}
     smaller = {"": (dtype, encoded.values), CODES[encoded.kind]: ("U8", encoded.code)}
     best = smaller if encoded.nbytes < weight.nbytes else as_it_is
     if rounding is None or (best is as_it_is and key not in rounding.keys):
         return best
     try:
-        rounded = _rounded(tensor_of(weight, dtype), kept, rounding.bits)
+        codes, scales = _round(tensor_of(weight, dtype), rounding.bits, key in rounding.turned)
     except InputError as error:
         raise InputError(f"{key} cannot be stored as {rounding.name}: {error}") from None
+    rounded = _whole_parts(codes, scales, kept, rounding.bits)
     return rounded if size_of(rounded) < size_of(best) else best
 
 
@@ -72,14 +75,30 @@ def size_of(parts: Mapping[str, Part]) -> int:
     return sum(content.nbytes for _, content in parts.values())
 
 
-def _rounded(weight: Tensor, kept: NDArray[np.bool_], bits: int) -> dict[str, Part]:
-    codes, scales = round_weight(weight, bits)
-    whole = codes.numpy().view(np.uint8)
-    encoded = encode(whole, kept, bits / 8)
+def _rows(stack: NDArray[Any]) -> NDArray[Any]:
+    """The rows of all matrices of a stack below each other."""
+    return stack.reshape(-1, stack.shape[-1])
+
+
+def _round(weight: Tensor, bits: int, turned: bool) -> tuple[Tensor, Tensor]:
+    """Codes and scales of a weight or of a stack, matrix by matrix, both lying as it does."""
+    if weight.ndim == 2:
+        return round_weight(weight, bits)
+    codes, scales = torch.empty(weight.shape, dtype=torch.int8), []
+    for matrix, own in zip(weight, codes, strict=True):
+        found, scale = round_weight(matrix.mT.contiguous() if turned else matrix, bits)
+        own.copy_(found.mT if turned else found)
+        scales.append(scale.mT if turned else scale)
+    return codes, torch.stack(scales)
+
+
+def _whole_parts(codes: Tensor, scales: Tensor, kept: NDArray[np.bool_], bits: int) -> dict[str, Part]:
+    whole = _rows(codes.numpy().view(np.uint8))
+    encoded = encode(whole, _rows(kept), bits / 8)
     sparse = {"": _packed(encoded.values, bits), CODES[encoded.kind]: ("U8", encoded.code)}
     dense = {"": _packed(whole.ravel(), bits)}
     smaller = sparse if size_of(sparse) < size_of(dense) else dense
-    return {**smaller, SCALES: ("BF16", scales.view(torch.int16).numpy().view(np.uint16))}
+    return {**smaller, SCALES: ("BF16", scales.contiguous().view(torch.int16).numpy().view(np.uint16))}
 
 
 def _packed(codes: NDArray[np.uint8], bits: int) -> Part:
@@ -113,8 +132,9 @@ class Stored:
         dtype: of the values, its name in safetensors.
         kind: a key of `CODES`; None = no value is left out.
         code: uint8 [bytes].
-        scales: bits of bfloat16 [o, ceil(c / 128)]; None = the values are no whole numbers.
-        shape: of the weight, (o, c).
+        scales: bits of bfloat16 [o, ceil(c / 128)], of a stack [e, o, ceil(c / 128)] or [e, ceil(o / 128), c]; None =
+            the values are no whole numbers.
+        shape: of the weight, (o, c), or of a stack, (e, o, c).
         wide: dtype of the weight.
     """
 
@@ -134,11 +154,17 @@ class Stored:
         """
         if self.scales is None:
             return tensor_of(self._flat(self.values), self.wide).view(self.shape)
-        o, c = self.shape
-        if self.dtype not in ("I8", "U8") or self.scales.shape != (o, -(-c // GROUP)):
+        *stack, o, c = self.shape
+        turned = bool(stack) and self.scales.shape == (*stack, -(-o // GROUP), c)
+        if self.dtype not in ("I8", "U8") or not (turned or self.scales.shape == (*stack, o, -(-c // GROUP))):
             raise InputError(f"its scales have shape {list(self.scales.shape)}, not that of a weight of {o} x {c}")
-        codes = torch.from_numpy(self._flat(self._whole_numbers()).view(np.int8)).view(self.shape)
-        return from_codes(codes, tensor_of(self.scales, "BF16"), FLOATS[self.wide])
+        count = math.prod(stack)
+        codes = torch.from_numpy(self._flat(self._whole_numbers()).view(np.int8)).view(count, o, c)
+        grids = tensor_of(self.scales, "BF16").view(count, *self.scales.shape[-2:])
+        weight = torch.empty(codes.shape, dtype=FLOATS[self.wide])
+        for own, part, grid in zip(weight, codes, grids, strict=True):
+            own.copy_(from_codes(part.mT, grid.mT, own.dtype).mT if turned else from_codes(part, grid, own.dtype))
+        return weight.view(self.shape)
 
     def _whole_numbers(self) -> NDArray[np.uint8]:
         count = math.prod(self.shape)

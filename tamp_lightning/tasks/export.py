@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tamp_lightning.errors import InputError
+from tamp_lightning.export.form import version_of
 from tamp_lightning.export.job import Source, to_bitmask, to_dense
 from tamp_lightning.export.shards import Sizes
 from tamp_lightning.ops.rounding import BITS
@@ -19,15 +20,15 @@ FORMATS = ("bitmask", "dense")
 VALUES = ("none", *BITS)
 BITMASK = """## Files
 
-In the bitmask form of tamp-lightning (`quant_method: tamp_bitmask`, version 1): {linears} linear layers are stored as
-their {kept:,} surviving weights and where they stand, {encoded:,} bytes instead of {dense:,}. `import tamp_lightning`
-before `from_pretrained`; the model in memory is the plain one, bit for bit, and `save_pretrained` writes it as such.
-`tamp export FOLDER --format dense --out NEW` gives the plain checkpoint back."""
+In the bitmask form of tamp-lightning (`quant_method: tamp_bitmask`, version {version}): {linears} linear layers are
+stored as their {kept:,} surviving weights and where they stand, {encoded:,} bytes instead of {dense:,}. `import
+tamp_lightning` before `from_pretrained`; the model in memory is the plain one, bit for bit, and `save_pretrained`
+writes it as such. `tamp export FOLDER --format dense --out NEW` gives the plain checkpoint back."""
 ROUNDED = """## Files
 
-In the bitmask form of tamp-lightning (`quant_method: tamp_bitmask`, version 2), {rounded} linear layers with {values}
-values (whole numbers, a scale per row and 128 columns; zeros stay zeros): {kept:,} surviving weights and where they
-stand, {encoded:,} bytes instead of {dense:,}, {share:.2f} bits a weight. `import tamp_lightning` before
+In the bitmask form of tamp-lightning (`quant_method: tamp_bitmask`, version {version}), {rounded} linear layers with
+{values} values (whole numbers, a scale per row and 128 columns; zeros stay zeros): {kept:,} surviving weights and where
+they stand, {encoded:,} bytes instead of {dense:,}, {share:.2f} bits a weight. `import tamp_lightning` before
 `from_pretrained`; the model in memory has the rounded weights, and `tamp export FOLDER --format dense --out NEW` writes
 them as a plain checkpoint."""
 
@@ -68,7 +69,8 @@ def run_export(checkpoint: str, form: str, out: Path, console: Console, values: 
 
 def _summary(sizes: Sizes, values: str | None) -> str:
     share, bits = 100 * sizes.encoded / sizes.dense, 8 * sizes.encoded / sizes.weights
-    what = f", {sizes.rounded} of them {values}" if values else ""
+    what = f", {sizes.experts} of them experts'" if sizes.experts else ""
+    what += f", {sizes.rounded} of them {values}" if values else ""
     sizes_of = f"{sizes.dense / 1e6:.1f} MB became {sizes.encoded / 1e6:.1f} MB"
     return f"{sizes.linears} linears{what}: {sizes_of} ({share:.2f} %, {bits:.2f} bits a weight)"
 
@@ -88,9 +90,10 @@ def cards(folder: Path, sizes: Sizes | None, values: str | None = None) -> dict[
 
 
 def _section(sizes: Sizes, values: str | None) -> str:
+    facts = {**vars(sizes), "version": version_of(bool(sizes.experts), values is not None)}
     if values is None:
-        return BITMASK.format(**vars(sizes))
-    return ROUNDED.format(**vars(sizes), values=values, share=8 * sizes.encoded / sizes.weights)
+        return BITMASK.format(**facts)
+    return ROUNDED.format(**facts, values=values, share=8 * sizes.encoded / sizes.weights)
 
 
 def size_of(folder: Path) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
@@ -48,6 +49,13 @@ def dense(source: Path, out: Path) -> Path:
 
 def weight_files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.safetensors"))}
+
+
+def save_again(file: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Other tensors in a file that keeps its metadata."""
+    with safe_open(file, "pt") as old:
+        metadata = old.metadata()
+    save_file(tensors, file, metadata=metadata)
 
 
 def n_of_m(shape: tuple[int, int], n: int, m: int, seed: int = 0) -> np.ndarray:

@@ -14,6 +14,7 @@ from tamp_lightning.export.job import Source, to_bitmask, to_dense
 
 from ..stream.conftest import make_llama, save
 from .conftest import NO_CARDS, bitmask, n_of_m, pruned_run
+from .test_experts import pruned_run as run_with_experts
 
 TYPES = {"F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2", "I64": "<i8", "U8": "u1", "I8": "i1"}
 
@@ -55,24 +56,29 @@ def numbers_of(dtype, stored, count):
     return [half - 16 * (half > 7) for half in halves[:count]]
 
 
-def times(numbers, marks, scales, info):
-    """Bytes of the weight of marks and numbers times scales, which are bits of bfloat16."""
-    (rows, columns), groups = info["shape"], -(-info["shape"][1] // 128)
-    wide = (scales.astype(np.uint32) << 16).view(np.float32).reshape(rows, groups)
-    products = np.zeros(rows * columns, np.float32)
+def times(numbers, marks, scales, info, grid):
+    """Bytes of the weight of marks and numbers times scales [*grid], which are bits of bfloat16."""
+    *stack, rows, columns = info["shape"]
+    wide = (scales.astype(np.uint32) << 16).view(np.float32).reshape(-1, *grid[-2:])
+    down = bool(stack) and grid == [*stack, -(-rows // 128), columns]
+    assert down or grid == [*stack, rows, -(-columns // 128)]
+    products = np.zeros(len(marks), np.float32)
     for i, mark in enumerate(marks):
         if mark:
-            products[i] = np.float32(next(numbers)) * wide[i // columns, i % columns // 128]
+            row, column = i // columns % rows, i % columns
+            place = (row // 128, column) if down else (row, column // 128)
+            products[i] = np.float32(next(numbers)) * wide[i // columns // rows][place]
     if info["dtype"] == "BF16":
         bits = products.view(np.uint32)
         return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16).tobytes()
     return products.astype({"F32": np.float32, "F16": np.float16}[info["dtype"]]).tobytes()
 
 
-def read(path):
-    """Bytes of the dense file."""
+def read(path, experts=False):
+    """Bytes of the dense file, in which experts are encoded or not."""
     header, metadata, tensor = open_file(path)
-    assert metadata["tamp_bitmask.version"] == ("2" if any(key.endswith("_scales") for key in header) else "1")
+    rounded = any(key.endswith("_scales") for key in header)
+    assert metadata["tamp_bitmask.version"] == ("3" if experts else "2" if rounded else "1")
     text = metadata["tamp_bitmask.dense_header"]
     dense = {key: value for key, value in json.loads(text).items() if key != "__metadata__"}
     content = len(text.encode()).to_bytes(8, "little") + text.encode()
@@ -89,7 +95,7 @@ def read(path):
             continue
         if f"{key}_scales" in header:
             numbers = iter(numbers_of(header[key]["dtype"], tensor(key), sum(marks)))
-            content += times(numbers, marks, tensor(f"{key}_scales"), info)
+            content += times(numbers, marks, tensor(f"{key}_scales"), info, header[f"{key}_scales"]["shape"])
             assert next(numbers, None) is None
             continue
         values = iter(tensor(key))
@@ -125,3 +131,14 @@ def test_positions(tmp_path):
     small = bitmask(model, tmp_path / "small")
     assert sum(key.endswith("_positions") for key in open_file(small / "model.safetensors")[0]) == 4
     assert read(small / "model.safetensors") == (model / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("layout", "values"), [("mixtral", None), ("gemma4_moe", "int4"), ("gpt_oss", "int4")])
+def test_experts(tmp_path, layout, values):
+    """A tensor for each matrix, a stack, a stack that lies as [in, out]."""
+    run, _ = run_with_experts(tmp_path / "run", layout)
+    to_bitmask(Source.find(run), tmp_path / "small", NO_CARDS, values)
+    to_dense(Source.find(tmp_path / "small"), tmp_path / "back", NO_CARDS)
+    back = (tmp_path / "back/model.safetensors").read_bytes()
+    assert read(tmp_path / "small/model.safetensors", experts=True) == back
+    assert (back == (run / "model/model.safetensors").read_bytes()) == (values is None)

@@ -14,7 +14,7 @@ from tamp_lightning.export.quantizer import BitmaskConfig
 from tamp_lightning.kernels.linear import CompressedLinear, held_by
 
 from ..stream.conftest import logits, make_llama, save
-from .conftest import bitmask, n_of_m, pruned_run, weight_files
+from .conftest import bitmask, n_of_m, pruned_run, save_again, weight_files
 
 pytestmark = pytest.mark.filterwarnings("ignore:the CPU kernel")  # it need not be there
 
@@ -120,7 +120,7 @@ def test_damage_that_a_checksum_would_find_is_found_without_it(tmp_path, monkeyp
     for key in [key for key in tensors if key.endswith("_bitmask")]:
         places = torch.randint(len(tensors[key]), (3,), generator=generator)
         tensors[key][places] ^= 1 << int(torch.randint(8, (1,), generator=generator))
-    save_file(tensors, small / "model.safetensors", metadata={"format": "pt"})
+    save_again(small / "model.safetensors", tensors)
     with pytest.raises((ValueError, RuntimeError), match=r"the mask keeps|conversion|convert"):
         load(small, AutoModelForCausalLM)(torch.ones(1, 3, dtype=torch.long))
 

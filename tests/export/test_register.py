@@ -94,7 +94,7 @@ def test_a_damaged_file_is_not_loaded(run, tmp_path):
 def test_a_layout_of_tomorrow_is_not_loaded(run, tmp_path):
     small = bitmask(run, tmp_path / "small")
     config = json.loads((small / "config.json").read_text())
-    config["quantization_config"]["version"] = 3
+    config["quantization_config"]["version"] = 4
     (small / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="layout has version 3, this tamp-lightning reads 1 and 2"):
+    with pytest.raises(ValueError, match="layout has version 4, this tamp-lightning reads 1 to 3"):
         AutoModelForImageTextToText.from_pretrained(small)
