@@ -1,6 +1,6 @@
-"""smol-llava-next with values of fewer bits: what each form of equal size costs in answers, and in KL to the dense one.
+"""smol-llava-next-2 with values of fewer bits: what forms of equal size cost in answers, and in KL to the dense one.
 
-    python perf/values_smol.py --samples 16 --slice demo
+    python perf/values_smol.py
 
 Pruning is SparseGPT, uniform, by row. `afterwards`: the pruned model is exported with `--values`; `in the sweep`: the
 solver rounds (`sparsegpt.values`) and the export keeps its numbers. Weights are those of the checkpoint's dtype, and
@@ -26,7 +26,6 @@ from transformers import AutoProcessor, PreTrainedModel
 import tamp_lightning
 from tamp_lightning.cli.run import quieten
 from tamp_lightning.data.calibration import CalibrationData
-from tamp_lightning.data.sources import from_easy_vqa
 from tamp_lightning.evaluation.scoring import score
 from tamp_lightning.evaluation.summary import summarise
 from tamp_lightning.evaluation.whole import load_whole
@@ -36,7 +35,8 @@ from tamp_lightning.ops.rounding import BITS, from_codes, round_weight
 from tamp_lightning.passes.trainer import scoring_trainer
 from tamp_lightning.runs.environment import environment
 from tamp_lightning.testbeds.checkpoints import resolve
-from tamp_lightning.testbeds.easy_vqa_suite import EasyVqaSuite
+from tamp_lightning.testbeds.skill_samples import skill_samples
+from tamp_lightning.testbeds.skills import FormSuite
 
 # name -> sparsity, values that the solver rounds to, values that the export rounds to
 FORMS: dict[str, tuple[float, str, str]] = {
@@ -65,7 +65,7 @@ def pruned(folder: Path, sparsity: float, values: str, samples: int) -> PreTrain
     model = load_whole(folder, torch.float32)
     if sparsity or values != "none":
         processor = AutoProcessor.from_pretrained(folder)
-        data = CalibrationData.from_samples(from_easy_vqa(samples, 42, 4), processor, 8)
+        data = CalibrationData.from_samples(skill_samples(samples, 42, 4, scenes=False), processor, 8)
         choices = {"tokens": "all", "allocation": "uniform", "solver": "sparsegpt", "sparsegpt": {"values": values}}
         tamp_lightning.prune(model, data, method={**choices, "sparsity": sparsity}, progress=False)
     for module in linears(model).values():
@@ -106,14 +106,14 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=128)
-    parser.add_argument("--slice", choices=["demo", "quick", "standard", "full"], default="quick")
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--slice", choices=["quick", "standard", "full"], default="quick")
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
     parser.add_argument("--out", type=Path, default=Path("perf/results/values_smol.json"))
     options, console = parser.parse_args(), Console(width=120)
     quieten()
-    folder = resolve("smol-llava-next")
-    suite = EasyVqaSuite(AutoProcessor.from_pretrained(folder), "test", options.slice, "own")
+    folder = resolve("smol-llava-next-2")
+    suite = FormSuite(AutoProcessor.from_pretrained(folder), "test", options.slice)
     scored: Callable[..., Any] = lambda model, **o: score(model, suite, scoring_trainer(enable_progress_bar=False), **o)  # noqa: E731
     dense = scored(load_whole(folder, torch.float32))
     asked = {"samples": options.samples, "slice": options.slice, "questions": len(suite.items)}
