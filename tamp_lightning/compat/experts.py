@@ -23,6 +23,7 @@ __all__ = [
     "call_of",
     "expert_count",
     "expert_matrices",
+    "gates_inputs",
     "projected",
     "put_out",
     "token_count",
@@ -104,6 +105,11 @@ def _known(module: nn.Module) -> _Layout:
     layout = _layout(module)
     assert layout is not None
     return layout
+
+
+def gates_inputs(module: nn.Module) -> bool:
+    """Whether experts of a layer read tokens times gates, and only those that are sent to them."""
+    return _known(module).gates_inputs
 
 
 def token_count(module: nn.Module, inputs: Tensor) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -115,6 +116,17 @@ def _masses(weight: Tensor, samples: Tensor, modality: Tensor, size: int) -> Ten
     return found
 
 
+class Read(NamedTuple):
+    """What one matrix of an expert reads."""
+
+    tokens: Tensor
+    """[m, c]."""
+    weights: list[Tensor]
+    """[m] in each part of the tokens."""
+    twins: Tensor | None
+    """[m, c]: the same, had the expert been given these tokens in the dense model; None where nobody asked."""
+
+
 @dataclass
 class ExpertTokens:
     """Of one layer of experts: what every token was, kept on the CPU until the block is pruned.
@@ -125,8 +137,10 @@ class ExpertTokens:
 
     samples: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
     """Sample id -> hidden [m, h], experts [m, k], their weights [m, k], then token weights [m] of each part."""
+    twins: dict[int, Tensor] = field(default_factory=dict)
+    """Sample id -> hidden [m, h] of the same tokens in the dense model, where weights are corrected towards it."""
 
-    def add(self, routed: Routed, valid: Tensor, parts: list[Tensor], seen: Seen) -> None:
+    def add(self, routed: Routed, valid: Tensor, parts: list[Tensor], seen: Seen, twin: Routed | None = None) -> None:
         """Keep the tokens [B, n] of a batch that are no padding, with the weights [B, n] of each part."""
         kept = valid.flatten()[routed.places]
         weights = [part.flatten()[routed.places].float() for part in parts]
@@ -134,28 +148,36 @@ class ExpertTokens:
             own = kept & (routed.samples == row)
             values = (routed.hidden, routed.index, routed.gates, *weights)
             self.samples[sample] = tuple(value[own].cpu() for value in values)
+            if twin is not None:  # a layer is given the same tokens in both, whichever experts they are sent to
+                self.twins[sample] = twin.hidden[own].cpu()
 
     def share_out(self, partition: BatchPartition) -> None:
         """Bring the samples of all processes together."""
         self.samples = {i: row for own in all_gather(partition, self.samples) for i, row in own.items()}
+        self.twins = {i: row for own in all_gather(partition, self.twins) for i, row in own.items()}
 
-    def of(self, module: torch.nn.Module, piece: Piece, options: Experts) -> tuple[Tensor, list[Tensor]]:
-        """What one matrix of an expert reads of all samples [m, c], and the tokens' weights [m] in each part.
+    def of(self, module: torch.nn.Module, piece: Piece, options: Experts) -> Read:
+        """What one matrix of an expert reads of all samples.
 
         Args:
             module: the layer, with the weights that it had in the pass.
             piece: which matrix.
             options: whether gates weigh tokens.
         """
-        hidden, weights = [], []
+        hidden, dense, weights = [], [], []
         for sample in sorted(self.samples):
             tokens, index, gates, *parts = self.samples[sample]
             rows, slots = (index == piece.expert).nonzero(as_tuple=True)
             factor = gates[rows, slots].float().square() if options.gate_weighted else 1.0
             hidden.append(tokens[rows])
             weights.append([part[rows] * factor for part in parts])
+            if sample in self.twins:
+                dense.append(self.twins[sample][rows])
         device = module.get_parameter("down_proj").device
-        joined = torch.cat(hidden).to(device)
-        if not piece.reads_hidden:
-            joined = activated(module, projected(module, piece.expert, joined))
-        return joined, [torch.cat(part).to(device) for part in zip(*weights, strict=True)]
+
+        def read(tokens: list[Tensor]) -> Tensor:
+            joined = torch.cat(tokens).to(device)
+            return joined if piece.reads_hidden else activated(module, projected(module, piece.expert, joined))
+
+        joined = [torch.cat(part).to(device) for part in zip(*weights, strict=True)]
+        return Read(read(hidden), joined, read(dense) if dense else None)

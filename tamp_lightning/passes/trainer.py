@@ -148,7 +148,7 @@ def check_pattern(stream: Stream, method: Method) -> None:
         InputError: naming the linear.
     """
     method.check(linear_shapes(stream))
-    check_experts(stream.facts, method)
+    check_experts(stream.model, stream.facts, method)
     if stream.facts.towers:
         towers = stream.towers.method(method)
         towers.pattern_rule.check(towers.sparsity, {linear.full: linear.shape for linear in stream.facts.towers})

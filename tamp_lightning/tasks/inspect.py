@@ -85,7 +85,7 @@ def _fitted(model: PreTrainedModel, facts: ModelFacts, method: Method) -> dict[s
     without = [k for k in range(len(facts.linears)) if not facts.attends(k)]
     try:
         method.check({linear.full: linear.shape for linear in facts.all_linears})
-        check_experts(facts, method)
+        check_experts(model, facts, method)
         if method.token_rule.needs_attention:
             check_attention(model, facts, method.tokens)
     except InputError as error:

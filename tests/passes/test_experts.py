@@ -202,18 +202,79 @@ def test_disk_is_memory_and_budgets_count_experts(method: Method, tmp_path: Any)
     assert in_memory.sparsity == pytest.approx(0.5, abs=1e-3)
 
 
+@torch.no_grad()
+def given(model: torch.nn.Module, layer: str) -> tuple[torch.Tensor, ...]:
+    """Hidden states, experts and gates of all tokens that a layer is called with."""
+    seen = []
+    handle = model.get_submodule(layer).register_forward_pre_hook(lambda _, args: seen.append(args))
+    for sample in samples():
+        model(**sample, use_cache=False)
+    handle.remove()
+    return tuple(torch.cat(parts) for parts in zip(*seen, strict=True))
+
+
+@torch.no_grad()
+def read_by(layer: torch.nn.Module, expert: int, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    gate, up = (x @ layer.gate_up_proj[expert].T).chunk(2, -1)
+    return {"gate_proj": x, "down_proj": layer.act_fn(gate) * up}
+
+
+def matrix(layer: torch.nn.Module, expert: int, name: str) -> np.ndarray:
+    both = layer.gate_up_proj[expert]
+    return (layer.down_proj[expert] if name == "down_proj" else both[: len(both) // 2]).detach().double().numpy()
+
+
+@pytest.mark.parametrize("gates", [False, True])
+@torch.no_grad()
+def test_correction_aims_at_what_an_expert_gives_in_the_dense_model(gates: bool) -> None:
+    tau, damp, full = 0.7, 0.01, LAYER.replace(".0.", ".1.")
+    weighed = Experts(gate_weighted=gates)
+    method = Method(tokens="all", allocation="uniform", correction=Correction(tau, damp), experts=weighed)
+    model, dense, before = FAMILY.make(), FAMILY.make(), FAMILY.make()
+    pruned = run(MemoryStream(model), method)
+    first = full.partition(".1.")[0] + ".0"  # block 0 as it was pruned, block 1 dense
+    before.get_submodule(first).load_state_dict(model.get_submodule(first).state_dict())
+    (there, _, _), (here, chosen, factors) = given(dense, full), given(before, full)
+    layer, tried = dense.get_submodule(full), 0
+    for expert in range(4):
+        rows, slots = (chosen == expert).nonzero(as_tuple=True)
+        weights = factors[rows, slots].double().numpy() ** 2 if gates else np.ones(len(rows))
+        aims, reads = (read_by(layer, expert, x[rows]) for x in (there, here))
+        for name in ("gate_proj", "down_proj"):
+            row = pruned.linears[f"{full}.{expert}.{name}"]
+            aim, read, was = aims[name].double().numpy(), reads[name].double().numpy(), matrix(layer, expert, name)
+            if "fallback" in row:
+                continue
+            gram, cross = read.T @ (weights[:, None] * read), aim.T @ (weights[:, None] * read)
+            pull = damp * np.diag(gram).mean() * np.eye(len(gram))
+            wanted = was + tau * (was @ (cross - gram) @ np.linalg.inv(gram + pull))
+            mask = keep_rows(np.abs(wanted) * np.sqrt(np.diag(gram)), row["kept"])
+            got = matrix(model.get_submodule(full), expert, name)
+            agree = (got != 0) == mask
+            assert agree.mean() > 0.99
+            np.testing.assert_allclose(got[agree], (wanted * mask)[agree], rtol=2e-2, atol=1e-4)
+            assert np.abs(got - was * mask).max() > 1e-3
+            tried += 1
+    assert tried > 4
+
+
 @pytest.mark.parametrize(
-    ("method", "option"),
+    ("family", "method", "why"),
     [
-        (Method(solver="sparsegpt", correction=Correction(0.5)), "correction.tau"),
-        (Method(reconstruct=Reconstruct(1)), "reconstruct.steps"),
+        (
+            "llama4_moe",
+            Method(solver="sparsegpt", correction=Correction(0.5)),
+            "correction.tau is above 0; its experts read",
+        ),
+        ("qwen3_vl_moe", Method(reconstruct=Reconstruct(1)), "reconstruct.steps is above 0; experts, such as"),
     ],
 )
-def test_what_experts_cannot_have_is_refused_first(method: Method, option: str) -> None:
-    with pytest.raises(ValueError, match=rf"{option} is above 0; experts, such as .*exclude: \['experts"):
-        run(MemoryStream(FAMILY.make()), method)
-    attention = MemoryStream(FAMILY.make(), exclude=[r"experts\."])
-    assert run(attention, method).sparsity == pytest.approx(0.5, abs=1e-3)
+def test_what_experts_cannot_have_is_refused_first(family: str, method: Method, why: str) -> None:
+    family = WITH_EXPERTS[family]
+    with pytest.raises(ValueError, match=rf"{why} .*exclude: \['experts"):
+        run(MemoryStream(family.make()), method, family.batches())
+    attention = MemoryStream(family.make(), exclude=[r"experts\."])
+    assert run(attention, method, family.batches()).sparsity == pytest.approx(0.5, abs=1e-3)
 
 
 def test_a_modality_that_never_reaches_its_experts_is_an_error() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback, Tokens, TokenSource
+from tamp_lightning.passes.routing import Routed
 from tamp_lightning.stream.cache import ActivationCache, CachedBatch, CacheSpace
 
 
@@ -60,6 +61,10 @@ class DenseTwin(PassCallback):
         if self.keep_outputs:
             self._outputs[batch_idx] = output.cpu()
         return self.source.latest()
+
+    def routed(self) -> Mapping[Linear, Routed]:
+        """What the block's layers of experts were given in the dense model, of the batch that `tokens` ran last."""
+        return self.source.routed()
 
     def output(self, batch_idx: int) -> Tensor:
         """What the dense block made of a batch [B,n,h], on the CPU, if outputs are kept."""

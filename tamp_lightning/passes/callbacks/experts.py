@@ -12,30 +12,37 @@ from torch import Tensor, nn
 
 from tamp_lightning.checkpoint.facts import ModelFacts
 from tamp_lightning.checkpoint.linear import Linear, Piece
+from tamp_lightning.compat.experts import gates_inputs
 from tamp_lightning.distributed.collectives import check_same
 from tamp_lightning.distributed.partition import BatchPartition
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics
-from tamp_lightning.ops.hessian import weighted_gram
+from tamp_lightning.ops.hessian import weighted_cross, weighted_gram
 from tamp_lightning.passes.callbacks.tokens import unreached
 from tamp_lightning.passes.expert_sums import ExpertSums, ExpertTokens, Seen
 from tamp_lightning.passes.routing import Routed
 
 
-def check_experts(facts: ModelFacts, method: Method) -> None:
-    """Refuse what experts cannot have yet.
+def check_experts(model: nn.Module, facts: ModelFacts, method: Method) -> None:
+    """Refuse what experts cannot have.
 
     Raises:
         InputError: naming the option and the remedy.
     """
     found = next((linear for linear in facts.all_linears if linear.piece is not None), None)
-    for on, what in ((method.correction.on, "correction.tau"), (method.reconstruct.on, "reconstruct.steps")):
-        if on and found is not None and found.piece is not None:
-            layer = found.piece.layer.rpartition(".")[2]
+    if found is None or found.piece is None:
+        return
+    layer = model.get_submodule(f"{facts.blocks}.{found.block}.{found.piece.layer}")
+    weighed = "its experts read tokens times gates, and one that the dense model sends elsewhere has nothing to aim at"
+    for on, what, why in (
+        (method.correction.on and gates_inputs(layer), "correction.tau", weighed),
+        (method.reconstruct.on, "reconstruct.steps", f"experts, such as {found.full}, cannot have it"),
+    ):
+        if on:
+            name = found.piece.layer.rpartition(".")[2]
             raise InputError(
-                f"{what} is above 0; experts, such as {found.full}, cannot have it: "
-                f"set {what}: 0, or leave experts dense with exclude: ['{layer}\\.']."
+                f"{what} is above 0; {why}: set {what}: 0, or leave experts dense with exclude: ['{name}\\.']."
             )
 
 
@@ -79,7 +86,15 @@ class ExpertStatistics:
         self.layers: dict[str, _Layer] = {}
         self._last: tuple[object, dict[int, Statistics]] | None = None
 
-    def add(self, linear: Linear, routed: Routed, parts: Mapping[int, Tensor], valid: Tensor, seen: Seen) -> None:
+    def add(
+        self,
+        linear: Linear,
+        routed: Routed,
+        parts: Mapping[int, Tensor],
+        valid: Tensor,
+        seen: Seen,
+        twin: Routed | None = None,
+    ) -> None:
         """Add a batch that a layer was given.
 
         Args:
@@ -88,6 +103,7 @@ class ExpertStatistics:
             parts: token weights [B, n] of each part that is summed up by itself.
             valid: bool [B, n], the tokens that are no padding.
             seen: the batch.
+            twin: what the layer was given in the dense model, where weights are corrected towards it.
 
         Raises:
             InputError: a token that counts has a NaN or infinite activation.
@@ -96,7 +112,7 @@ class ExpertStatistics:
         for part, weights in parts.items():
             layer.sums.setdefault(part, ExpertSums()).add(layer.full, routed, weights, seen, self.options)
         if self.method.statistics == "hessian":
-            layer.tokens.add(routed, valid, [*parts.values(), valid], seen)
+            layer.tokens.add(routed, valid, [*parts.values(), valid], seen, twin)
 
     def share_out(self, partition: BatchPartition) -> None:
         """Put the statistics of all processes together."""
@@ -136,8 +152,8 @@ class ExpertStatistics:
         return self._second_moments(layer, piece, list(parts))
 
     def _second_moments(self, layer: _Layer, piece: Piece, wanted: list[int]) -> dict[int, Statistics]:
-        values, weights = layer.tokens.of(layer.module, piece, self.options)
-        tokens, found = values[None], {}
+        read = layer.tokens.of(layer.module, piece, self.options)
+        tokens, weights, found = read.tokens[None], read.weights, {}
         whole = weights[-1]
         for part, own in zip(layer.sums, weights, strict=False):
             if part in wanted:
@@ -150,6 +166,7 @@ class ExpertStatistics:
                     hessian=weighted_gram(tokens, own[None]),
                     hessian_all_tokens=weighted_gram(tokens, whole[None]) if left_out else None,
                     count=float(whole.double().sum()),
+                    cross=None if read.twins is None else weighted_cross(read.twins[None], tokens, own[None]),
                 )
         return found
 

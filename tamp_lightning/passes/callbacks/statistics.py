@@ -24,7 +24,6 @@ from tamp_lightning.passes.callbacks.experts import ExpertStatistics
 from tamp_lightning.passes.callbacks.tokens import check_finite, unreached
 from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback, Tokens, TokenSource
 from tamp_lightning.passes.expert_sums import Seen
-from tamp_lightning.passes.routing import Routed
 
 OnWeights = Callable[[BlockPass, Mapping[Linear, Tensor]], None]
 
@@ -158,6 +157,7 @@ class StatisticsCollector(PassCallback):
         context, routed = self._context(pl_module), self.source.routed()
         tokens = {**self.source.latest(), **{one: Tokens(own.hidden, own.outputs) for one, own in routed.items()}}
         twins = self.dense.tokens(pl_module, batch_idx) if self.dense else {}
+        beside = self.dense.routed() if self.dense else {}
         self._count = context.valid.sum() + self._count
         self._samples.update(pl_module.current.ids.tolist())
         partition = pl_module.partition
@@ -166,17 +166,15 @@ class StatisticsCollector(PassCallback):
         weighed = self._weights(context, tokens, pl_module.stream.facts.attends(pl_module.index))
         for linear, weights in weighed.items():
             if linear in routed:
-                self._add_routed(step, linear, routed[linear], weights, partition.processes == 1)
+                seen = Seen(step.ids, context.modality, partition.processes == 1)
+                parts = self._parts(step, weights)
+                self._experts.add(linear, routed[linear], parts, context.valid, seen, beside.get(linear))
                 continue
             self._add_diagonal(step, linear, tokens[linear], weights)
             if self.method.statistics == "hessian":
                 self._add_matrices(step, linear, tokens[linear], weights, twins.get(linear))
         if self.on_weights:
             self.on_weights(pl_module, weighed)
-
-    def _add_routed(self, step: _Step, layer: Linear, routed: Routed, weights: Tensor, alone: bool) -> None:
-        seen = Seen(step.ids, step.context.modality, alone)
-        self._experts.add(layer, routed, self._parts(step, weights), step.context.valid, seen)
 
     def pass_ends(self, pl_module: BlockPass) -> None:
         """Put the statistics of all processes together: sums by sample in each, second moments in the first alone.
