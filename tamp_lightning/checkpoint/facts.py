@@ -222,11 +222,12 @@ def _stacked(path: str, blocks: nn.ModuleList) -> list[str]:
 def _refuse_stacked(names: Sequence[str]) -> None:
     """Refuse such matrices, unless they are left out: most weights would silently stay as they are."""
     if names:
-        module = names[0].split(".")[-2]
+        modules = sorted({name.split(".")[-2] for name in names})
+        patterns = ", ".join(f"'{module}\\.'" for module in modules)
         raise InputError(
             f"{names[0]} stacks several matrices (a mixture of experts) that transformers does not run through its "
             "registry of experts, so that nothing tells which tokens each gets: "
-            f"leave them dense with exclude: ['{module}\\.'], and all other linears are pruned"
+            f"leave them dense with exclude: [{patterns}], and all other linears are pruned"
         )
 
 

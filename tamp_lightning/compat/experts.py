@@ -2,7 +2,7 @@
 
 A class that its `use_experts_implementation` decorates holds `gate_up_proj` (or `up_proj`) and `down_proj` with one
 matrix per expert, and says by attributes how they lie. It is called with the hidden states of tokens [T,h], the numbers
-of their experts [T,k] and the weights of these [T,k]. Two classes that the registry does not run are known by name.
+of their experts [T,k] and the weights of these [T,k]. Three classes that the registry does not run are known by name.
 tests/compat names what a release moved.
 """
 
@@ -21,6 +21,7 @@ __all__ = [
     "activated",
     "are_experts",
     "call_of",
+    "choice_count",
     "expert_count",
     "expert_matrices",
     "gates_inputs",
@@ -49,6 +50,7 @@ class _Layout:
 _OWN = {
     "transformers.models.llama4.modeling_llama4.Llama4TextExperts": _Layout(is_transposed=True, gates_inputs=True),
     "transformers.models.step3p7.modeling_step3p7.Step3p7Experts": _Layout(),
+    "transformers.models.longcat_flash.modeling_longcat_flash.LongcatFlashExperts": _Layout(),
 }
 """Classes that the registry does not run: nothing in them says how their matrices lie."""
 
@@ -59,7 +61,7 @@ class Call(NamedTuple):
     hidden: Tensor
     """[m, h]: what experts read. Tokens, or, where gates weigh inputs, pairs of token and expert."""
     chosen: Tensor
-    """[m, k]: experts of each row."""
+    """[m, k]: experts of each row; a number from the count of experts on is nobody's."""
     gates: Tensor
     """[m, k]: their weights in the layer's output."""
     tokens: Tensor
@@ -138,6 +140,11 @@ def call_of(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Cal
 def expert_count(module: nn.Module) -> int:
     """Number of experts of a layer."""
     return len(module.get_parameter("down_proj"))
+
+
+def choice_count(module: nn.Module) -> int:
+    """Number of what a router chooses among: experts, and those of LongCat-Flash that hand tokens on as they are."""
+    return max(len(value) for value in module.parameters(recurse=False))
 
 
 def expert_matrices(module: nn.Module) -> list[Matrix]:

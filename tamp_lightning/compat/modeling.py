@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.configuration_utils import SubConfigSpec
 from transformers.image_processing_utils import select_best_resolution
-from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 __all__ = [
-    "ALL_EXPERTS_FUNCTIONS",
     "CACHE",
     "CACHE_NAMES",
     "SubConfigSpec",

@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from tamp_lightning.checkpoint.facts import ModelFacts
 from tamp_lightning.compat.experts import are_experts
-from tamp_lightning.compat.modeling import ALL_EXPERTS_FUNCTIONS, sdpa_mask
+from tamp_lightning.compat.modeling import sdpa_mask
 from tamp_lightning.errors import InputError
 from tamp_lightning.stream.calls import move, own_stores, refuse_calls
 from tamp_lightning.stream.stubs import BlockCall, run_stubs
@@ -148,11 +148,8 @@ def _noted(decoder: nn.Module) -> Iterator[list[bool] | None]:
         found.append(query.shape[2] == key.shape[2])
         return value.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[-1]), None
 
-    ALL_EXPERTS_FUNCTIONS.register(IMPLEMENTATION, lambda _, hidden, *__, **___: _as_given(hidden))
-    if isinstance(decoder, PreTrainedModel):
-        decoder.set_experts_implementation(IMPLEMENTATION)
     for module in decoder.modules():
-        if are_experts(module):  # the registry does not run all of them
+        if are_experts(module):
             module.forward = _as_given
     AttentionInterface.register(IMPLEMENTATION, attend)
     AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)

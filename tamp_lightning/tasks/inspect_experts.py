@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
-from tamp_lightning.compat.experts import are_experts, expert_count
+from tamp_lightning.compat.experts import are_experts, choice_count, expert_count
 
 CHOSEN = ("num_experts_per_tok", "moe_k", "moe_topk", "top_k_experts")
 """What configs call the number of experts that a token is sent to."""
@@ -28,6 +28,8 @@ class ExpertFacts:
     """Parameters of all of them."""
     active: int
     """Parameters of those that a token is sent to."""
+    choices: int
+    """What a router chooses among: experts, and those that hand tokens on as they are."""
 
 
 def expert_facts(model: PreTrainedModel, blocks: Sequence[nn.Module]) -> ExpertFacts | None:
@@ -39,5 +41,6 @@ def expert_facts(model: PreTrainedModel, blocks: Sequence[nn.Module]) -> ExpertF
         return None
     sizes = [sum(parameter.numel() for parameter in layer.parameters()) for layer in layers]
     counts = [expert_count(layer) for layer in layers]
-    active = sum(size * chosen // count for size, count in zip(sizes, counts, strict=True))
-    return ExpertFacts(len(layers), max(counts), chosen, sum(sizes), active)
+    choices = [choice_count(layer) for layer in layers]
+    active = sum(size * chosen // count for size, count in zip(sizes, choices, strict=True))
+    return ExpertFacts(len(layers), max(counts), chosen, sum(sizes), active, max(choices))

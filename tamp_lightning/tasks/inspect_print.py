@@ -56,7 +56,7 @@ def _experts(found: ExpertFacts, total: int) -> str:
     return (
         f"experts: {found.experts} in each of {found.layers} layers, {found.chosen} for each token; {active:.2f} B "
         f"parameters are active for a token; of {samples} samples of {tokens:,} tokens an expert gets "
-        f"{samples * tokens * found.chosen // found.experts:,} where routing is even"
+        f"{samples * tokens * found.chosen // found.choices:,} where routing is even"
     )
 
 

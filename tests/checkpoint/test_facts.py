@@ -2,7 +2,7 @@ import pytest
 import torch
 from accelerate import init_empty_weights
 from transformers import (
-    LongcatFlashForCausalLM,
+    JetMoeForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
     T5Config,
@@ -12,7 +12,7 @@ from transformers import (
 from tamp_lightning.stream import AUDIO, IMAGE, TEXT, VIDEO, ModelFacts, find_facts
 
 from ..stream.conftest import IMAGE_ID, make_llama, make_llava, make_qwen2, text_config
-from ..zoo.newer import longcat
+from ..zoo.newer import jetmoe
 
 LINEARS = (
     "self_attn.q_proj",
@@ -114,7 +114,7 @@ def test_matrices_of_experts_are_linears_by_name(include, exclude, count):
 
 def test_models_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="mixture of experts"):
-        find_facts(LongcatFlashForCausalLM(longcat()))
+        find_facts(JetMoeForCausalLM(jetmoe()))
     encoder_decoder = T5ForConditionalGeneration(
         T5Config(vocab_size=32, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     )

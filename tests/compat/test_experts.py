@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import LongcatFlashForCausalLM
+from transformers import JetMoeForCausalLM
 
 from tamp_lightning.compat.experts import (
     activated,
@@ -18,7 +18,7 @@ from tamp_lightning.compat.experts import (
 )
 
 from ..zoo.experts import WITH_EXPERTS
-from ..zoo.newer import NEWER, longcat
+from ..zoo.newer import NEWER, jetmoe
 
 
 def layers(model: torch.nn.Module) -> list[torch.nn.Module]:
@@ -59,5 +59,5 @@ def test_matrices_make_up_the_parameters(name: str) -> None:
 
 
 def test_what_keeps_or_calls_experts_in_another_way_is_no_layer_of_experts() -> None:
-    assert not layers(LongcatFlashForCausalLM(longcat()))
+    assert not layers(JetMoeForCausalLM(jetmoe()))
     assert not layers(NEWER["qwen3_5"].make())

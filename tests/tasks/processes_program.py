@@ -41,7 +41,7 @@ METHODS = {
     "corrected": Method(allocation="uniform", solver="sparsegpt", correction=Correction(0.5)),
     "refit": Method(allocation="diversity", refit=Refit(steps=5)),
 }
-ON_EXPERTS = ("wanda", "tamp", "sparsegpt", "atv", "dlp")
+ON_EXPERTS = ("wanda", "tamp", "sparsegpt", "atv", "dlp", "corrected")
 """Of these, on a mixture of experts too."""
 MIXTURE = WITH_EXPERTS["qwen3_vl_moe"]
 

@@ -24,7 +24,7 @@ from .families import (
     pixels,
     text,
 )
-from .newer import EXPERTS, FULL, LINEAR, NEWER, PARTIAL_ROPE, step3p7
+from .newer import EXPERTS, FULL, LINEAR, NEWER, PARTIAL_ROPE, longcat, step3p7
 
 DEEPSEEK = {
     "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_shared_experts": 1, "n_group": 1,
@@ -152,4 +152,5 @@ WITH_EXPERTS: dict[str, Family] = {
         "Step3p7ForConditionalGeneration", step3p7, {"image": pixels(1, 4, shape=(3, 16, 16))},
         linears=2 * (5 + 3) + 2 * (5 + 3 + 12),
     ),
+    "longcat": Family("LongcatFlashForCausalLM", longcat, linears=2 * (2 * 5 + 2 * 3 + 12)),
 }  # fmt: skip

@@ -209,9 +209,15 @@ def llama4_moe() -> Any:
 def longcat() -> Any:
     sizes = {key: value for key, value in TEXT.items() if key not in ("num_hidden_layers", "intermediate_size")}
     return tf.LongcatFlashConfig(
-        **sizes, num_layers=2, ffn_hidden_size=48, n_routed_experts=4, zero_expert_num=2, expert_ffn_hidden_size=16,
-        moe_topk=2, q_lora_rank=16, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4, v_head_dim=8,
+        **{**sizes, "num_key_value_heads": 4}, num_layers=2, ffn_hidden_size=48, n_routed_experts=4, zero_expert_num=2,
+        expert_ffn_hidden_size=16, moe_topk=2, head_dim=4, q_lora_rank=16, kv_lora_rank=8, qk_rope_head_dim=4,
+        qk_nope_head_dim=4, v_head_dim=8,
     )  # fmt: skip
+
+
+def jetmoe() -> Any:
+    sizes = {key: value for key, value in TEXT.items() if key not in ("num_attention_heads", "num_hidden_layers")}
+    return tf.JetMoeConfig(**sizes, num_hidden_layers=2, kv_channels=8, num_local_experts=4, num_experts_per_tok=2)
 
 
 def step3p7() -> Any:

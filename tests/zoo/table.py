@@ -85,6 +85,7 @@ TITLES: dict[str, tuple[str, str]] = {
     "mistral4": ("Mistral 4", "likewise"),
     "gpt_oss": ("gpt-oss", "gates and ups of experts interleaved; attention with sinks is no sdpa, which `amia` needs"),
     "step3p7": ("Step-3.7", "gates and ups of all experts stored apart"),
+    "longcat": ("LongCat-Flash", "two attentions and MLPs in a block; experts that hand tokens on have no matrices"),
     "latent_attention": ("DeepSeek-V3 without experts", "latent attention (MLA), as in Kimi-K2.5"),
 }
 """What a family of the zoo is called, and what there is to say about it."""
@@ -93,8 +94,8 @@ REFUSED: dict[str, str] = {
     "Gemma 3n": "its blocks read four hidden states side by side, not one `[batch, tokens, width]`",
     "Chameleon": "its blocks return a tuple, as in releases of transformers before 5",
     "IDEFICS of 2023": "pictures are no tokens there but enter between the blocks, and have to be there",
-    "LongCat-Flash, JetMoE": "they keep and call experts in ways of their own, which do not tell the tokens of each: "
-    "`model.exclude: ['experts\\.']` leaves these dense and prunes the rest",
+    "JetMoE": "experts, of attention too, are called with sorted tokens, which do not tell whose they are: "
+    "`model.exclude: ['input_linear\\.', 'output_linear\\.']` leaves these dense and prunes the rest",
     "GPT-2": "has no `nn.Linear` in its blocks",
     "Zamba 2": "blocks share weights",
     "T5, Florence-2 and all other encoder-decoders": "only decoders are pruned",

@@ -64,7 +64,8 @@ def read_by(family: str, module: nn.Module, args: tuple) -> list[list[tuple[int,
         chosen = logits.topk(module.router.top_k).indices.tolist()
         return [[(e, hidden[t : t + 1] * logits[t, e].sigmoid()) for e in experts] for t, experts in enumerate(chosen)]
     hidden, index, _ = args
-    return [[(e, hidden[t : t + 1]) for e in experts] for t, experts in enumerate(index.tolist())]
+    count = len(module.down_proj)  # LongCat-Flash: a higher number gives the token back
+    return [[(e, hidden[t : t + 1]) for e in experts if e < count] for t, experts in enumerate(index.tolist())]
 
 
 class Watch:

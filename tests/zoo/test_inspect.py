@@ -20,7 +20,7 @@ from tamp_lightning.tasks.inspect import inspect_checkpoint, run_inspect, show
 
 from .experts import WITH_EXPERTS
 from .families import FAMILIES, MROPE, TEXT, omni
-from .newer import NEWER, chameleon, gemma3n, idefics, longcat
+from .newer import NEWER, chameleon, gemma3n, idefics, jetmoe
 
 MEDIA = ("image", "video", "audio")
 DTYPES = {torch.bfloat16: "BF16", torch.float32: "F32", torch.int64: "I64"}
@@ -106,10 +106,10 @@ def test_what_is_shown_adds_up(name, tmp_path):
 
 
 def test_what_would_be_refused_is_said(tmp_path):
-    tf.LongcatFlashForCausalLM(longcat()).save_pretrained(tmp_path / "moe")
+    tf.JetMoeForCausalLM(jetmoe()).save_pretrained(tmp_path / "moe")
     console = Console(record=True, width=200)
     assert not run_inspect(str(tmp_path / "moe"), console)
-    told = "cannot be pruned: model.layers.0.mlp.experts.gate_up_proj stacks several matrices"
+    told = "cannot be pruned: model.layers.0.mlp.input_linear.weight stacks several matrices"
     assert told in console.export_text()
 
 

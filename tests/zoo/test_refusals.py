@@ -11,7 +11,7 @@ from tamp_lightning.passes.trainer import prune_stream
 from tamp_lightning.stream import MemoryStream
 
 from .families import FAMILIES
-from .newer import NEWER, chameleon, gemma3n, idefics, longcat
+from .newer import NEWER, chameleon, gemma3n, idefics, jetmoe
 
 IDS = torch.randint(3, 80, (1, 12), generator=torch.Generator().manual_seed(0))
 
@@ -25,8 +25,9 @@ def gpt2():
     ("make", "reason"),
     [
         (
-            lambda: tf.LongcatFlashForCausalLM(longcat()),
-            r"a mixture of experts\) that transformers does not run through its registry .*dense with exclude",
+            lambda: tf.JetMoeForCausalLM(jetmoe()),
+            r"a mixture of experts\) that transformers does not run through its registry .*"
+            r"dense with exclude: \['input_linear\\.', 'output_linear\\.'\]",
         ),
         (lambda: tf.Gemma3nForCausalLM(gemma3n()), r"hidden states of shape \(4, 1, 8, 32\) .*expected one \[B,n,h\]"),
         (
