@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,10 @@ def main() -> None:
     args = parser.parse_args()
     folder = resolve(BED)
     batches = [sample(folder, seed) for seed in range(args.samples)]
+    start = time.process_time()
     done = tamp_lightning.prune(folder, batches, method=METHODS[args.method], out=args.out, progress=False)
     found = {"method": args.method, "samples": args.samples, "sparsity": done.sparsity, "seconds": done.seconds}
+    found["processor_seconds"] = time.process_time() - start
     print(json.dumps(found | machine(), indent=1), flush=True)
 
 
