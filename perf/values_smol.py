@@ -26,7 +26,7 @@ from transformers import AutoProcessor, PreTrainedModel
 import tamp_lightning
 from tamp_lightning.cli.run import quieten
 from tamp_lightning.data.calibration import CalibrationData
-from tamp_lightning.data.sources import from_easy_vqa
+from tamp_lightning.data.sources import easy_vqa_pool
 from tamp_lightning.evaluation.scoring import score
 from tamp_lightning.evaluation.summary import summarise
 from tamp_lightning.evaluation.whole import load_whole
@@ -65,7 +65,7 @@ def pruned(folder: Path, sparsity: float, values: str, samples: int) -> PreTrain
     model = load_whole(folder, torch.float32)
     if sparsity or values != "none":
         processor = AutoProcessor.from_pretrained(folder)
-        data = CalibrationData.from_samples(from_easy_vqa(samples, 42, 4), processor, 8)
+        data = CalibrationData.from_samples(easy_vqa_pool(42, 4).draw(samples, 42), processor, 8)
         choices = {"tokens": "all", "allocation": "uniform", "solver": "sparsegpt", "sparsegpt": {"values": values}}
         tamp_lightning.prune(model, data, method={**choices, "sparsity": sparsity}, progress=False)
     for module in linears(model).values():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from transformers import ProcessorMixin
 from tamp_lightning.data import easy_vqa
 from tamp_lightning.data.calibration import Sample, SampleList
 from tamp_lightning.data.chat_files import REMEDY, BadRows, ChatFile, warn_of
-from tamp_lightning.data.chats import Messages, read_chat
+from tamp_lightning.data.chats import questions_on, read_chat
 from tamp_lightning.data.media import read_picture
 from tamp_lightning.data.readers.item import Bad, BadRow
 from tamp_lightning.errors import InputError
@@ -30,28 +30,41 @@ def choose(total: int, count: int, seed: int, name: str) -> list[int]:
     return sorted(random.Random(seed).sample(range(total), count))
 
 
-def from_easy_vqa(count: int, seed: int, turns: int) -> SampleList:
-    """Conversations of up to `turns` questions about pictures of the calibration split.
+@dataclass(frozen=True)
+class Pool:
+    """All that a source has, of which calibration samples are drawn."""
+
+    name: str
+    """What an error calls it."""
+    size: int
+    make: Callable[[int], Sample]
+    """The sample at a position."""
+
+    def draw(self, count: int, seed: int) -> SampleList:
+        """`count` samples without replacement, in the order of the source.
+
+        Raises:
+            InputError: there are too few.
+        """
+        chosen = choose(self.size, count, seed, self.name)
+        return SampleList(count, lambda index: self.make(chosen[index]))
+
+
+def easy_vqa_pool(seed: int, turns: int) -> Pool:
+    """Conversations of up to `turns` questions, drawn by `seed`, about each picture of the calibration split.
 
     Raises:
-        InputError: more samples wanted than the split has pictures.
         FileNotFoundError: easy-VQA is not installed.
     """
     pictures = list(easy_vqa.by_picture(easy_vqa.questions("calibration")).items())
-    chosen = choose(len(pictures), count, seed, "easy-VQA's calibration split")
 
-    def make(index: int) -> Sample:
-        number, questions = pictures[chosen[index]]
-        rng = random.Random(f"{seed}/{number}")
-        asked = rng.sample(questions, min(turns, len(questions)))
-        messages: Messages = []
-        for k, q in enumerate(asked):
-            picture = [{"type": "image"}] if k == 0 else []
-            messages.append({"role": "user", "content": [*picture, {"type": "text", "text": q.text}]})
-            messages.append({"role": "assistant", "content": [{"type": "text", "text": q.answer}]})
+    def make(position: int) -> Sample:
+        number, questions = pictures[position]
+        asked = random.Random(f"{seed}/{number}").sample(questions, min(turns, len(questions)))
+        messages = questions_on("image", ((q.text, q.answer) for q in asked))
         return Sample(number, messages, [easy_vqa.load_picture("calibration", number)])
 
-    return SampleList(len(chosen), make)
+    return Pool("easy-VQA's calibration split", len(pictures), make)
 
 
 def from_llava_json(

@@ -85,9 +85,9 @@ def test_too_few_samples(tmp_path):
     with pytest.raises(ValueError, match=r"3 calibration samples wanted, .*calibration\.json has 2"):
         sources.from_llava_json(path, None, 3, 0)
     with pytest.raises(ValueError, match=r"251 calibration samples wanted, easy-VQA's .* has 250"):
-        sources.from_easy_vqa(251, 0, 4)
+        sources.easy_vqa_pool(0, 4).draw(251, 0)
     with pytest.raises(ValueError, match="0 calibration samples wanted"):
-        sources.from_easy_vqa(0, 0, 4)
+        sources.easy_vqa_pool(0, 4).draw(0, 0)
 
 
 def test_missing_and_damaged_pictures_are_named(tmp_path):
