@@ -101,8 +101,10 @@ def quieten() -> None:
 def _dispatch(recipe: Any, name: str, text: str, console: Console) -> None:
     if recipe.task == "prune":
         from tamp_lightning.tasks.prune import run_prune
+        from tamp_lightning.tasks.prune_setup import prepare
 
-        run_prune(recipe, name, text, console)
+        job = prepare(recipe, name, text, lambda line: console.print(line, soft_wrap=True, highlight=False))
+        run_prune(job, console)
     elif recipe.task == "compare":
         from tamp_lightning.tasks.compare import run_compare
 

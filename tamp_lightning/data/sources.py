@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +14,10 @@ from tamp_lightning.data import easy_vqa
 from tamp_lightning.data.calibration import Sample, SampleList
 from tamp_lightning.data.chat_files import REMEDY, BadRows, ChatFile, warn_of
 from tamp_lightning.data.chats import questions_on, read_chat
+from tamp_lightning.data.draw import Pool
 from tamp_lightning.data.media import read_picture
 from tamp_lightning.data.readers.item import Bad, BadRow
 from tamp_lightning.errors import InputError
-
-
-def choose(total: int, count: int, seed: int, name: str) -> list[int]:
-    """`count` of `total` positions without replacement, in ascending order.
-
-    Raises:
-        InputError: there are too few.
-    """
-    if not 0 < count <= total:
-        raise InputError(f"{count} calibration samples wanted, {name} has {total}: ask for 1 to {total}")
-    return sorted(random.Random(seed).sample(range(total), count))
-
-
-@dataclass(frozen=True)
-class Pool:
-    """All that a source has, of which calibration samples are drawn."""
-
-    name: str
-    """What an error calls it."""
-    size: int
-    make: Callable[[int], Sample]
-    """The sample at a position."""
-
-    def draw(self, count: int, seed: int) -> SampleList:
-        """`count` samples without replacement, in the order of the source.
-
-        Raises:
-            InputError: there are too few.
-        """
-        chosen = choose(self.size, count, seed, self.name)
-        return SampleList(count, lambda index: self.make(chosen[index]))
 
 
 def easy_vqa_pool(seed: int, turns: int) -> Pool:
@@ -96,16 +66,7 @@ def from_llava_json(
         InputError: the file is missing or holds no rows, or too few; a row is bad and `bad_rows` says to refuse it.
     """
     file = ChatFile(path, media or path.parent, processor)
-    if bad_rows == "refuse":
-        chosen = file.checked(choose(len(file), len(file) if count is None else count, seed, str(path)))
-        return SampleList(len(chosen), lambda index: file.sample(chosen[index]))
-    good = file.good()
-    if count is None:
-        file.tell()
-        return SampleList(len(good), lambda index: file.sample_or_next(good, index), file.bad)
-    chosen = file.readable(good, choose(len(good), count, seed, f"{path} without its bad rows"), seed)
-    file.tell()
-    return SampleList(count, lambda index: file.sample(chosen[index]), file.bad)
+    return file.draw(count, seed) if bad_rows == "refuse" else file.draw_good(count, seed)
 
 
 def from_llava_next_data(

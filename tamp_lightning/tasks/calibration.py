@@ -9,6 +9,7 @@ from transformers import ProcessorMixin
 from tamp_lightning.config.recipe import CalibrationChoice
 from tamp_lightning.data import sources
 from tamp_lightning.data.calibration import CalibrationData, SampleList
+from tamp_lightning.data.draw import Pool
 from tamp_lightning.testbeds.clip_samples import clip_pool
 from tamp_lightning.testbeds.skill_samples import caption_pool, skill_pool
 
@@ -39,7 +40,7 @@ def calibration_samples(choice: CalibrationChoice, processor: ProcessorMixin) ->
     return _bed_pool(choice.source, choice.seed, choice.turns).draw(choice.samples, choice.seed)
 
 
-def _bed_pool(source: str, seed: int, turns: int) -> sources.Pool:
+def _bed_pool(source: str, seed: int, turns: int) -> Pool:
     """What a test bed has for calibration."""
     if source == "easy_vqa":
         return sources.easy_vqa_pool(seed, turns)

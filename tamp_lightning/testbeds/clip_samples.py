@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tamp_lightning.data.calibration import Sample
 from tamp_lightning.data.chats import questions_on
-from tamp_lightning.data.sources import Pool
+from tamp_lightning.data.draw import Pool
 from tamp_lightning.files import atomic_write
 from tamp_lightning.resources import cache_folder
 from tamp_lightning.testbeds.clip_files import write_clip

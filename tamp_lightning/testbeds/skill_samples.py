@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tamp_lightning.data.calibration import Sample
 from tamp_lightning.data.chats import questions_on
-from tamp_lightning.data.sources import Pool
+from tamp_lightning.data.draw import Pool
 from tamp_lightning.testbeds.scenes import SIDE
 from tamp_lightning.testbeds.skills import easy_pictures, load, scene_pictures
 
