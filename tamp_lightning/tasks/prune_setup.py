@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from transformers import AutoProcessor
 
-from tamp_lightning.config.recipe import ModelChoice, PruneRecipe
+from tamp_lightning.config.recipe import PruneRecipe
 from tamp_lightning.distributed.processes import check_processes
 from tamp_lightning.evaluation.layerwise import LayerwiseScores
 from tamp_lightning.evaluation.scorer import Scorer
-from tamp_lightning.methods.towers import Towers
+from tamp_lightning.methods.selection import Selection
 from tamp_lightning.passes.trainer import check_pattern, scoring_trainer
 from tamp_lightning.runs.clock import PhaseClock
 from tamp_lightning.runs.place import Place
@@ -71,7 +70,8 @@ def prepare(recipe: PruneRecipe, name: str, text: str, say: Say = lambda line: N
         check_processes(trainer, recipe.method, data.batches)
         tasks = scored_tasks(recipe.scores, processor, say)
         scorer = Scorer(tasks, recipe.scores.batch_size, place.dtype, recipe.trainer, clock, say)
-        stream = _stream(recipe.model, recipe.towers, source, place, resumes=bool(state and state.resumes))
+        wanted = Selection(recipe.model.include, recipe.model.exclude, recipe.towers)
+        stream = _stream(source, place, wanted, resumes=bool(state and state.resumes))
         check_pattern(stream, recipe.method)
     space = None if limit is None or state is None else CacheSpace(state.folder, int(limit * 1e9))
     pruner = Pruner(stream, data, recipe.method, recipe.trainer, recipe.seed, state, space)
@@ -91,7 +91,7 @@ def prepare(recipe: PruneRecipe, name: str, text: str, say: Say = lambda line: N
     return Job(place, pruner, scoring, origin, clock)
 
 
-def _stream(choice: ModelChoice, towers: Towers, source: Path, place: Place, resumes: bool) -> DiskStream:
+def _stream(source: Path, place: Place, wanted: Selection, resumes: bool) -> DiskStream:
     kind = DiskStream if place.is_first else FollowerStream
-    how: dict[str, Any] = {"dtype": place.dtype, "device": place.device, "towers": towers, "resumes": resumes}
-    return kind(source, place.folder.model, include=choice.include, exclude=choice.exclude, **how)
+    out, dtype, device = place.folder.model, place.dtype, place.device
+    return kind(source, out, dtype=dtype, device=device, selection=wanted, resumes=resumes)
