@@ -19,11 +19,11 @@ from tamp_lightning.passes.pruned import Pruned
 from tamp_lightning.passes.trainer import prune_stream
 from tamp_lightning.stream import DiskStream, MemoryStream, Stream
 
-from ..conftest import hashes
-from ..zoo.experts import WITH_EXPERTS
-from ..zoo.families import collate
-from ..zoo.test_literal import masks_of
-from .test_literal import keep_rows
+from ...conftest import hashes
+from ...zoo.experts import WITH_EXPERTS
+from ...zoo.families import collate
+from ...zoo.test_literal import masks_of
+from ..test_literal import keep_rows
 
 FAMILY = WITH_EXPERTS["qwen3_vl_moe"]
 LAYER = "model.language_model.layers.0.mlp.experts"
