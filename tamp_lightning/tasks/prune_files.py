@@ -48,7 +48,7 @@ def _describe_towers(pruned: Pruned) -> Content:
         return {}
     size = sum(row["size"] for row in pruned.towers.values())
     return {
-        "towers": {"sparsity": pruned.towers_sparsity, "prunable_weights": size, "linears": len(pruned.towers)},
+        "towers": {"sparsity": pruned.plan.towers_sparsity, "prunable_weights": size, "linears": len(pruned.towers)},
         "towers_unreached": pruned.unreached,
     }
 

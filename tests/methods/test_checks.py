@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tamp_lightning.methods.checks import check_above_zero, check_at_least_zero, check_share
+from tamp_lightning.methods.checks import check_above_zero, check_at_least, check_at_least_zero, check_share
 
 NAN, INFINITE = float("nan"), float("inf")
 
@@ -29,3 +29,11 @@ def test_shares_lie_between_zero_and_one(value):
         check_share("sparsegpt", value)
     for share in (0, 0.5, 1):
         check_share("sparsegpt", share)
+
+
+@pytest.mark.parametrize("value", [0, -3, NAN])
+def test_fields_may_have_a_least_value_unless_they_are_not_given(value):
+    section = SimpleNamespace(first=1, second=None, third=value)
+    with pytest.raises(ValueError, match=rf"^scores\.third is {value}; it has to be at least 1$"):
+        check_at_least(1, "scores.", section, "first", "second", "third")
+    check_at_least(1, "scores.", section, "first", "second")
