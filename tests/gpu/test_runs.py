@@ -70,7 +70,9 @@ FLIPPED_BF16 = 0.06
 
 def pruned_masks(model, method: Method, size: int, towers: Towers | None = None, **trainer) -> dict[str, torch.Tensor]:
     data = calibration(toys(KINDS), size)
-    pruned = prune_stream(MemoryStream(model, Selection(towers=towers)), data, method, progress=False, **trainer)
+    pruned = prune_stream(
+        MemoryStream(model, Selection(towers=towers or Towers())), data, method, progress=False, **trainer
+    )
     rows = {**pruned.linears, **pruned.towers}
     masks = {name: unpack_bits(bits, rows[name]["shape"]) for name, bits in pruned.masks.items()}
     weights = dict(model.named_parameters())
