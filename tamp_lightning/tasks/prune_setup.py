@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import AutoProcessor
 
 from tamp_lightning.config.recipe import PruneRecipe
+from tamp_lightning.distributed.collectives import broadcast_outside
 from tamp_lightning.distributed.processes import check_processes
 from tamp_lightning.evaluation.layerwise import LayerwiseScores
 from tamp_lightning.evaluation.scorer import Scorer
@@ -42,8 +43,7 @@ class Job:
 
     def share_name(self) -> None:
         """Take the run folder of the first process: a default name tells the time. To be called after the passes."""
-        first = scoring_trainer(**self.pruner.trainer).strategy.broadcast(self.place.folder)
-        self.place = replace(self.place, folder=first)
+        self.place = replace(self.place, folder=broadcast_outside(self.place.folder))
 
 
 def prepare(recipe: PruneRecipe, name: str, text: str, say: Say = lambda line: None) -> Job:
