@@ -89,7 +89,7 @@ lint: $(READY) ## ruff and mypy
 
 docs: $(READY) ## these pages and an API reference from docstrings, as a site in site/
 	@$(PIP) $(CONSTRAINTS) -c $(VENV)/torch.txt -e '.[docs]'
-	$(BIN)/mkdocs build --quiet
+	$(BIN)/mkdocs build --quiet --strict
 
 bench: $(READY) ## speed on this machine, side by side: perf/results/*.json and tables; docs/performance.md
 	$(BIN)/python perf/startup.py

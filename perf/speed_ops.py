@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tamp_lightning.ops.diversity import modality_cosine
 from tamp_lightning.ops.gram import cosine_gram
-from tamp_lightning.ops.tokens import select_representative
+from tamp_lightning.ops.tokens import Picking, select_representative
 
 TOKENS, TEXT = 2900, 500
 THRESHOLDS = (0.1, 0.015, 0.005)
@@ -53,7 +53,7 @@ def amia_rows(d: int, dtype: torch.dtype) -> Iterator[dict[str, Any]]:
     for threshold in THRESHOLDS:
 
         def ours(threshold: float = threshold) -> Tensor:
-            return select_representative(rounded, attention, modality, threshold=threshold)
+            return select_representative(rounded, attention, modality, Picking(threshold=threshold))
 
         def literal(threshold: float = threshold) -> list[int]:
             return literal_amia(outputs, attention, modality == 1, threshold)
@@ -134,7 +134,7 @@ def precision(samples: int = 8) -> Iterator[dict[str, Any]]:
             sets = []
             for outputs, attention, modality in data:
                 rounded, option = way(outputs)
-                sets.append(picked(select_representative(rounded, attention, modality, precision=option)))
+                sets.append(picked(select_representative(rounded, attention, modality, Picking(precision=option))))
             overlaps = [overlap(a, b) for a, b in zip(sets, reference, strict=True)]
             rounded, option = way(data[0][0])
             spent = seconds(lambda rounded=rounded, option=option: cosine_gram(rounded[None], precision=option), 5)

@@ -23,7 +23,7 @@ from transformers import AutoProcessor
 from tamp_lightning.cli.run import quieten
 from tamp_lightning.config.build import build
 from tamp_lightning.data.calibration import CalibrationData
-from tamp_lightning.data.sources import from_easy_vqa
+from tamp_lightning.data.sources import easy_vqa_pool
 from tamp_lightning.evaluation.scoring import score
 from tamp_lightning.evaluation.summary import summarise
 from tamp_lightning.evaluation.whole import load_whole
@@ -60,7 +60,7 @@ SAMPLES, SEED, TURNS, BATCH = 128, 42, 4, 8
 
 def calibration(folder: Path, samples: int) -> CalibrationData:
     processor = AutoProcessor.from_pretrained(folder)
-    return CalibrationData.from_samples(from_easy_vqa(samples, SEED, TURNS), processor, BATCH)
+    return CalibrationData.from_samples(easy_vqa_pool(SEED, TURNS).draw(samples, SEED), processor, BATCH)
 
 
 @torch.no_grad()

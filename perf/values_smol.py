@@ -35,7 +35,7 @@ from tamp_lightning.ops.rounding import BITS, from_codes, round_weight
 from tamp_lightning.passes.trainer import scoring_trainer
 from tamp_lightning.runs.environment import environment
 from tamp_lightning.testbeds.checkpoints import resolve
-from tamp_lightning.testbeds.skill_samples import skill_samples
+from tamp_lightning.testbeds.skill_samples import skill_pool
 from tamp_lightning.testbeds.skills import FormSuite
 
 # name -> sparsity, values that the solver rounds to, values that the export rounds to
@@ -65,7 +65,7 @@ def pruned(folder: Path, sparsity: float, values: str, samples: int) -> PreTrain
     model = load_whole(folder, torch.float32)
     if sparsity or values != "none":
         processor = AutoProcessor.from_pretrained(folder)
-        data = CalibrationData.from_samples(skill_samples(samples, 42, 4, scenes=False), processor, 8)
+        data = CalibrationData.from_samples(skill_pool(42, 4, scenes=False).draw(samples, 42), processor, 8)
         choices = {"tokens": "all", "allocation": "uniform", "solver": "sparsegpt", "sparsegpt": {"values": values}}
         tamp_lightning.prune(model, data, method={**choices, "sparsity": sparsity}, progress=False)
     for module in linears(model).values():

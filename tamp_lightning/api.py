@@ -18,6 +18,7 @@ from tamp_lightning.config.build import build
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
+from tamp_lightning.methods.selection import Selection
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.ops.bits import unpack_bits
 from tamp_lightning.passes.pruned import Pruned
@@ -111,7 +112,7 @@ def prune(
         if isinstance(model_or_path, PreTrainedModel):
             if dtype is not None:
                 raise InputError("dtype is for checkpoint folders: a model in memory computes in its own")
-            stream = MemoryStream(model_or_path, include, exclude, extra)
+            stream = MemoryStream(model_or_path, Selection(include, exclude, extra))
             with _as_it_was(model_or_path):
                 options = _device_of(model_or_path) | trainer
                 pruned = prune_stream(stream, data, chosen, progress=progress, **options)
@@ -120,8 +121,8 @@ def prune(
         else:
             if folder is None:
                 raise InputError("out is missing: name a new folder for the pruned checkpoint")
-            patterns = {"include": list(include), "exclude": list(exclude)}
-            disk, state = _open(Path(model_or_path), folder, chosen, extra, dtype, patterns, trainer)
+            wanted = Selection(list(include), list(exclude), extra)
+            disk, state = _open(Path(model_or_path), folder, chosen, wanted, dtype, trainer)
             space = CacheSpace(state.folder, None if cache_gb is None else int(cache_gb * 1e9))
             pruned = prune_stream(disk, data, chosen, state=state, space=space, progress=progress, **trainer)
     model = model_or_path if isinstance(model_or_path, PreTrainedModel) else None
@@ -139,19 +140,19 @@ def _open(
     source: Path,
     folder: Path,
     method: Method,
-    towers: Towers,
+    selection: Selection,
     dtype: torch.dtype | None,
-    patterns: dict[str, Any],
     trainer: Mapping[str, Any],
 ) -> tuple[DiskStream, RunState]:
     """The stream over a checkpoint folder, and the state of an earlier run with the same arguments if there was one."""
     device = scoring_trainer(**trainer).strategy.root_device
     reader = CheckpointReader(source)  # refuses what is no checkpoint
     options = {key: str(value) for key, value in trainer.items()}
-    settings = {"method": asdict(method), "towers": asdict(towers), "model": patterns, "trainer": options}
+    patterns = {"include": selection.include, "exclude": selection.exclude}
+    settings = {"method": asdict(method), "towers": asdict(selection.towers), "model": patterns, "trainer": options}
     state = RunState(folder, fingerprint(reader.folder, settings, dtype, device))
-    where: dict[str, Any] = {"dtype": dtype, "device": device, "resumes": state.resumes}
-    return DiskStream(source, RunFolder(folder).model, towers=towers, **where, **patterns), state
+    out = RunFolder(folder).model
+    return DiskStream(source, out, dtype=dtype, device=device, selection=selection, resumes=state.resumes), state
 
 
 def _result(model: PreTrainedModel | None, folder: Path | None, pruned: Pruned) -> PruneResult:

@@ -17,6 +17,7 @@ from tamp_lightning.checkpoint.names import KeyMap, stored_linear
 from tamp_lightning.checkpoint.reader import CheckpointReader
 from tamp_lightning.compat.experts import are_experts
 from tamp_lightning.errors import InputError
+from tamp_lightning.methods.selection import ALL, Selection
 from tamp_lightning.methods.towers import Towers
 
 # How inputs of towers are called; masks and grids beside them are not media.
@@ -112,9 +113,7 @@ def _is_medium(key: str, value: Tensor) -> bool:
     return measured and not any(name in key for name in _NOT_MEDIA)
 
 
-def find_facts(
-    model: PreTrainedModel, include: Sequence[str] = (), exclude: Sequence[str] = (), towers: Towers | None = None
-) -> ModelFacts:
+def find_facts(model: PreTrainedModel, selection: Selection = ALL) -> ModelFacts:
     """Find the decoder blocks, prunable linears and modality placeholders of ``model``.
 
     Only ``nn.Linear`` and the matrices of experts are ever prunable: those inside the decoder blocks and, on request,
@@ -122,9 +121,7 @@ def find_facts(
 
     Args:
         model: any transformers model with a decoder (``get_decoder()``).
-        include: regular expressions, searched in full module names; empty = every linear of the blocks.
-        exclude: regular expressions, searched in full module names; what they find is left out.
-        towers: what of towers and projector is pruned; None = nothing.
+        selection: which of them are wanted.
 
     Raises:
         InputError: no decoder blocks, an architecture that cannot be pruned block by block, a pattern that is
@@ -138,14 +135,14 @@ def find_facts(
     found = [list(prunable(block, index, path, dense)) for index, block in enumerate(blocks)]
     names = [linear.full for own in found for linear in own]
     stacked = _stacked(path, blocks)
-    chosen = set(_choose([*names, *stacked], include, exclude, "the decoder blocks"))
+    chosen = set(_choose([*names, *stacked], selection.include, selection.exclude, "the decoder blocks"))
     _refuse_stacked([name for name in stacked if name in chosen])
     if not chosen:
         raise InputError(
-            f"no linear left to prune in {path} ({len(names)} found, include={list(include)}, "
-            f"exclude={list(exclude)}): relax the patterns"
+            f"no linear left to prune in {path} ({len(names)} found, include={list(selection.include)}, "
+            f"exclude={list(selection.exclude)}): relax the patterns"
         )
-    outside = _find_towers(model, path, towers) if towers is not None and towers.on else ()
+    outside = _find_towers(model, path, selection.towers) if selection.towers.on else ()
     linears = tuple(tuple(linear for linear in own if linear.full in chosen) for own in found)
     parameters = {f"{path}.{linear.block}.{linear.parameter}" for own in linears for linear in own}
     _refuse_shared(model, parameters | {f"{name}.weight" for name in outside})

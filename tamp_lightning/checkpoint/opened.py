@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tamp_lightning.checkpoint.facts import ModelFacts, find_facts
 from tamp_lightning.checkpoint.names import KeyMap, map_keys
 from tamp_lightning.checkpoint.reader import CheckpointReader
 from tamp_lightning.checkpoint.skeleton import build_skeleton
-from tamp_lightning.methods.towers import Towers
+from tamp_lightning.methods.selection import ALL, Selection
 
 
 @dataclass(frozen=True)
@@ -28,39 +27,23 @@ class Checkpoint:
     keys: KeyMap
 
     @classmethod
-    def open(
-        cls,
-        folder: Path,
-        dtype: torch.dtype | None = None,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
-        towers: Towers | None = None,
-    ) -> Checkpoint:
+    def open(cls, folder: Path, dtype: torch.dtype | None = None, selection: Selection = ALL) -> Checkpoint:
         """Read the headers of a checkpoint; nothing is written.
 
         Args:
             folder: of a safetensors checkpoint.
             dtype: dtype to compute in; None = the checkpoint's.
-            include: regular expressions; only linears whose full name one of them finds are prunable.
-            exclude: regular expressions; linears whose full name one of them finds are not.
-            towers: what of towers and projector is pruned; None = nothing.
+            selection: which linears are pruned.
 
         Raises:
             InputError: it is no checkpoint, damaged, or of a kind that cannot be pruned; or a pattern is wrong.
         """
         reader = CheckpointReader(folder)
-        return cls.of(reader, build_skeleton(reader, dtype), include, exclude, towers)
+        return cls.of(reader, build_skeleton(reader, dtype), selection)
 
     @classmethod
-    def of(
-        cls,
-        reader: CheckpointReader,
-        model: PreTrainedModel,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
-        towers: Towers | None = None,
-    ) -> Checkpoint:
+    def of(cls, reader: CheckpointReader, model: PreTrainedModel, selection: Selection = ALL) -> Checkpoint:
         """The same for whoever has read the headers and built the `model` already."""
-        facts = find_facts(model, include, exclude, towers)
+        facts = find_facts(model, selection)
         keys = map_keys(model, reader, facts.blocks)
         return cls(reader, model, facts.stored(keys, reader), keys)

@@ -14,6 +14,7 @@ from rich.markup import escape
 from tamp_lightning.cli.parsing import PRINT, RecipeParser, check_trainer, parse
 from tamp_lightning.cli.refusals import all_processes, refusals_in_one_line
 from tamp_lightning.methods.method import Method
+from tamp_lightning.methods.selection import Selection
 
 
 def run(name: str, overrides: Sequence[str]) -> None:
@@ -43,8 +44,9 @@ def inspect_checkpoint(args: Sequence[str]) -> None:
         parser.add_class_arguments(Machine, "machine")
         options = parser.instantiate(parser.parse_args(list(args)))
         quieten()
-        model, machine = options.model, options.machine if options.plan else None
-        if not run_inspect(options.checkpoint, Console(), model.include, model.exclude, options.method, machine):
+        wanted = Selection(options.model.include, options.model.exclude)
+        machine = options.machine if options.plan else None
+        if not run_inspect(options.checkpoint, Console(), wanted, options.method, machine):
             sys.exit(2)
 
 
@@ -101,8 +103,10 @@ def quieten() -> None:
 def _dispatch(recipe: Any, name: str, text: str, console: Console) -> None:
     if recipe.task == "prune":
         from tamp_lightning.tasks.prune import run_prune
+        from tamp_lightning.tasks.prune_setup import prepare
 
-        run_prune(recipe, name, text, console)
+        job = prepare(recipe, name, text, lambda line: console.print(line, soft_wrap=True, highlight=False))
+        run_prune(job, console)
     elif recipe.task == "compare":
         from tamp_lightning.tasks.compare import run_compare
 

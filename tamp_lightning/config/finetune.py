@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tamp_lightning.errors import InputError
+from tamp_lightning.methods.checks import check_at_least
 
 LEARNING_RATES = {"full": 2e-4, "lora": 1e-3, "distill": 2e-4}
 """Peak learning rate of each mode where the recipe gives none."""
@@ -31,16 +32,8 @@ class Schedule:
     """Stop after so many looks without a smaller held-out loss; 0 = never."""
 
     def __post_init__(self) -> None:
-        for name, least in {
-            "steps": 1,
-            "warmup": 0,
-            "check_every": 1,
-            "patience": 0,
-            "weight_decay": 0,
-            "clip": 0,
-        }.items():
-            if getattr(self, name) < least:
-                raise InputError(f"schedule.{name} is {getattr(self, name)}; it has to be at least {least}")
+        check_at_least(1, "schedule.", self, "steps", "check_every")
+        check_at_least(0, "schedule.", self, "warmup", "patience", "weight_decay", "clip")
         if self.lr is not None and self.lr <= 0:
             raise InputError(f"schedule.lr is {self.lr}; it has to be above 0")
         if self.warmup >= self.steps:
@@ -77,9 +70,7 @@ class DistillSection:
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise InputError(f"distill.temperature is {self.temperature}; it has to be above 0")
-        for name in ("answers", "blocks"):
-            if getattr(self, name) < 0:
-                raise InputError(f"distill.{name} is {getattr(self, name)}; it has to be at least 0")
+        check_at_least(0, "distill.", self, "answers", "blocks")
 
 
 @dataclass(frozen=True)
@@ -106,8 +97,6 @@ class FinetuneData:
     """Seed of the draw."""
 
     def __post_init__(self) -> None:
-        for name in ("batch", "questions", "held_out"):
-            if getattr(self, name) < 1:
-                raise InputError(f"data.{name} is {getattr(self, name)}; it has to be at least 1")
+        check_at_least(1, "data.", self, "batch", "questions", "held_out")
         if self.source == "llava_json" and self.path is None:
             raise InputError("data.source llava_json needs data.path")

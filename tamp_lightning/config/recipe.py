@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from tamp_lightning.config.finetune import DistillSection, FinetuneData, LoraSection, Schedule
 from tamp_lightning.errors import InputError
+from tamp_lightning.methods.checks import check_at_least
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
 
@@ -59,9 +60,7 @@ class CalibrationChoice:
     """VideoLLaMA2: leave the silence that sounds are padded with out of the statistics as well."""
 
     def __post_init__(self) -> None:
-        for name in ("samples", "turns", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"calibration.{name} is {getattr(self, name)}; it has to be at least 1")
+        check_at_least(1, "calibration.", self, "samples", "turns", "batch_size")
         if self.source in ("llava_json", "llava_next_data") and self.path is None:
             raise InputError(f"calibration.source {self.source} needs calibration.path")
 
@@ -113,10 +112,7 @@ class ScoreChoice:
         return bool(self.names) and self.mode == "layer_wise"
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "limit", "frames", "new_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"scores.{name} is {value}; it has to be at least 1")
+        check_at_least(1, "scores.", self, "batch_size", "limit", "frames", "new_tokens")
 
 
 @dataclass(frozen=True)
@@ -128,8 +124,7 @@ class CacheChoice:
     result. Default: no limit."""
 
     def __post_init__(self) -> None:
-        if self.limit_gb is not None and not self.limit_gb >= 0:
-            raise InputError(f"cache.limit_gb is {self.limit_gb}; it has to be at least 0")
+        check_at_least(0, "cache.", self, "limit_gb")
 
 
 @dataclass(frozen=True)
@@ -281,10 +276,7 @@ class EvaluateRecipe:
         return replace(self.scores, **own, frames=self.frames, frames_as_pictures=self.frames_as_pictures)
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "frames", "new_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; it has to be at least 1")
+        check_at_least(1, "", self, "batch_size", "frames", "new_tokens")
 
 
 SHORTEST_CYCLE = 20

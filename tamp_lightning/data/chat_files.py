@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from transformers import ProcessorMixin
 
-from tamp_lightning.data.calibration import Messages, Sample
+from tamp_lightning.data.calibration import Messages, Sample, SampleList
 from tamp_lightning.data.chats import Chat, read_chat
+from tamp_lightning.data.draw import choose
 from tamp_lightning.data.media import check_opens, read_frames, read_picture, read_sound
 from tamp_lightning.data.readers.item import Bad, BadRow
 from tamp_lightning.data.readers.tables import json_lines, json_rows
@@ -52,6 +53,30 @@ class ChatFile:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def draw(self, count: int | None, seed: int) -> SampleList:
+        """`count` samples without replacement, or all.
+
+        Raises:
+            InputError: there are too few, or one of them is bad.
+        """
+        chosen = self._checked(choose(len(self), len(self) if count is None else count, seed, str(self.path)))
+        return SampleList(len(chosen), lambda index: self.sample(chosen[index]))
+
+    def draw_good(self, count: int | None, seed: int) -> SampleList:
+        """`count` samples without replacement out of the rows that are not bad, or all of these; warns of the others.
+
+        Raises:
+            InputError: there are too few.
+        """
+        good = self._good()
+        if count is None:
+            self._tell()
+            return SampleList(len(good), lambda index: self._sample_or_next(good, index), self.bad)
+        name = f"{self.path} without its bad rows"
+        chosen = self._readable(good, choose(len(good), count, seed, name), seed)
+        self._tell()
+        return SampleList(count, lambda index: self.sample(chosen[index]), self.bad)
 
     def chat(self, number: int) -> tuple[Chat, dict[str, list[Path]]]:
         """A row in chat form and the files it names, which exist.
@@ -98,7 +123,7 @@ class ChatFile:
         sounds = [read_sound(file, listener.sampling_rate) for file in files["audio"] or files["video"]]
         return Sample(number, messages if files["audio"] else _heard(messages), pictures, videos, sounds)
 
-    def checked(self, numbers: Sequence[int]) -> list[int]:
+    def _checked(self, numbers: Sequence[int]) -> list[int]:
         """The same numbers.
 
         Raises:
@@ -114,7 +139,7 @@ class ChatFile:
                 raise BadRow(f"{error} ({REMEDY})") from None
         return list(numbers)
 
-    def good(self) -> list[int]:
+    def _good(self) -> list[int]:
         """Numbers of all rows whose form is right and whose files exist; the others are noted.
 
         Raises:
@@ -143,7 +168,7 @@ class ChatFile:
             self._left_out.add(number)
             self.bad.append(Bad(place, str(error).removeprefix(f"{place}: ")))
 
-    def readable(self, good: Sequence[int], drawn: Sequence[int], seed: int) -> list[int]:
+    def _readable(self, good: Sequence[int], drawn: Sequence[int], seed: int) -> list[int]:
         """The rows drawn, those with damaged media replaced by others out of `good`, in ascending order.
 
         Raises:
@@ -160,7 +185,7 @@ class ChatFile:
             raise InputError(f"{len(drawn)} samples wanted, {self.path} has {len(found)} that can be read")
         return sorted(found)
 
-    def sample_or_next(self, good: Sequence[int], index: int) -> Sample:
+    def _sample_or_next(self, good: Sequence[int], index: int) -> Sample:
         """The sample of the index-th good row, or, its media being damaged, of the next that can be read.
 
         Raises:
@@ -176,7 +201,7 @@ class ChatFile:
                 last = error
         raise last
 
-    def tell(self) -> None:
+    def _tell(self) -> None:
         """Warn of the rows left out, if any: how many, and the first three reasons."""
         warn_of(self.bad, str(self.path))
 

@@ -54,6 +54,21 @@ def read_chat(row: Mapping[str, Any], *, untagged: bool = False) -> Chat:
     return Chat(*_placed(_in_front(messages, given) if untagged else messages, given))
 
 
+def questions_on(kind: str, asked: Iterable[tuple[str, str]]) -> Messages:
+    """A conversation of questions and their answers, in text, about one medium that stands before the first question.
+
+    Args:
+        kind: of the medium, `image` or `video`.
+        asked: questions and answers, in order.
+    """
+    messages: Messages = []
+    for question, answer in asked:
+        medium = [] if messages else [{"type": kind}]
+        messages.append({"role": "user", "content": [*medium, {"type": "text", "text": question}]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    return messages
+
+
 def _is_llava(row: Mapping[str, Any]) -> bool:
     return "conversations" in row and any(row.get(kind) for kind in KINDS)
 

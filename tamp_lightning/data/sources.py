@@ -13,45 +13,28 @@ from transformers import ProcessorMixin
 from tamp_lightning.data import easy_vqa
 from tamp_lightning.data.calibration import Sample, SampleList
 from tamp_lightning.data.chat_files import REMEDY, BadRows, ChatFile, warn_of
-from tamp_lightning.data.chats import Messages, read_chat
+from tamp_lightning.data.chats import questions_on, read_chat
+from tamp_lightning.data.draw import Pool
 from tamp_lightning.data.media import read_picture
 from tamp_lightning.data.readers.item import Bad, BadRow
 from tamp_lightning.errors import InputError
 
 
-def choose(total: int, count: int, seed: int, name: str) -> list[int]:
-    """`count` of `total` positions without replacement, in ascending order.
+def easy_vqa_pool(seed: int, turns: int) -> Pool:
+    """Conversations of up to `turns` questions, drawn by `seed`, about each picture of the calibration split.
 
     Raises:
-        InputError: there are too few.
-    """
-    if not 0 < count <= total:
-        raise InputError(f"{count} calibration samples wanted, {name} has {total}: ask for 1 to {total}")
-    return sorted(random.Random(seed).sample(range(total), count))
-
-
-def from_easy_vqa(count: int, seed: int, turns: int) -> SampleList:
-    """Conversations of up to `turns` questions about pictures of the calibration split.
-
-    Raises:
-        InputError: more samples wanted than the split has pictures.
         FileNotFoundError: easy-VQA is not installed.
     """
     pictures = list(easy_vqa.by_picture(easy_vqa.questions("calibration")).items())
-    chosen = choose(len(pictures), count, seed, "easy-VQA's calibration split")
 
-    def make(index: int) -> Sample:
-        number, questions = pictures[chosen[index]]
-        rng = random.Random(f"{seed}/{number}")
-        asked = rng.sample(questions, min(turns, len(questions)))
-        messages: Messages = []
-        for k, q in enumerate(asked):
-            picture = [{"type": "image"}] if k == 0 else []
-            messages.append({"role": "user", "content": [*picture, {"type": "text", "text": q.text}]})
-            messages.append({"role": "assistant", "content": [{"type": "text", "text": q.answer}]})
+    def make(position: int) -> Sample:
+        number, questions = pictures[position]
+        asked = random.Random(f"{seed}/{number}").sample(questions, min(turns, len(questions)))
+        messages = questions_on("image", ((q.text, q.answer) for q in asked))
         return Sample(number, messages, [easy_vqa.load_picture("calibration", number)])
 
-    return SampleList(len(chosen), make)
+    return Pool("easy-VQA's calibration split", len(pictures), make)
 
 
 def from_llava_json(
@@ -83,16 +66,7 @@ def from_llava_json(
         InputError: the file is missing or holds no rows, or too few; a row is bad and `bad_rows` says to refuse it.
     """
     file = ChatFile(path, media or path.parent, processor)
-    if bad_rows == "refuse":
-        chosen = file.checked(choose(len(file), len(file) if count is None else count, seed, str(path)))
-        return SampleList(len(chosen), lambda index: file.sample(chosen[index]))
-    good = file.good()
-    if count is None:
-        file.tell()
-        return SampleList(len(good), lambda index: file.sample_or_next(good, index), file.bad)
-    chosen = file.readable(good, choose(len(good), count, seed, f"{path} without its bad rows"), seed)
-    file.tell()
-    return SampleList(count, lambda index: file.sample(chosen[index]), file.bad)
+    return file.draw(count, seed) if bad_rows == "refuse" else file.draw_good(count, seed)
 
 
 def from_llava_next_data(

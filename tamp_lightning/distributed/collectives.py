@@ -30,8 +30,15 @@ def all_gather(partition: BatchPartition, value: Value) -> list[Value]:
 
 def broadcast(partition: BatchPartition, value: Value) -> Value:
     """The value of the first process."""
-    if partition.processes == 1:
-        return value
+    return value if partition.processes == 1 else _from_first(value)
+
+
+def broadcast_outside(value: Value) -> Value:
+    """The value of the first process, where no batches are shared; of this one, if it is alone."""
+    return _from_first(value) if dist.is_available() and dist.is_initialized() else value
+
+
+def _from_first(value: Value) -> Value:
     values = [value]
     dist.broadcast_object_list(values, 0)
     return values[0]

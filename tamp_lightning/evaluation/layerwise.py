@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import lightning as L
 import torch
@@ -13,6 +13,7 @@ from tamp_lightning.checkpoint.head import head_logits
 from tamp_lightning.evaluation.packed import EXTRAS, PackedTask, answer_rows
 from tamp_lightning.evaluation.scoring import Scores, score_again
 from tamp_lightning.evaluation.store import AnswersInMemory
+from tamp_lightning.evaluation.task import Task
 from tamp_lightning.passes.callbacks.layerwise import Extras, LayerwiseCallback
 from tamp_lightning.passes.contract import BlockPass
 
@@ -29,6 +30,11 @@ class LayerwiseScores(LayerwiseCallback):
         super().__init__()
         self.tasks, self.batch_size = tasks, batch_size
         self.dense, self.pruned = ([AnswersInMemory() for _ in tasks] for _ in range(2))
+
+    @classmethod
+    def of(cls, tasks: Iterable[Task], batch_size: int) -> LayerwiseScores:
+        """Those of the packed among tasks; others need a whole model."""
+        return cls([task for task in tasks if isinstance(task, PackedTask)], batch_size)
 
     def start(self, trainer: L.Trainer) -> Iterator[tuple[dict[str, Tensor], Extras]]:
         """This process's batches of all tasks."""

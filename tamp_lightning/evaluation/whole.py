@@ -40,7 +40,7 @@ def load_processor(folder: Path) -> ProcessorMixin:
 
 
 def checkpoint_sha256(folder: Path) -> str:
-    """Checksum over names and contents of a checkpoint's files, README aside.
+    """Checksum over the contents of a checkpoint's files, in the order of their names, README aside.
 
     All bytes count: a pruned checkpoint differs from its dense one in nothing but its weights. It is remembered by the
     files' paths, sizes and times of change, for reading a large checkpoint takes minutes.

@@ -123,14 +123,7 @@ class Das:
         Raises:
             InputError: scores are missing or impossible, or floor is above sparsity.
         """
-        return allocate(
-            measured("das", scores),
-            sizes,
-            sparsity=sparsity,
-            cap=min(sparsity + self.cap_margin, 1.0),
-            floor=self.floor,
-            size_weighted=self.size_weighted,
-        )
+        return _by_score(self, measured("das", scores), sizes, sparsity)
 
 
 @ALLOCATIONS.register("ecoflap")
@@ -168,14 +161,12 @@ class Ecoflap:
         Raises:
             InputError: scores are missing or impossible, or floor is above sparsity.
         """
-        return allocate(
-            measured("ecoflap", scores),
-            sizes,
-            sparsity=sparsity,
-            cap=min(sparsity + self.cap_margin, 1.0),
-            floor=self.floor,
-            size_weighted=self.size_weighted,
-        )
+        return _by_score(self, measured("ecoflap", scores), sizes, sparsity)
+
+
+def _by_score(rule: Das | Ecoflap, scores: dict[str, float], sizes: dict[str, int], sparsity: float) -> dict[str, int]:
+    cap = min(sparsity + rule.cap_margin, 1.0)
+    return allocate(scores, sizes, sparsity=sparsity, cap=cap, floor=rule.floor, size_weighted=rule.size_weighted)
 
 
 def measured(section: str, scores: dict[str, float] | None) -> dict[str, float]:

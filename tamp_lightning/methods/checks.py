@@ -12,6 +12,14 @@ def check_at_least_zero(section: str, rule: object, name: str) -> None:
         raise InputError(f"{section}.{name} is {value}; it has to be a finite number, at least 0.")
 
 
+def check_at_least(least: int, place: str, section: object, *names: str) -> None:
+    """Raise InputError unless fields of a section are at least a number; None passes. `place` stands before a name."""
+    for name in names:
+        value = getattr(section, name)
+        if value is not None and not value >= least:
+            raise InputError(f"{place}{name} is {value}; it has to be at least {least}")
+
+
 def check_above_zero(section: str, rule: object, name: str, such_as: str) -> None:
     """Raise InputError unless a field of a section is a finite number above 0."""
     value = getattr(rule, name)

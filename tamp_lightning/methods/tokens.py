@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal, Protocol
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from tamp_lightning.errors import InputError
 from tamp_lightning.ops.drift import TEXT, select_drifted
 from tamp_lightning.ops.gram import Precision
-from tamp_lightning.ops.tokens import select_representative
+from tamp_lightning.ops.tokens import Picking, select_representative
 from tamp_lightning.registry import Registry
 
 Stage = Literal["collect", "drift", "mix"]
@@ -155,20 +155,8 @@ class Amia:
     def _select(self, context: TokenContext, outputs: Sequence[Tensor]) -> Tensor:
         if context.attention is None:
             raise InputError("the token rule amia got no attention; collect it or use tokens: all.")
-        return select_representative(
-            outputs,
-            context.attention,
-            context.modality,
-            valid=context.valid,
-            neighbors=self.neighbors,
-            forward_decay=self.forward_decay,
-            reverse_decay=self.reverse_decay,
-            bandwidth=self.bandwidth,
-            threshold=self.threshold,
-            positive_only=self.positive_only,
-            max_tokens=self.max_tokens,
-            precision=self.precision,
-        )
+        rule = Picking(**{f.name: getattr(self, f.name) for f in fields(Picking)})  # of the same names
+        return select_representative(outputs, context.attention, context.modality, rule, valid=context.valid)
 
 
 @TOKENS.register("text_only")

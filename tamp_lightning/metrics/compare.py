@@ -20,7 +20,7 @@ def retention(dense: Mapping[str, float], pruned: Mapping[str, float]) -> float:
     Raises:
         ValueError: if the benchmarks differ, there are none, or a dense score is not above 0.
 
-    Example:
+    Examples:
         >>> retention({"pope": 0.8, "mmbench": 0.5}, {"pope": 0.4, "mmbench": 0.5})
         75.0
     """
@@ -37,7 +37,7 @@ def corrected_retention(dense: Mapping[str, float], pruned: Mapping[str, float],
     Raises:
         ValueError: if the benchmarks differ, there are none, or a dense score is not above its floor.
 
-    Example:
+    Examples:
         >>> corrected_retention({"pope": 1.0}, {"pope": 0.75}, {"pope": 0.5})
         50.0
     """
@@ -59,7 +59,7 @@ def flips(a: Scores, b: Scores) -> float:
     Raises:
         ValueError: if lengths differ or no sample is left.
 
-    Example:
+    Examples:
         >>> flips([1, 0, 1, 0], [1, 1, 0, 0])
         0.5
     """

@@ -22,8 +22,9 @@ def mcnemar(dense: Scores, pruned: Scores) -> float:
     Raises:
         ValueError: lengths differ.
 
-    >>> mcnemar([1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0])  # five lost, none won: 2 / 2**5
-    0.0625
+    Examples:
+        >>> mcnemar([1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0])  # five lost, none won: 2 / 2**5
+        0.0625
     """
     before, after = (torch.as_tensor(scores, dtype=torch.float64) for scores in (dense, pruned))
     if before.shape != after.shape:

@@ -19,8 +19,9 @@ def exact(reply: str, target: References) -> float:
     Spaces and articles stay: "yes " and "yes ." are not "yes". Source: lmms-eval api/metrics.py, exact_match with
     ignore_case and ignore_punctuation.
 
-    >>> exact("Yes.", "yes"), exact("yes .", "yes"), exact("a dog", ["dog", "the dog"])
-    (1.0, 0.0, 0.0)
+    Examples:
+        >>> exact("Yes.", "yes"), exact("yes .", "yes"), exact("a dog", ["dog", "the dog"])
+        (1.0, 0.0, 0.0)
     """
 
     def fold(text: str) -> str:
@@ -68,8 +69,9 @@ def anls(reply: str, target: References, threshold: float = 0.5) -> float:
     Case and runs of whitespace are folded for the distance, not for the lengths. Below `threshold` the score
     is 0. Source: lmms-eval api/metrics.py, anls.
 
-    >>> anls("12 May 1980", "12 May 1981"), anls("June", "12 May 1981")
-    (0.909..., 0.0)
+    Examples:
+        >>> anls("12 May 1980", "12 May 1981"), anls("June", "12 May 1981")
+        (0.909..., 0.0)
     """
 
     def similarity(answer: str) -> float:

@@ -105,9 +105,10 @@ def vqa_soft(protocol: str) -> Callable[[str, str | Sequence[str]], float]:
 
     Source: lmms-eval textvqa/utils.py, vqav2/utils.py; GT-Vision-Lab/VQA vqaEval.py.
 
-    >>> answers = ["two"] * 2 + ["3"] * 8
-    >>> [round(vqa_soft("evalai")(reply, answers), 2) for reply in ("2", "three", "a 3.", "four")]
-    [0.6, 1.0, 1.0, 0.0]
+    Examples:
+        >>> answers = ["two"] * 2 + ["3"] * 8
+        >>> [round(vqa_soft("evalai")(reply, answers), 2) for reply in ("2", "three", "a 3.", "four")]
+        [0.6, 1.0, 1.0, 0.0]
     """
     if protocol not in _PROTOCOLS:
         raise ValueError(f"Expected `protocol` to be one of {sorted(_PROTOCOLS)}, but got {protocol!r}.")

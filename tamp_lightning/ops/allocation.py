@@ -83,7 +83,7 @@ def to_counts(
     Raises:
         ValueError: an impossible argument; the message names it, what is allowed and what to do.
 
-    Example:
+    Examples:
         >>> to_counts({"q": 0.25, "up": 0.5}, {"q": 4, "up": 8}, total_sparsity=0.5)
         {'q': 3, 'up': 3}
     """

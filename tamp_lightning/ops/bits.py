@@ -14,11 +14,12 @@ _GATHER = 0x8040201008040201 - 2**64
 def pack_bits(mask: Tensor) -> Tensor:
     """Bits of a bool mask in row order, eight to a uint8, the first in the highest bit; the tail is zero.
 
-    >>> mask = torch.tensor([[True, False, True], [True, True, False], [False, False, True]])
-    >>> [f"{byte:08b}" for byte in pack_bits(mask).tolist()]
-    ['10111000', '10000000']
-    >>> bool((unpack_bits(pack_bits(mask), mask.shape) == mask).all())
-    True
+    Examples:
+        >>> mask = torch.tensor([[True, False, True], [True, True, False], [False, False, True]])
+        >>> [f"{byte:08b}" for byte in pack_bits(mask).tolist()]
+        ['10111000', '10000000']
+        >>> bool((unpack_bits(pack_bits(mask), mask.shape) == mask).all())
+        True
     """
     flat = mask.flatten().cpu().view(torch.uint8)
     # eight bool bytes are one (little-endian) int64: the product moves byte k to bit 7 - k of the highest byte

@@ -31,9 +31,11 @@ def modality_cosine(
     Raises:
         ValueError: the shapes do not agree.
 
-    >>> modality_cosine(torch.tensor([[1.0, 0], [0, 1], [1, 0]]), torch.tensor([0, 0, 1]))[:2, :2]  # text, text, image
-    tensor([[0.0000, 0.5000],
-            [0.5000,    nan]])
+    Examples:
+        >>> outputs, text_text_image = torch.tensor([[1.0, 0], [0, 1], [1, 0]]), torch.tensor([0, 0, 1])
+        >>> modality_cosine(outputs, text_text_image)[:2, :2]
+        tensor([[0.0000, 0.5000],
+                [0.5000,    nan]])
     """
     check_token_shapes(tokens, modality, valid)
     batched = tokens.dim() == 3

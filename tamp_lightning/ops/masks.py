@@ -55,7 +55,7 @@ def row_mask(scores: Tensor, kept: int) -> Tensor:
     Raises:
         ValueError: kept is out of range, scores are not a matrix or hold NaN.
 
-    Example:
+    Examples:
         >>> row_mask(torch.tensor([[3.0, 1.0, 2.0], [1.0, 1.0, 0.0]]), 3).tolist()
         [[True, False, True], [True, False, False]]
     """
@@ -149,7 +149,7 @@ def nm_mask(scores: Tensor, n: int, m: int) -> Tensor:
     Raises:
         ValueError: n is not in 0..m, m does not divide c, scores are not a matrix or hold NaN.
 
-    Example:
+    Examples:
         >>> nm_mask(torch.tensor([[3.0, 1.0, 2.0, 4.0]]), 2, 4).tolist()
         [[True, False, False, True]]
     """

@@ -10,7 +10,7 @@ def place_of(name: str) -> tuple[int, str]:
 
     The first number in a name is its block's; where there is none, block 0 and the whole name.
 
-    Example:
+    Examples:
         >>> place_of("model.layers.3.mlp.experts.17.gate_proj")
         (3, 'mlp.experts.*.gate_proj')
     """

@@ -22,7 +22,7 @@ def wanda(weight: Tensor, sq_norm: Tensor) -> Tensor:
     Raises:
         ValueError: sq_norm does not have one entry per input feature.
 
-    Example:
+    Examples:
         >>> wanda(torch.tensor([[1.0, -3.0], [2.0, 0.5]]), torch.tensor([16.0, 1.0])).tolist()
         [[4.0, 3.0], [8.0, 0.5]]
     """

@@ -25,8 +25,9 @@ def weighted_square_sum(inputs: Tensor, weights: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes do not agree.
 
-    >>> weighted_square_sum(torch.tensor([[[1.0, 2], [3, 4]]]), torch.tensor([[1.0, 0.5]]))
-    tensor([[ 5.5000, 12.0000]], dtype=torch.float64)
+    Examples:
+        >>> weighted_square_sum(torch.tensor([[[1.0, 2], [3, 4]]]), torch.tensor([[1.0, 0.5]]))
+        tensor([[ 5.5000, 12.0000]], dtype=torch.float64)
     """
     if inputs.dim() != 3 or weights.shape != inputs.shape[:2]:
         shapes = f"{list(inputs.shape)} and {list(weights.shape)}"

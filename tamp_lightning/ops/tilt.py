@@ -37,7 +37,7 @@ def tilted_sparsity(
     Raises:
         InputError: a score is not finite.
 
-    Example:
+    Examples:
         >>> tilted_sparsity({"a.0.q": 1.0, "a.1.q": 3.0}, {"a.0.q": 4, "a.1.q": 4}, 0.05)
         {'a.0.q': 0.05, 'a.1.q': -0.05}
     """

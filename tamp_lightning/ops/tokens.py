@@ -17,27 +17,46 @@ ENTRIES_AT_ONCE = 2**27
 """Cosines in memory at the same time (float32, so half a GiB), unless a single batch has more."""
 
 
+@dataclass(frozen=True)
+class Picking:
+    """How `select_representative` picks tokens."""
+
+    neighbors: int = 3
+    """Number of nearest tokens, itself excluded, that a token exchanges attention with."""
+    forward_decay: float = 1.0
+    """Neighbours add exp(-forward_decay * cosine distance) of their attention."""
+    reverse_decay: float = 0.2
+    """A pick takes exp(-reverse_decay * cosine distance) of its value from its neighbours."""
+    bandwidth: float = 1.0
+    """Sigma of the Gaussian kernel exp(-|u_i - u_k|^2 / (2 sigma^2)) on unit tokens."""
+    threshold: float = 0.1
+    """Coefficient of the stopping rule; smaller picks more tokens."""
+    positive_only: bool = False
+    """Density as in the reference code (see `ops.diversity.modality_cosine`)."""
+    max_tokens: int | None = None
+    """Choose among so many tokens of each sample, those of most attention, as if there were no others."""
+    precision: Precision = "exact"
+    """Of the products behind the cosines (`ops.gram.cosine_gram`)."""
+
+
+AS_PUBLISHED = Picking()
+"""TAMP's constants."""
+
+
 @torch.no_grad()
 def select_representative(
     outputs: Tensor | Sequence[Tensor],
     attention: Tensor,
     modality: Tensor,
+    rule: Picking = AS_PUBLISHED,
     *,
     valid: Tensor | None = None,
-    neighbors: int = 3,
-    forward_decay: float = 1.0,
-    reverse_decay: float = 0.2,
-    bandwidth: float = 1.0,
-    threshold: float = 0.1,
-    positive_only: bool = False,
-    max_tokens: int | None = None,
-    precision: Precision = "exact",
 ) -> Tensor:
     """Choose tokens greedily by attention until they represent the whole sample (AMIA, TAMP section 3.3).
 
     Every token starts with its attention plus that of its nearest neighbours. The best token is picked, its
     neighbours are lowered, and so on until the squared MMD between the picked tokens and all tokens is below
-    `threshold * sqrt(1 - density)`, or all are picked. Density is the mean cosine over the modality pairs
+    `rule.threshold * sqrt(1 - density)`, or all are picked. Density is the mean cosine over the modality pairs
     present: a sample without one of the modalities uses the pairs it has, and one with fewer than two tokens
     keeps them all.
 
@@ -48,15 +67,8 @@ def select_representative(
         outputs: linear outputs [n, d] or [B, n, d], any floating dtype; or those of several linears, L of [B, n, d_l].
         attention: received attention, [n] or [B, n]; usually the attention map's last row, mean of heads.
         modality: id per token (0 text, 1 image, 2 video, 3 audio), shaped like attention.
+        rule: how tokens are picked.
         valid: False on padding, shaped like attention; padding is never picked and has no influence.
-        neighbors: number of nearest tokens, itself excluded, that a token exchanges attention with.
-        forward_decay: neighbours add exp(-forward_decay * cosine distance) of their attention.
-        reverse_decay: a pick takes exp(-reverse_decay * cosine distance) of its value from its neighbours.
-        bandwidth: sigma of the Gaussian kernel exp(-|u_i - u_k|^2 / (2 sigma^2)) on unit tokens.
-        threshold: coefficient of the stopping rule; smaller picks more tokens.
-        positive_only: density as in the reference code (see `ops.diversity.modality_cosine`).
-        max_tokens: choose among so many tokens of each sample, those of most attention, as if there were no others.
-        precision: of the products behind the cosines (`ops.gram.cosine_gram`).
 
     Returns:
         Bool tensor like attention, True = picked; [L, B, n] for several linears.
@@ -72,13 +84,13 @@ def select_representative(
         raise ValueError(f"attention has shape {list(attention.shape)}; expected {list(modality.shape)}.")
     shape = attention.shape
     present = torch.ones_like(modality, dtype=torch.bool) if valid is None else valid
-    rule = _Constants(neighbors, forward_decay, reverse_decay, bandwidth, threshold, positive_only, precision)
     if present.numel() == 0 or not every:
         return present.expand(len(every), *shape) if several else present
     whole = (-1, shape[-1])
     sample = _Sample(attention.reshape(whole), modality.reshape(whole), present.reshape(whole), valid is not None)
     batched = [one.reshape(-1, *one.shape[-2:]) for one in every]
-    capped = None if max_tokens is None or max_tokens >= shape[-1] else sample.most_attended(max_tokens)
+    limit = rule.max_tokens
+    capped = None if limit is None or limit >= shape[-1] else sample.most_attended(limit)
     if capped is None:
         picked = _select_in_parts(batched, sample, rule)
     else:
@@ -89,23 +101,10 @@ def select_representative(
     return picked.view(-1, *shape) if several else picked.view(shape)
 
 
-def _select_in_parts(outputs: Sequence[Tensor], sample: _Sample, rule: _Constants) -> Tensor:
+def _select_in_parts(outputs: Sequence[Tensor], sample: _Sample, rule: Picking) -> Tensor:
     """`_select`, as many linears at the same time as memory is granted for."""
     size = max(1, ENTRIES_AT_ONCE // (sample.present.numel() * sample.present.shape[-1]))
     return torch.cat([_select(outputs[k : k + size], sample, rule) for k in range(0, len(outputs), size)])
-
-
-@dataclass(frozen=True)
-class _Constants:
-    """What `select_representative` is told about the rule."""
-
-    neighbors: int
-    forward_decay: float
-    reverse_decay: float
-    bandwidth: float
-    threshold: float
-    positive_only: bool
-    precision: Precision
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ class _Sample:
         return _Sample(change(self.attention), change(self.modality), change(self.present), self.padded)
 
 
-def _select(outputs: Sequence[Tensor], sample: _Sample, rule: _Constants) -> Tensor:
+def _select(outputs: Sequence[Tensor], sample: _Sample, rule: Picking) -> Tensor:
     """Tokens picked by the outputs of each linear, bool [L * B, n]."""
     valid = sample.present if sample.padded else None
     gram = torch.cat([cosine_gram(one, valid, rule.precision) for one in outputs])

@@ -44,11 +44,6 @@ class Pruned:
         return sparsity_of(self.linears)
 
     @property
-    def towers_sparsity(self) -> float | None:
-        """Share of the weights of `towers` whose mask bit is off; None where they stay dense."""
-        return sparsity_of(self.towers) if self.towers else None
-
-    @property
     def plan(self) -> Plan:
         """What every linear kept, and why."""
         linears = {

@@ -147,7 +147,8 @@ def check_pattern(stream: Stream, method: Method) -> None:
     Raises:
         InputError: naming the linear.
     """
-    method.check(linear_shapes(stream))
+    shapes = linear_shapes(stream)
+    method.check(shapes)
     check_experts(stream.model, stream.facts, method)
     if stream.facts.towers:
         towers = stream.towers.method(method)

@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 
 from tamp_lightning.config.plugins import contents
-from tamp_lightning.config.recipe import CacheChoice, PruneRecipe
+from tamp_lightning.config.recipe import PruneRecipe
 from tamp_lightning.errors import InputError
 from tamp_lightning.runs.state import is_unfinished, refuse_finished
 
@@ -45,7 +45,7 @@ def settings_of(recipe: PruneRecipe) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in NO_MATTER} | {"trainer": trainer}
 
 
-def may_continue(trainer: L.Trainer, out: Path, is_named: bool, is_layerwise: bool, cache: CacheChoice) -> bool:
+def may_continue(trainer: L.Trainer, out: Path, is_named: bool, is_layerwise: bool, limit: float | None) -> bool:
     """Whether such a run keeps what it needs to be continued once it has been killed.
 
     Args:
@@ -53,13 +53,12 @@ def may_continue(trainer: L.Trainer, out: Path, is_named: bool, is_layerwise: bo
         out: the run folder.
         is_named: whether the recipe names it, so that all processes know it, and know it again.
         is_layerwise: whether it is scored layer by layer.
-        cache: where hidden states wait.
+        limit: GB of RAM for hidden states; what goes beyond waits under the run folder. None = they all wait in RAM.
 
     Raises:
         InputError: it does not, and the folder holds a killed run or the cache is to lie in a folder; or its processes
             would not agree on a folder.
     """
-    limit = cache.limit_gb
     if trainer.world_size > 1:
         _refuse_restarts(is_named)
         if not is_named and limit is not None:

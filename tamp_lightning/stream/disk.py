@@ -12,7 +12,7 @@ from tamp_lightning.checkpoint.reader import FLOATS
 from tamp_lightning.checkpoint.skeleton import compute_dtypes, load_converted, load_skeleton
 from tamp_lightning.checkpoint.writer import TOWERS, ShardWriter, refuse_existing
 from tamp_lightning.errors import InputError
-from tamp_lightning.methods.towers import Towers
+from tamp_lightning.methods.selection import ALL, Selection
 from tamp_lightning.ops.masks import all_finite, keep_where
 from tamp_lightning.stream.ahead import Ahead
 from tamp_lightning.stream.base import check_pruned
@@ -31,9 +31,7 @@ class DiskStream:
         out: folder to write; it must not exist or be empty, unless `resumes`.
         dtype: dtype to compute in; None = the checkpoint's.
         device: where the skeleton and the loaded blocks live.
-        include: regular expressions; only linears whose full name one of them finds are prunable.
-        exclude: regular expressions; linears whose full name one of them finds are not.
-        towers: what of towers and projector is pruned; None = nothing.
+        selection: which linears are pruned.
         resumes: whether an earlier run may have written some of `out` (`resume`).
         ahead: read one block ahead in a thread, which needs memory for one more; None = on a GPU.
 
@@ -50,9 +48,7 @@ class DiskStream:
         *,
         dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
-        towers: Towers | None = None,
+        selection: Selection = ALL,
         resumes: bool = False,
         ahead: bool | None = None,
     ) -> None:
@@ -60,8 +56,8 @@ class DiskStream:
         if not resumes:
             refuse_existing(out)
         self.device = torch.device(device)
-        self.towers = towers or Towers()
-        opened = Checkpoint.open(source, dtype, include, exclude, self.towers)
+        self.towers = selection.towers
+        opened = Checkpoint.open(source, dtype, selection)
         self.reader, self.model, self._keys = opened.reader, opened.model, opened.keys
         self.facts = rehearse(opened.model, opened.facts)
         self._towers = {linear.name: linear for linear in self.facts.towers}

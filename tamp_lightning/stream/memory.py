@@ -1,12 +1,12 @@
 """A stream over a model that is in memory already."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tamp_lightning.checkpoint.facts import find_facts
-from tamp_lightning.methods.towers import Towers
+from tamp_lightning.methods.selection import ALL, Selection
 from tamp_lightning.stream.base import check_pruned
 from tamp_lightning.stream.rehearsal import rehearse
 
@@ -16,24 +16,15 @@ class MemoryStream:
 
     Args:
         model: a model with real weights. A block that was loaded is left in eval mode and without gradients.
-        include: regular expressions; only linears whose full name one of them finds are prunable.
-        exclude: regular expressions; linears whose full name one of them finds are not.
-        towers: what of towers and projector is pruned; None = nothing.
+        selection: which linears are pruned.
 
     Raises:
         InputError: see :func:`tamp_lightning.checkpoint.facts.find_facts`.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
-        towers: Towers | None = None,
-    ) -> None:
-        self.model = model
-        self.towers = towers or Towers()
-        self.facts = rehearse(model, find_facts(model, include, exclude, self.towers))
+    def __init__(self, model: PreTrainedModel, selection: Selection = ALL) -> None:
+        self.model, self.towers = model, selection.towers
+        self.facts = rehearse(model, find_facts(model, selection))
 
     def load(self, index: int, dense: bool = False) -> nn.Module:
         """Return the model's block ``index``, in eval mode and without gradients; it is dense until it is pruned."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,6 +16,25 @@ from tamp_lightning.testbeds import clip_layouts, easy_vqa_layouts, skill_layout
 
 LAYOUTS = {layouts.NAME: layouts for layouts in (easy_vqa_layouts, skill_layouts, clip_layouts)}
 """The test beds' questions, written as files of public benchmarks."""
+
+
+def sources_of(names: Iterable[str], data: Mapping[str, Any], say: Callable[[str], Any]) -> dict[str, Source]:
+    """Where the data of benchmarks are.
+
+    Args:
+        names: of benchmarks.
+        data: what the recipe says; other benchmarks may stand there too.
+        say: takes a line on each data set that is downloaded.
+
+    Raises:
+        InputError, FileNotFoundError: see `check_data` and `source_of`.
+    """
+    check_data(data)
+    sources = {name: source_of(name, data) for name in names}
+    for name, source in sources.items():
+        if (line := download_line(name, source)) is not None:
+            say(line)
+    return sources
 
 
 def download_line(name: str, source: Source) -> str | None:

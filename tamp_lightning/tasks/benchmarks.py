@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from transformers import ProcessorMixin
@@ -18,7 +18,7 @@ from tamp_lightning.evaluation.items import GenerationOptions, ItemTask, spread
 from tamp_lightning.evaluation.likelihood import LikelihoodTask, check_likelihood
 from tamp_lightning.evaluation.packed import PackedTask
 from tamp_lightning.evaluation.task import Task
-from tamp_lightning.tasks.benchmark_sources import check_data, download_line, source_of
+from tamp_lightning.tasks.benchmark_sources import sources_of
 from tamp_lightning.testbeds.suites import build_suite
 
 Say = Callable[[str], Any]
@@ -38,20 +38,30 @@ def build_tasks(choice: ScoreChoice, processor: ProcessorMixin, say: Say = lambd
     if not choice.names and choice.benchmarks != []:
         return []
     check_names(choice.names)
-    check_data(choice.data)
-    sources = {name: source_of(name, choice.data) for name in choice.names if name not in BEDS}
-    if choice.mode == "layer_wise" and sources and choice.answers == "generate":
+    public = [name for name in choice.names if name not in BEDS]
+    if choice.mode == "layer_wise" and public and choice.answers == "generate":
         raise InputError(
-            f"scores.mode is layer_wise, and replies to {next(iter(sources))} are generated, which takes a whole "
-            "model: set scores.mode: whole, or scores.answers: likelihood"
+            f"scores.mode is layer_wise, and replies to {public[0]} are generated, which takes a whole model: set "
+            "scores.mode: whole, or scores.answers: likelihood"
         )
-    for name, source in sources.items():
-        if (line := download_line(name, source)) is not None:
-            say(line)
+    sources = sources_of(public, choice.data, say)
     return [
         _public(name, sources[name], choice, processor) if name in sources else _bed(name, choice, processor)
         for name in choice.names
     ]
+
+
+def scored_tasks(choice: ScoreChoice, processor: ProcessorMixin, say: Say = lambda line: None) -> list[Task]:
+    """The same, with right answers for every question.
+
+    Raises:
+        InputError, FileNotFoundError: as above, or a benchmark's answers are not known here.
+    """
+    tasks = build_tasks(choice, processor, say)
+    for task in tasks:
+        if isinstance(task, ItemTask) and not task.items.scored:
+            raise InputError(f"{task.name}: split {task.split} has no answers to score by: choose another")
+    return tasks
 
 
 def _bed(name: str, choice: ScoreChoice, processor: ProcessorMixin) -> PackedTask:
@@ -73,14 +83,3 @@ def _public(name: str, source: Source, choice: ScoreChoice, processor: Processor
         check_likelihood(benchmark, items, processor)
         return LikelihoodTask(benchmark, items, processor, options, str(source.split or ""))
     return GenerationTask(benchmark, items, processor, options, str(source.split or ""))
-
-
-def check_answers(tasks: Sequence[Task]) -> None:
-    """Refuse benchmarks whose right answers are not known.
-
-    Raises:
-        InputError: names the benchmark.
-    """
-    for task in tasks:
-        if isinstance(task, ItemTask) and not task.items.scored:
-            raise InputError(f"{task.name}: split {task.split} has no answers to score by: choose another")

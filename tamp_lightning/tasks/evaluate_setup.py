@@ -18,7 +18,7 @@ from tamp_lightning.evaluation.task import Task
 from tamp_lightning.evaluation.whole import checkpoint_sha256, load_processor
 from tamp_lightning.passes.trainer import scoring_trainer
 from tamp_lightning.runs.environment import compute_dtype
-from tamp_lightning.tasks.benchmarks import build_tasks, check_answers
+from tamp_lightning.tasks.benchmarks import build_tasks, scored_tasks
 from tamp_lightning.testbeds.checkpoints import resolve
 
 OUT = "runs/evaluate"
@@ -56,9 +56,8 @@ class Evaluation:
             if trainer.is_global_zero:
                 console.print(line, soft_wrap=True, highlight=False)
 
-        tasks = build_tasks(recipe.asked, load_processor(folder), say)
-        if recipe.reference is not None:
-            check_answers(tasks)
+        tasks_of = build_tasks if recipe.reference is None else scored_tasks
+        tasks = tasks_of(recipe.asked, load_processor(folder), say)
         dtype = compute_dtype(recipe.model.dtype, trainer.strategy.root_device)
         name = f"{Path(recipe.model.checkpoint).name}-{checkpoint_sha256(folder)[:HASH_LENGTH]}"
         return cls(recipe, folder, tasks, Path(recipe.out or OUT) / name, trainer, dtype, console)

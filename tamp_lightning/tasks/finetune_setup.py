@@ -16,7 +16,7 @@ from tamp_lightning.finetune.trainer import epoch_lengths
 from tamp_lightning.passes.trainer import scoring_trainer
 from tamp_lightning.runs.clock import PhaseClock
 from tamp_lightning.runs.environment import compute_dtype
-from tamp_lightning.tasks.benchmarks import Say, build_tasks, check_answers
+from tamp_lightning.tasks.benchmarks import Say, scored_tasks
 
 
 @dataclass
@@ -50,7 +50,6 @@ class Job:
             batches = make_batches(recipe.data, processor, epoch_lengths(recipe.schedule, accumulate))
             given = {k: v for k, v in recipe.trainer.items() if k in ("accelerator", "enable_progress_bar")}
             dtype = compute_dtype("auto", scoring_trainer(**given).strategy.root_device)
-            tasks = build_tasks(recipe.scores, processor, say)
-            check_answers(tasks)
+            tasks = scored_tasks(recipe.scores, processor, say)
             scorer = Scorer(tasks, recipe.scores.batch_size, dtype, given, clock, say)
         return cls(recipe, name, out, start, dense, batches, scorer, clock)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tamp_lightning.checkpoint.skeleton import build_skeleton
 from tamp_lightning.errors import InputError
 from tamp_lightning.export.layout import described_form
 from tamp_lightning.methods.method import Method
+from tamp_lightning.methods.selection import ALL, Selection
 from tamp_lightning.passes.callbacks.attention import check_attention
 from tamp_lightning.passes.callbacks.experts import check_experts
 from tamp_lightning.stream.rehearsal import rehearse
@@ -29,8 +29,7 @@ from tamp_lightning.testbeds.checkpoints import resolve
 def run_inspect(
     checkpoint: str,
     console: Console,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    selection: Selection = ALL,
     method: Method | None = None,
     machine: Machine | None = None,
 ) -> bool:
@@ -41,22 +40,19 @@ def run_inspect(
     Raises:
         InputError, FileNotFoundError: it cannot be read.
     """
-    found = inspect_checkpoint(resolve(checkpoint), include, exclude, method)
+    found = inspect_checkpoint(resolve(checkpoint), selection, method)
     show(console, found)
     if machine is not None and found.shape is not None:
         show_plan(console, found.shape, machine, method or Method())
     return found.refusal is None and found.method_refusal is None
 
 
-def inspect_checkpoint(
-    folder: Path, include: Sequence[str] = (), exclude: Sequence[str] = (), method: Method | None = None
-) -> Inspection:
+def inspect_checkpoint(folder: Path, selection: Selection = ALL, method: Method | None = None) -> Inspection:
     """Read the headers of a checkpoint, and run its decoder's loop without weights; nothing is written.
 
     Args:
         folder: a safetensors checkpoint.
-        include: as in a recipe.
-        exclude: as in a recipe.
+        selection: which linears would be pruned.
         method: how it would be pruned; None = TAMP.
 
     Raises:
@@ -73,7 +69,7 @@ def inspect_checkpoint(
     model = build_skeleton(reader, None)
     common = (folder, type(model).__name__, dict(stored.most_common()), disk)
     try:
-        facts = rehearse(model, Checkpoint.of(reader, model, include, exclude).facts)
+        facts = rehearse(model, Checkpoint.of(reader, model, selection).facts)
     except InputError as error:
         return Inspection(*common, parts(model, None), refusal=str(error))
     found = described(model, facts) | _fitted(model, facts, method or Method())

@@ -8,23 +8,22 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from tamp_lightning.config.recipe import PruneRecipe
 from tamp_lightning.reporting.html import write_report
 from tamp_lightning.reporting.logs import log_run
 from tamp_lightning.reporting.plan import PlanView
 from tamp_lightning.reporting.run import Run
 from tamp_lightning.reporting.table import show_outcome
 from tamp_lightning.tasks.prune_files import describe_run, write_folder
-from tamp_lightning.tasks.prune_setup import Job, prepare
+from tamp_lightning.tasks.prune_setup import Job
 
 
-def run_prune(recipe: PruneRecipe, name: str, recipe_text: str, console: Console) -> Path:
-    """Do what a prune recipe says and return the run folder.
+def run_prune(job: Job, console: Console) -> Path:
+    """Score the dense model, prune it, show what came out and return the run folder.
 
-    Raises:
-        InputError, FileNotFoundError: bad input, before anything is written.
+    Args:
+        job: what `prepare` made of a recipe.
+        console: where the run is shown.
     """
-    job = prepare(recipe, name, recipe_text, lambda line: console.print(line, soft_wrap=True, highlight=False))
     if job.place.is_first:
         again = " (continued)" if job.resumes else ""
         console.print(f"run folder: {job.place.folder.path}{again}", soft_wrap=True, highlight=False)

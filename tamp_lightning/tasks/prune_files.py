@@ -13,7 +13,8 @@ from tamp_lightning.reporting.examples import examples_content, worst_flips
 from tamp_lightning.runs.clock import PhaseClock
 from tamp_lightning.runs.environment import environment, peak_memory_bytes
 from tamp_lightning.runs.folder import RunFolder
-from tamp_lightning.tasks.prune_parts import Place, Provenance, Scoring
+from tamp_lightning.runs.place import Place
+from tamp_lightning.tasks.prune_parts import Provenance, Scoring
 
 Content = dict[str, Any]
 """Of a JSON file."""
@@ -47,7 +48,7 @@ def _describe_towers(pruned: Pruned) -> Content:
         return {}
     size = sum(row["size"] for row in pruned.towers.values())
     return {
-        "towers": {"sparsity": pruned.towers_sparsity, "prunable_weights": size, "linears": len(pruned.towers)},
+        "towers": {"sparsity": pruned.plan.towers_sparsity, "prunable_weights": size, "linears": len(pruned.towers)},
         "towers_unreached": pruned.unreached,
     }
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from transformers import PreTrainedModel
 
 from tamp_lightning.config.recipe import CalibrationChoice
@@ -22,23 +21,9 @@ from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.callbacks.layerwise import LayerwiseCallback
 from tamp_lightning.passes.pruned import Pruned
 from tamp_lightning.passes.trainer import prune_stream
-from tamp_lightning.runs.folder import RunFolder
 from tamp_lightning.runs.state import RunState
 from tamp_lightning.stream.cache import CacheSpace
 from tamp_lightning.stream.disk import DiskStream
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run writes and computes."""
-
-    folder: RunFolder
-    is_first: bool
-    """Whether this process writes."""
-    processes: int
-    device: torch.device
-    dtype: torch.dtype | None
-    """None = the checkpoint's own."""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import os
 import random
 from pathlib import Path
 
-from tamp_lightning.data.calibration import Sample, SampleList
-from tamp_lightning.data.chats import Messages
-from tamp_lightning.data.sources import choose
+from tamp_lightning.data.calibration import Sample
+from tamp_lightning.data.chats import questions_on
+from tamp_lightning.data.draw import Pool
 from tamp_lightning.files import atomic_write
 from tamp_lightning.resources import cache_folder
 from tamp_lightning.testbeds.clip_files import write_clip
@@ -30,23 +30,14 @@ def clip_file(clip: Clip) -> Path:
     return path
 
 
-def clip_samples(count: int, seed: int, turns: int) -> SampleList:
-    """Conversations of up to `turns` questions about videos with sound of the calibration split.
+def clip_pool(seed: int, turns: int) -> Pool:
+    """Conversations of up to `turns` questions, drawn by `seed`, about each clip of the calibration split."""
 
-    Raises:
-        InputError: more samples wanted than the split has clips.
-    """
-    chosen = choose(CLIPS, count, seed, "the clips' calibration split")
-
-    def make(index: int) -> Sample:
-        clip = make_clip("calibration", chosen[index])
+    def make(number: int) -> Sample:
+        clip = make_clip("calibration", number)
         asked = questions(clip)
-        asked = random.Random(f"{seed}/{clip.number}").sample(asked, min(turns, len(asked)))
-        messages: Messages = []
-        for k, q in enumerate(asked):
-            video = [{"type": "video"}] if k == 0 else []
-            messages.append({"role": "user", "content": [*video, {"type": "text", "text": q.text}]})
-            messages.append({"role": "assistant", "content": [{"type": "text", "text": q.answer}]})
-        return Sample(clip.number, messages, [], videos=[str(clip_file(clip))])
+        asked = random.Random(f"{seed}/{number}").sample(asked, min(turns, len(asked)))
+        messages = questions_on("video", ((q.text, q.answer) for q in asked))
+        return Sample(number, messages, [], videos=[str(clip_file(clip))])
 
-    return SampleList(len(chosen), make)
+    return Pool("the clips' calibration split", CLIPS, make)

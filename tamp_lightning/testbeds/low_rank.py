@@ -45,7 +45,8 @@ def low_rank_difference(trained: Mapping[str, Tensor], before: Mapping[str, Tens
     """Factors of every linear of the language model, named after its weight.
 
     Args:
-        trained, before: state dicts of the same model.
+        trained: state dict of the model.
+        before: the same, before it was trained.
         rank: of each difference.
     """
     found: dict[str, Tensor] = {}

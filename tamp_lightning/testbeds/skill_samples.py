@@ -7,10 +7,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from tamp_lightning.data.calibration import Messages, Sample, SampleList
-from tamp_lightning.errors import InputError
+from tamp_lightning.data.calibration import Sample
+from tamp_lightning.data.chats import questions_on
+from tamp_lightning.data.draw import Pool
 from tamp_lightning.testbeds.scenes import SIDE
-from tamp_lightning.testbeds.skills import Posed, easy_pictures, load, scene_pictures
+from tamp_lightning.testbeds.skills import easy_pictures, load, scene_pictures
 
 GROUNDS = {
     "purple": (128, 0, 160),
@@ -26,57 +27,36 @@ CAPTIONS = 4096
 """How many different pictures there are to caption."""
 
 
-def skill_samples(count: int, seed: int, turns: int, *, scenes: bool = True) -> SampleList:
-    """Conversations of up to `turns` questions about pictures of the calibration split; with scenes, these are two of
-    three.
+def skill_pool(seed: int, turns: int, *, scenes: bool = True) -> Pool:
+    """Conversations of up to `turns` questions, drawn by `seed`, about each picture of the calibration split; with
+    scenes, these are two of three.
 
     Raises:
-        InputError: more samples wanted than the split has.
         FileNotFoundError: easy-VQA is not installed.
     """
     pool = easy_pictures("calibration", 150 if scenes else 250)
     pool += scene_pictures("calibration", 300) if scenes else []
-    if not 0 < count <= len(pool):
-        raise InputError(f"{count} calibration samples wanted, skills has {len(pool)}: ask for 1 to {len(pool)}")
-    chosen = sorted(random.Random(seed).sample(range(len(pool)), count))
 
-    def make(index: int) -> Sample:
-        name, posed = pool[chosen[index]]
-        rng = random.Random(f"{seed}/{name}")
-        return Sample(chosen[index], _talk(rng.sample(posed, min(turns, len(posed)))), [load("calibration", name)])
+    def make(position: int) -> Sample:
+        name, posed = pool[position]
+        asked = random.Random(f"{seed}/{name}").sample(posed, min(turns, len(posed)))
+        messages = questions_on("image", ((q.prompt, q.answer) for q in asked))
+        return Sample(position, messages, [load("calibration", name)])
 
-    return SampleList(len(chosen), make)
+    return Pool("skills", len(pool), make)
 
 
-def _talk(posed: list[Posed]) -> Messages:
-    messages: Messages = []
-    for k, q in enumerate(posed):
-        picture = [{"type": "image"}] if k == 0 else []
-        messages.append({"role": "user", "content": [*picture, {"type": "text", "text": q.prompt}]})
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": q.answer}]})
-    return messages
-
-
-def caption_samples(count: int, seed: int) -> SampleList:
+def caption_pool() -> Pool:
     """One descriptive sentence about a long word on a shaded ground: colours, words and wording no question has.
 
     The other source to calibrate on: least squares on the test's own task flatters methods that move weights.
-
-    Raises:
-        InputError: more samples wanted than there are.
     """
-    if not 0 < count <= CAPTIONS:
-        raise InputError(f"{count} calibration samples wanted, captions has {CAPTIONS}: ask for 1 to {CAPTIONS}")
-    chosen = sorted(random.Random(seed).sample(range(CAPTIONS), count))
 
-    def make(index: int) -> Sample:
-        picture, text = caption(chosen[index])
-        ask = [{"type": "image"}, {"type": "text", "text": "Describe the image in one sentence."}]
-        answer = [{"type": "text", "text": text}]
-        turns = [{"role": "user", "content": ask}, {"role": "assistant", "content": answer}]
-        return Sample(chosen[index], turns, [picture])
+    def make(number: int) -> Sample:
+        picture, text = caption(number)
+        return Sample(number, questions_on("image", [("Describe the image in one sentence.", text)]), [picture])
 
-    return SampleList(len(chosen), make)
+    return Pool("captions", CAPTIONS, make)
 
 
 def caption(number: int) -> tuple[Image.Image, str]:

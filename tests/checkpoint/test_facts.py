@@ -9,6 +9,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from tamp_lightning.methods.selection import Selection
 from tamp_lightning.stream import AUDIO, IMAGE, TEXT, VIDEO, ModelFacts, find_facts
 
 from ..stream.conftest import IMAGE_ID, make_llama, make_llava, make_qwen2, text_config
@@ -60,7 +61,7 @@ def test_works_on_the_meta_device():
 
 
 def test_include_and_exclude_are_searched_in_full_names():
-    facts = find_facts(make_llava(), include=[r"mlp\."], exclude=[r"layers\.0\.", r"down_proj$"])
+    facts = find_facts(make_llava(), Selection([r"mlp\."], [r"layers\.0\.", r"down_proj$"]))
     assert names(facts) == ((), ("mlp.gate_proj", "mlp.up_proj"), ("mlp.gate_proj", "mlp.up_proj"))
 
 
@@ -78,7 +79,7 @@ def test_include_and_exclude_are_searched_in_full_names():
 )
 def test_patterns_that_do_nothing_are_refused_in_one_line(patterns, message):
     with pytest.raises(ValueError, match=message) as caught:
-        find_facts(make_llama(), **patterns)
+        find_facts(make_llama(), Selection(**patterns))
     assert "\n" not in str(caught.value)
 
 
@@ -87,7 +88,7 @@ def test_shared_weights_are_refused_unless_excluded():
     model.model.layers[2].mlp.up_proj.weight = model.model.layers[0].mlp.up_proj.weight
     with pytest.raises(ValueError, match=r"layers\.0\.mlp\.up_proj\.weight is shared with .*layers\.2"):
         find_facts(model)
-    assert "mlp.up_proj" not in names(find_facts(model, exclude=[r"up_proj"]))[0]
+    assert "mlp.up_proj" not in names(find_facts(model, Selection(exclude=[r"up_proj"])))[0]
 
 
 def test_declared_ties_are_refused_on_the_meta_device():
@@ -104,7 +105,7 @@ def test_declared_ties_are_refused_on_the_meta_device():
 )
 def test_matrices_of_experts_are_linears_by_name(include, exclude, count):
     model = MixtralForCausalLM(text_config(MixtralConfig, num_local_experts=2))
-    facts = find_facts(model, include, exclude)
+    facts = find_facts(model, Selection(include, exclude))
     assert [len(block) for block in facts.linears] == [count] * len(facts.linears)
     for linear in facts.all_linears:
         layer = model.model.layers[linear.block]

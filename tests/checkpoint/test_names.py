@@ -9,6 +9,7 @@ from tamp_lightning.checkpoint import names, skeleton
 from tamp_lightning.checkpoint.names import map_keys
 from tamp_lightning.checkpoint.reader import CheckpointReader
 from tamp_lightning.checkpoint.skeleton import build_skeleton
+from tamp_lightning.methods.selection import Selection
 from tamp_lightning.stream import DiskStream
 
 from ..stream.conftest import logits, make_llama, make_llava, prune, save, tensors_of, text_config
@@ -77,7 +78,7 @@ def test_a_merged_linear_of_a_block_is_refused_with_the_reason(tmp_path, monkeyp
     )
     with pytest.raises(ValueError, match=reason):
         DiskStream(source, tmp_path / "out")
-    stream = DiskStream(source, tmp_path / "out", exclude=["gate_proj", "up_proj"])
+    stream = DiskStream(source, tmp_path / "out", selection=Selection(exclude=["gate_proj", "up_proj"]))
     for index in range(3):
         block, dense = stream.load(index), make_llama().model.layers[index]
         assert all(torch.equal(value, dense.state_dict()[name]) for name, value in block.state_dict().items())

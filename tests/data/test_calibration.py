@@ -1,10 +1,12 @@
 """Calibration samples as batches."""
 
+import pytest
 import torch
 
 from tamp_lightning.data import sources
 from tamp_lightning.data.calibration import CalibrationData, Collator
 
+from ..conftest import as_batch, toys
 from .conftest import llava_file
 
 
@@ -34,3 +36,15 @@ def test_calibration_data_keeps_the_order_given(tmp_path, rows, processor):
     samples = sources.from_llava_json(llava_file(tmp_path, rows), tmp_path / "media", 4, 0)
     loader = CalibrationData.from_samples(samples, processor, 3).train_dataloader()
     assert [batch["sample_ids"].tolist() for batch in loader] == [[0, 1, 2], [3]]
+
+
+def test_no_batch_and_left_padding_are_refused():
+    with pytest.raises(ValueError, match="calibration is empty"):
+        CalibrationData.from_batches([])
+    batch = as_batch(toys("tt"))
+    left = {k: v.flip(1) for k, v in batch.items()}
+    with pytest.raises(ValueError, match="pad on the right"):
+        CalibrationData.from_batches([batch, left])
+    batch["attention_mask"][0] = 0
+    with pytest.raises(ValueError, match="batch 0: row 0 of attention_mask is all padding: leave the sample out"):
+        CalibrationData.from_batches([batch])

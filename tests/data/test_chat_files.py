@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 from tamp_lightning.config.finetune import FinetuneData
 from tamp_lightning.data import sources
@@ -141,3 +142,72 @@ def test_videos_that_a_processor_opens_itself_are_tried_first(tmp_path):
     with pytest.warns(UserWarning, match=r"cut\.mp4"):
         data = sources.from_llava_json(tmp_path / "a.json", None, 3, 0, bad_rows="skip")
     assert [data[k].id for k in range(3)] == [0, 2, 4]
+
+
+def llava_rows(tmp_path, rows):
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps(rows))
+    return path
+
+
+TURNS = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "that"}]
+
+
+def test_too_few_samples(tmp_path):
+    path = llava_rows(tmp_path, [{"conversations": TURNS}] * 2)
+    with pytest.raises(ValueError, match=r"3 calibration samples wanted, .*calibration\.json has 2"):
+        sources.from_llava_json(path, None, 3, 0)
+    with pytest.raises(ValueError, match=r"251 calibration samples wanted, easy-VQA's .* has 250"):
+        sources.easy_vqa_pool(0, 4).draw(251, 0)
+    with pytest.raises(ValueError, match="0 calibration samples wanted"):
+        sources.easy_vqa_pool(0, 4).draw(0, 0)
+
+
+def test_missing_and_damaged_pictures_are_named(tmp_path):
+    path = llava_rows(
+        tmp_path, [{"image": "a.png", "conversations": TURNS}, {"image": "b.png", "conversations": TURNS}]
+    )
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"cannot read picture .*b\.png"):
+        sources.from_llava_json(path, None, 2, 0)[1]
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(
+        ValueError, match=r"calibration\.json entry 1: cannot read image .*a\.png: there is no such file"
+    ):
+        sources.from_llava_json(path, None, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", "[{", r"cannot read .*a\.json: Expecting"),
+        ("a.jsonl", '{"conversations": []}\n{', "line 2: no JSON"),
+        ("a.json", '{"conversations": []}', "entry 1: expected an object, got list"),
+        ("a.json", '[{"text": "x"}]', "entry 1: no turns: expected 'conversations'"),
+        ("a.json", "[]", r"a\.json has no rows"),
+        ("a.json", None, r"cannot read .*a\.json"),
+        ("a.jsonl", None, r"cannot read .*a\.jsonl"),
+    ],
+)
+def test_broken_calibration_files_are_named(tmp_path, name, text, message):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        sources.from_llava_json(tmp_path / name, None, 1, 0)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("turn", [{"from": "tool", "value": "x"}, {"value": "x"}, {"from": "human"}])
+def test_a_turn_without_known_speaker_or_text_is_refused(tmp_path, turn):
+    with pytest.raises(ValueError, match="conversation turn"):
+        sources.from_llava_json(llava_rows(tmp_path, [{"conversations": [TURNS[0], turn]}]), None, 1, 0)
+
+
+@pytest.mark.parametrize("pictures", [2, 3])
+def test_pictures_and_placeholders_that_do_not_match_name_the_row(tmp_path, pictures):
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    rows = [{"conversations": TURNS}, {"image": ["a.png"] * pictures, "conversations": TURNS}]
+    with pytest.raises(ValueError, match=f"entry 2: has {pictures} pictures but its turns have 1 <image>"):
+        sources.from_llava_json(llava_rows(tmp_path, rows), None, 2, 0)

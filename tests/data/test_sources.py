@@ -121,7 +121,7 @@ def test_llava_json_finds_pictures_beside_it_and_draws_by_seed(tmp_path, rows):
 
 
 def test_easy_vqa_conversations_show_one_picture_and_ask_its_own_questions():
-    data, again, other = (sources.from_easy_vqa(5, seed, 3) for seed in (0, 0, 1))
+    data, again, other = (sources.easy_vqa_pool(seed, 3).draw(5, seed) for seed in (0, 0, 1))
     assert [s.id for s in data] == [s.id for s in again] != [s.id for s in other]
     assert [s.messages for s in data] == [s.messages for s in again]
     own = easy_vqa.by_picture(easy_vqa.questions("calibration"))

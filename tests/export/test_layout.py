@@ -14,7 +14,7 @@ from tamp_lightning.export.job import Source, to_bitmask, to_dense
 
 from ..stream.conftest import make_llama, save
 from .conftest import NO_CARDS, bitmask, n_of_m, pruned_run
-from .test_experts import pruned_run as run_with_experts
+from .test_loading import pruned_run as run_with_experts
 
 TYPES = {"F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2", "I64": "<i8", "U8": "u1", "I8": "i1"}
 

@@ -17,6 +17,7 @@ from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.tasks.finetune import run_finetune
 from tamp_lightning.tasks.prune import run_prune
+from tamp_lightning.tasks.prune_setup import prepare
 
 CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 
@@ -39,7 +40,7 @@ def prune(dense: Path, out: Path, towers: float = 0.0, **model) -> Path:
         out=str(out),
         trainer=CPU,
     )
-    return run_prune(recipe, "test", yaml.safe_dump(asdict(recipe)), Console(quiet=True))
+    return run_prune(prepare(recipe, "test", yaml.safe_dump(asdict(recipe))), Console(quiet=True))
 
 
 @pytest.fixture(scope="session")

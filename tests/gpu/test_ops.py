@@ -44,6 +44,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 WEIGHT, INPUTS, OTHER = draw(OUT, C), draw(B, N, C, seed=1) + 0.3, draw(B, N, C, seed=2)
 MODALITY = (torch.arange(N) // 50).expand(B, N).contiguous()
 VALID = torch.arange(N)[None] < torch.tensor([[N], [170], [60]])
+FEW = tokens.Picking(max_tokens=64)
 ATTENTION = draw(B, N, seed=3).masked_fill(~VALID, -torch.inf).softmax(1)
 TOKEN_WEIGHTS = draw(B, N, seed=4).abs() * VALID
 FLAT = INPUTS[VALID].double()
@@ -130,7 +131,9 @@ CLOSE = {
 CHOSEN = {
     "tokens.select_representative": lambda at: [
         tokens.select_representative([at(INPUTS), at(OTHER)], at(ATTENTION), at(MODALITY), valid=at(VALID)),
-        tokens.select_representative(at(INPUTS), at(ATTENTION), at(MODALITY), valid=at(VALID), max_tokens=64),
+        tokens.select_representative(
+            at(INPUTS), at(ATTENTION), at(MODALITY), tokens.Picking(max_tokens=64), valid=at(VALID)
+        ),
         tokens.select_representative(at(INPUTS.bfloat16()), at(ATTENTION), at(MODALITY), valid=at(VALID)),
     ],
     "obs.sparsegpt": lambda at: [

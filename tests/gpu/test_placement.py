@@ -8,6 +8,7 @@ import torch
 
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.options import Correction
+from tamp_lightning.methods.selection import Selection
 from tamp_lightning.methods.tokens import Amia
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.ops.bits import unpack_bits
@@ -106,7 +107,7 @@ def test_all_tensors_of_a_run_are_on_its_device_and_few_batches_wait(name):
 
 
 def test_towers_are_pruned_on_the_device():
-    stream = MemoryStream(make_llava(), towers=Towers(sparsity=0.3))
+    stream = MemoryStream(make_llava(), Selection(towers=Towers(sparsity=0.3)))
     with pretended() as trainer:
         placed(stream.model)
         pruned = prune_stream(stream, calibration(toys(KINDS), 2), WANDA, progress=False, **trainer)

@@ -16,6 +16,7 @@ from tamp_lightning.cli.run import run as run_recipe
 from tamp_lightning.methods.allocation import Ecoflap
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.options import Correction, Reconstruct
+from tamp_lightning.methods.selection import Selection
 from tamp_lightning.methods.solvers import Wanda
 from tamp_lightning.methods.tokens import Amia, ModalityMix
 from tamp_lightning.methods.towers import Towers
@@ -69,7 +70,9 @@ FLIPPED_BF16 = 0.06
 
 def pruned_masks(model, method: Method, size: int, towers: Towers | None = None, **trainer) -> dict[str, torch.Tensor]:
     data = calibration(toys(KINDS), size)
-    pruned = prune_stream(MemoryStream(model, towers=towers), data, method, progress=False, **trainer)
+    pruned = prune_stream(
+        MemoryStream(model, Selection(towers=towers or Towers())), data, method, progress=False, **trainer
+    )
     rows = {**pruned.linears, **pruned.towers}
     masks = {name: unpack_bits(bits, rows[name]["shape"]) for name, bits in pruned.masks.items()}
     weights = dict(model.named_parameters())

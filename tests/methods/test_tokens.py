@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tamp_lightning.methods.tokens import All, Amia, TokenContext
-from tamp_lightning.ops.tokens import select_representative
+from tamp_lightning.ops.tokens import Picking, select_representative
 
 VALID = torch.arange(30) < torch.tensor([[30], [12]])
 MODALITY = torch.arange(30).expand(2, 30) % 2
@@ -22,7 +22,7 @@ def test_amia_passes_its_constants_on():
         "bandwidth": 0.8, "threshold": 0.05, "positive_only": True, "max_tokens": 25, "precision": "bf16",
     }  # fmt: skip
     got = Amia(**constants).weights(TokenContext(MODALITY, VALID, outputs, attention))
-    assert torch.equal(got, select_representative(outputs, attention, MODALITY, valid=VALID, **constants))
+    assert torch.equal(got, select_representative(outputs, attention, MODALITY, Picking(**constants), valid=VALID))
     assert not torch.equal(got, Amia().weights(TokenContext(MODALITY, VALID, outputs, attention)))
     assert Amia.needs_attention
     assert Amia.needs_outputs

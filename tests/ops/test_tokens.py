@@ -8,7 +8,7 @@ import torch
 
 from tamp_lightning.ops.diversity import modality_cosine
 from tamp_lightning.ops.picking import PICKS_PER_CHECK
-from tamp_lightning.ops.tokens import select_representative
+from tamp_lightning.ops.tokens import Picking, select_representative
 
 GOLDENS = np.load(Path(__file__).parents[1] / "goldens" / "methods.npz")
 
@@ -88,7 +88,7 @@ def sample(generator, n, d, modalities):
 @pytest.mark.parametrize("case", range(4))
 def test_goldens(case):
     c = golden(case)
-    got = select_representative(c["outputs"], c["attention"], c["visual"].long(), positive_only=True)
+    got = select_representative(c["outputs"], c["attention"], c["visual"].long(), Picking(positive_only=True))
     assert torch.equal(got, c["selected"])
     cosine = modality_cosine(c["outputs"], c["visual"].long(), positive_only=True)
     found = [cosine[1, 1].item(), cosine[0, 0].item(), cosine[0, 1].item()]
@@ -112,7 +112,7 @@ def test_equals_the_literal_algorithm_in_a_padded_batch(seed):
     for b, (x, a, m) in enumerate(samples):
         where = slice(shape[1] - len(x), None) if seed % 2 else slice(0, len(x))
         outputs[b, where], attention[b, where], modality[b, where], valid[b, where] = x, a, m, True
-    got = select_representative(outputs, attention, modality, valid=valid, **options)
+    got = select_representative(outputs, attention, modality, Picking(**options), valid=valid)
     assert not (got & ~valid).any()
     for b, (x, a, m) in enumerate(samples):
         expected = literal(
@@ -120,13 +120,13 @@ def test_equals_the_literal_algorithm_in_a_padded_batch(seed):
             coef=options["threshold"], neighbors=options["neighbors"], positive_only=options["positive_only"],
         )  # fmt: skip
         assert set(got[b, valid[b]].nonzero().flatten().tolist()) == expected
-        alone = select_representative(x, a, m, **options)
+        alone = select_representative(x, a, m, Picking(**options))
         assert torch.equal(alone, got[b, valid[b]])
 
 
 def test_other_constants_equal_the_literal_algorithm():
     x, a, m = sample(torch.Generator().manual_seed(5), 60, 8, 2)
-    got = select_representative(x, a, m, forward_decay=0.3, reverse_decay=2.0, bandwidth=0.7, threshold=0.01)
+    got = select_representative(x, a, m, Picking(forward_decay=0.3, reverse_decay=2.0, bandwidth=0.7, threshold=0.01))
     expected = literal(x, a, m, forward=0.3, reverse=2.0, sigma=0.7, coef=0.01)
     assert PICKS_PER_CHECK < len(expected) < 60
     assert set(got.nonzero().flatten().tolist()) == expected
@@ -134,7 +134,7 @@ def test_other_constants_equal_the_literal_algorithm():
 
 def test_threshold_zero_picks_every_token():
     x, a, m = sample(torch.Generator().manual_seed(6), 40, 8, 2)
-    assert select_representative(x, a, m, threshold=0.0).all()
+    assert select_representative(x, a, m, Picking(threshold=0.0)).all()
 
 
 def test_text_only_uses_the_pairs_present():
@@ -167,7 +167,7 @@ def test_a_token_is_not_its_own_neighbour_among_duplicates():
     """Three copies of one token: the first pick lowers both other copies, so the second is another token."""
     x = torch.tensor([[1.0, 0], [1, 0], [1, 0], [0, 1], [0, 1]])
     attention = torch.tensor([0.4, 0.3, 0.2, 0.1, 0.05])
-    got = select_representative(x, attention, torch.zeros(5), neighbors=2, reverse_decay=0.0)
+    got = select_representative(x, attention, torch.zeros(5), Picking(neighbors=2, reverse_decay=0.0))
     assert got[:3].sum() == 1
     assert got[3:].sum() == 1
 
@@ -204,13 +204,13 @@ def test_several_linears_at_once_are_picked_from_as_alone(monkeypatch):
 def test_capped_it_is_the_choice_among_the_most_attended():
     x, a, m = sample(torch.Generator().manual_seed(10), 50, 8, 2)
     among = a.topk(20).indices.sort().values
-    got = select_representative(x, a, m, max_tokens=20)
+    got = select_representative(x, a, m, Picking(max_tokens=20))
     expected = torch.zeros(50, dtype=torch.bool)
     expected[among] = select_representative(x[among], a[among], m[among])
     assert torch.equal(got, expected)
-    assert torch.equal(select_representative(x, a, m, max_tokens=50), select_representative(x, a, m))
+    assert torch.equal(select_representative(x, a, m, Picking(max_tokens=50)), select_representative(x, a, m))
     valid = torch.arange(50) < 10
-    capped = select_representative(x, a, m, valid=valid, max_tokens=20)
+    capped = select_representative(x, a, m, Picking(max_tokens=20), valid=valid)
     assert torch.equal(capped, select_representative(x, a, m, valid=valid))
 
 

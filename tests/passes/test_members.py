@@ -11,6 +11,7 @@ from tamp_lightning.methods.allocation import Das, Ecoflap
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.options import Correction, Reconstruct
 from tamp_lightning.methods.ratios import Dlp, Owl
+from tamp_lightning.methods.selection import Selection
 from tamp_lightning.passes.trainer import prune_stream
 from tamp_lightning.stream import DiskStream, MemoryStream
 
@@ -135,7 +136,7 @@ def test_cap_and_floor_hold(rule, section):
 )
 def test_a_block_without_prunable_linears_is_passed_over(name):
     model, dense = make_llava(), make_llava()
-    stream = MemoryStream(model, exclude=[r"layers\.1\."])
+    stream = MemoryStream(model, Selection(exclude=[r"layers\.1\."]))
     options = {"progress": False, "accelerator": "cpu"}
     pruned = prune_stream(stream, calibration(toys("ptpp"), 2), EVERY[name], **options)
     assert len(pruned.linears) == 14

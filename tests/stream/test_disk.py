@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlavaNextForConditionalGeneration
 
+from tamp_lightning.methods.selection import Selection
 from tamp_lightning.stream import DiskStream, MemoryStream
 
 from .conftest import (
@@ -126,7 +127,7 @@ def test_survivors_keep_their_bits_whatever_dtype_was_computed_in(tmp_path: Path
 
 def test_weights_moved_by_a_solver_are_written_in_the_stored_dtype(tmp_path: Path):
     source = save(make_llama().to(torch.bfloat16), tmp_path / "source")
-    stream = DiskStream(source, tmp_path / "out", dtype=torch.float32, include=[r"0\.mlp\.up_proj"])
+    stream = DiskStream(source, tmp_path / "out", dtype=torch.float32, selection=Selection([r"0\.mlp\.up_proj"]))
     weight = stream.load(0).mlp.up_proj.weight
     mask = halve(weight)
     dense = weight.detach().clone()
@@ -187,7 +188,7 @@ def test_shards_appear_when_their_last_block_is_committed(llama_folder: Path, tm
 
 def test_linears_left_out_keep_their_bits(tmp_path: Path):
     source = save(make_llama(), tmp_path / "source")
-    stream = DiskStream(source, tmp_path / "out", exclude=[r"layers\.1\.", "o_proj"])
+    stream = DiskStream(source, tmp_path / "out", selection=Selection(exclude=[r"layers\.1\.", "o_proj"]))
     masks = prune(stream, skip=("mlp.down_proj",))
     stream.finish()
     assert len(masks) == 10

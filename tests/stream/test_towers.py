@@ -5,13 +5,14 @@ import torch
 from transformers import LlavaNextForConditionalGeneration
 from transformers.core_model_loading import Transpose, WeightConverter
 
+from tamp_lightning.methods.selection import Selection
 from tamp_lightning.methods.towers import Towers
 from tamp_lightning.stream import DiskStream, MemoryStream, find_facts
 
 from ..checkpoint.test_names import convert_with, edit
 from .conftest import halve, layout_of, logits, make_llava, prune, save, tensors_of
 
-HALF = Towers(0.5)
+HALF = Selection(towers=Towers(0.5))
 FC1 = "model.vision_tower.encoder.layers.0.mlp.fc1"
 
 
@@ -26,18 +27,18 @@ def prune_towers(stream, names=None):
 
 
 def test_all_linears_outside_of_the_decoder_but_the_head():
-    facts = find_facts(make_llava(), towers=HALF)
+    facts = find_facts(make_llava(), HALF)
     assert len(facts.towers) == 14
     assert facts.towers[-1].full == "model.multi_modal_projector.linear_2"
-    assert find_facts(make_llava()).towers == find_facts(make_llava(), towers=Towers()).towers == ()
-    assert find_facts(make_llava(), towers=HALF).linears == find_facts(make_llava()).linears
+    assert find_facts(make_llava()).towers == find_facts(make_llava(), Selection()).towers == ()
+    assert find_facts(make_llava(), HALF).linears == find_facts(make_llava()).linears
 
 
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_what_is_written_is_what_the_skeleton_computes_with(tmp_path, old, dtype):
     source = save(make_llava(), tmp_path / "source", sharded=True, old=old)
-    stream = DiskStream(source, tmp_path / "out", dtype=dtype, towers=HALF)
+    stream = DiskStream(source, tmp_path / "out", dtype=dtype, selection=HALF)
     masks = prune_towers(
         stream, [linear.name for linear in stream.facts.towers[1:]]
     )  # what is committed without a mask stays dense
@@ -58,7 +59,7 @@ def test_what_is_written_is_what_the_skeleton_computes_with(tmp_path, old, dtype
 
 
 def test_towers_that_were_never_committed_leave_no_checkpoint(tmp_path):
-    stream = DiskStream(save(make_llava(), tmp_path / "source"), tmp_path / "out", towers=HALF)
+    stream = DiskStream(save(make_llava(), tmp_path / "source"), tmp_path / "out", selection=HALF)
     prune(stream)
     with pytest.raises(RuntimeError, match="were not committed"):
         stream.finish()
@@ -69,8 +70,8 @@ def test_towers_that_were_never_committed_leave_no_checkpoint(tmp_path):
 def test_a_mask_that_is_not_so_is_refused(tmp_path, where):
     def stream():
         if where == "memory":
-            return MemoryStream(make_llava(), towers=HALF)
-        return DiskStream(source, tmp_path / "out", towers=HALF)
+            return MemoryStream(make_llava(), HALF)
+        return DiskStream(source, tmp_path / "out", selection=HALF)
 
     source = save(make_llava(), tmp_path / "source")
     shape = make_llava().get_submodule(FC1).weight.shape
@@ -93,6 +94,6 @@ def test_a_weight_that_is_converted_on_loading_is_refused_unless_left_out(tmp_pa
     rule = WeightConverter("mlp.fc1.weight", "mlp.fc1.weight", operations=[Transpose(0, 1)])
     convert_with(monkeypatch, rule)
     with pytest.raises(ValueError, match=r"mlp\.fc1\.weight is not stored as it is used: .*: exclude it with towers"):
-        DiskStream(source, tmp_path / "out", towers=HALF)
-    stream = DiskStream(source, tmp_path / "out", towers=Towers(0.5, exclude=["fc1"]))
+        DiskStream(source, tmp_path / "out", selection=HALF)
+    stream = DiskStream(source, tmp_path / "out", selection=Selection(towers=Towers(0.5, exclude=["fc1"])))
     assert not any("fc1" in linear.name for linear in stream.facts.towers)

@@ -15,6 +15,7 @@ from tamp_lightning.tasks import compare
 from tamp_lightning.tasks.compare import grid_cells, run_compare
 from tamp_lightning.tasks.measured import measure_alike
 from tamp_lightning.tasks.prune import run_prune
+from tamp_lightning.tasks.prune_setup import prepare
 
 CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 
@@ -55,7 +56,7 @@ def test_a_cell_that_is_handed_its_scores_ends_in_the_same_masks(recipe, tmp_pat
     cells = [out / f"{name}-{sparsity}-42" for name in methods for sparsity in (50, 60)]
     assert len({measured(cell) for cell in cells}) == 1
     (cell,) = grid_cells(recipe({"second": methods["second"]}, Grid(["second"], [0.6])), tmp_path / "alone")
-    alone = run_prune(cell.recipe, cell.name, cell.text, Console(quiet=True))
+    alone = run_prune(prepare(cell.recipe, cell.name, cell.text), Console(quiet=True))
     assert plan(cells[-1]) == plan(alone)
     assert measured(cells[-1]) != measured(alone)
 

@@ -15,7 +15,7 @@ from tamp_lightning.methods.method import Method
 from tamp_lightning.passes.trainer import prune_stream, scoring_trainer
 from tamp_lightning.stream import MemoryStream
 from tamp_lightning.testbeds import clip_suite as clips
-from tamp_lightning.testbeds.clip_samples import clip_file, clip_samples
+from tamp_lightning.testbeds.clip_samples import clip_file, clip_pool
 from tamp_lightning.testbeds.clip_suite import ClipSuite
 from tamp_lightning.testbeds.clips import CATEGORIES
 from tamp_lightning.testbeds.suites import build_suite
@@ -155,7 +155,7 @@ def test_clips_that_ride_along_score_as_they_do_on_whole_models(tiny):
     model, processor = tiny
     suite, pruned = few(processor, every=13), copy.deepcopy(model)
     layerwise = LayerwiseScores([suite], 3)
-    data = CalibrationData.from_samples(clip_samples(4, 42, 2), processor, 2)
+    data = CalibrationData.from_samples(clip_pool(42, 2).draw(4, 42), processor, 2)
     method = Method(tokens="all", allocation="uniform")
     prune_stream(MemoryStream(pruned), data, method, progress=False, layerwise=layerwise, accelerator="cpu")
     before = scored(model, suite)

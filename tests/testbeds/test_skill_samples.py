@@ -2,12 +2,12 @@
 
 import pytest
 
-from tamp_lightning.testbeds.skill_samples import caption, caption_samples, skill_samples
+from tamp_lightning.testbeds.skill_samples import caption, caption_pool, skill_pool
 from tamp_lightning.testbeds.skills import scene_pictures
 
 
 def test_conversations_show_the_picture_once_and_alternate():
-    samples = skill_samples(6, 0, 3)
+    samples = skill_pool(0, 3).draw(6, 0)
     assert len(samples) == 6
     for sample in samples:
         assert [m["role"] for m in sample.messages] == ["user", "assistant"] * (len(sample.messages) // 2)
@@ -15,8 +15,8 @@ def test_conversations_show_the_picture_once_and_alternate():
         assert [p["type"] for m in sample.messages for p in m["content"]].count("image") == 1
         assert sample.messages[0]["content"][0]["type"] == "image"
         assert sample.images[0].size == (64, 64)
-    assert [s.messages for s in skill_samples(6, 0, 3)] == [s.messages for s in samples]
-    assert [s.id for s in skill_samples(6, 1, 3)] != [s.id for s in samples]
+    assert [s.messages for s in skill_pool(0, 3).draw(6, 0)] == [s.messages for s in samples]
+    assert [s.id for s in skill_pool(1, 3).draw(6, 1)] != [s.id for s in samples]
 
 
 def test_captions_share_no_colour_and_no_word_with_the_questions():
@@ -28,9 +28,7 @@ def test_captions_share_no_colour_and_no_word_with_the_questions():
     assert not said & answers
 
 
-@pytest.mark.parametrize(
-    ("make", "count"), [(lambda n: skill_samples(n, 0, 4), 10**6), (lambda n: caption_samples(n, 0), 0)]
-)
-def test_too_many_or_none_are_refused(make, count):
+@pytest.mark.parametrize(("pool", "count"), [(lambda: skill_pool(0, 4), 10**6), (caption_pool, 0)])
+def test_too_many_or_none_are_refused(pool, count):
     with pytest.raises(ValueError, match=r"calibration samples wanted, (skills|captions) has \d+: ask for 1 to"):
-        make(count)
+        pool().draw(count, 0)

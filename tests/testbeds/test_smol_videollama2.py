@@ -7,6 +7,7 @@ from rich.console import Console
 
 from tamp_lightning.cli.parsing import parse
 from tamp_lightning.tasks.prune import run_prune
+from tamp_lightning.tasks.prune_setup import prepare
 from tamp_lightning.testbeds import clip_suite as clips
 
 from ..fixtures.clips import save_tiny_bed
@@ -29,7 +30,7 @@ def prune(checkpoint, tmp_path, monkeypatch):
     def call(name, *more):
         fixed = [f"--model.checkpoint={checkpoint}", f"--out={tmp_path / name}", "--calibration.samples=6"]
         recipe, path, text = parse("videollama2_tamp", [*fixed, "--trainer.accelerator=cpu", *more])
-        out = run_prune(recipe, path.stem, text, Console(quiet=True))
+        out = run_prune(prepare(recipe, path.stem, text), Console(quiet=True))
         files = {p.name: json.loads(p.read_text()) for p in sorted(out.glob("*.json"))}
         return files["plan.json"]["linears"], files.get("metrics.json"), files["run.json"]
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.methods.method import Method
+from tamp_lightning.methods.selection import Selection
 from tamp_lightning.passes.trainer import Pruned, prune_stream
 from tamp_lightning.stream import MemoryStream
 
@@ -56,7 +57,7 @@ def literal_wanda(family: Family, names: list[str], kept: dict[str, int], blocks
 
 
 def prune(family: Family, batches: list, **method: object) -> tuple[Pruned, str]:
-    stream = MemoryStream(family.make(), exclude=family.exclude)
+    stream = MemoryStream(family.make(), Selection(exclude=family.exclude))
     data = CalibrationData.from_batches(batches)
     return prune_stream(stream, data, Method(**method), progress=False, accelerator="cpu"), stream.facts.blocks
 
@@ -75,7 +76,7 @@ def test_masks_are_those_of_a_literal_wanda(name: str) -> None:
 def test_blocks_without_attention_take_all_tokens_and_the_plan_says_so(name: str) -> None:
     family = NEWER[name]
     pruned, blocks = prune(family, family.batches())
-    attends = MemoryStream(family.make(), exclude=family.exclude).facts.attention
+    attends = MemoryStream(family.make(), Selection(exclude=family.exclude)).facts.attention
     everything = sum(int(batch["attention_mask"].sum()) for batch in family.batches())
     samples = sum(len(batch["input_ids"]) for batch in family.batches())
     for linear, row in pruned.linears.items():

@@ -7,6 +7,7 @@ import transformers as tf
 from tamp_lightning.checkpoint.facts import find_facts, media_of
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.methods.method import Method
+from tamp_lightning.methods.selection import Selection
 from tamp_lightning.passes.trainer import prune_stream
 from tamp_lightning.stream import MemoryStream
 
@@ -72,7 +73,7 @@ def test_pictures_that_are_no_tokens_are_refused():
 @pytest.mark.parametrize("name", [name for name, family in (FAMILIES | NEWER).items() if family.media])
 def test_media_never_count_as_text(name):
     family = (FAMILIES | NEWER)[name]
-    facts = find_facts(family.make(), exclude=family.exclude)
+    facts = find_facts(family.make(), Selection(exclude=family.exclude))
     for kind in family.media:
         batch = family.sample((kind,), 12, 0)
         assert media_of(batch), kind

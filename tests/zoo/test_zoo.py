@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.methods.method import Method
+from tamp_lightning.methods.selection import Selection
 from tamp_lightning.passes.pruned import Pruned
 from tamp_lightning.passes.trainer import prune_stream
 from tamp_lightning.stream import DiskStream, MemoryStream, Stream
@@ -64,7 +65,7 @@ def logits(model: PreTrainedModel, family: Family) -> Iterator[Tensor]:
 def test_family(name: str, tmp_path: Path) -> None:
     family = (FAMILIES | NEWER)[name]
     model, last = family.make(), LastBlock()
-    stream = MemoryStream(model, exclude=family.exclude)
+    stream = MemoryStream(model, Selection(exclude=family.exclude))
     pruned = prune(stream, family, last)
     # The chain of cached hidden states is the pruned model's own forward.
     for batch, hidden, modality in zip(family.batches(), last.hidden, last.modality, strict=True):
@@ -88,7 +89,8 @@ def test_family(name: str, tmp_path: Path) -> None:
     # Saved and loaded again it computes the same; pruned from disk it is the same.
     model.save_pretrained(tmp_path / "pruned")
     family.make().save_pretrained(tmp_path / "dense")
-    from_disk = prune(DiskStream(tmp_path / "dense", tmp_path / "out", exclude=family.exclude), family)
+    stream = DiskStream(tmp_path / "dense", tmp_path / "out", selection=Selection(exclude=family.exclude))
+    from_disk = prune(stream, family)
     assert hashes(from_disk) == hashes(pruned)
     for folder in ("pruned", "out"):
         again = getattr(transformers, family.model).from_pretrained(tmp_path / folder).eval()

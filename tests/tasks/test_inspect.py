@@ -18,9 +18,9 @@ from tamp_lightning.methods.method import Method
 from tamp_lightning.models.videollama2 import Videollama2Config, Videollama2Qwen2ForCausalLM
 from tamp_lightning.tasks.inspect import inspect_checkpoint, run_inspect, show
 
-from .experts import WITH_EXPERTS
-from .families import FAMILIES, MROPE, TEXT, omni
-from .newer import NEWER, chameleon, gemma3n, idefics, jetmoe
+from ..zoo.experts import WITH_EXPERTS
+from ..zoo.families import FAMILIES, MROPE, TEXT, omni
+from ..zoo.newer import NEWER, chameleon, gemma3n, idefics, jetmoe
 
 MEDIA = ("image", "video", "audio")
 DTYPES = {torch.bfloat16: "BF16", torch.float32: "F32", torch.int64: "I64"}

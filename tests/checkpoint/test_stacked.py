@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from tamp_lightning.checkpoint import names
 from tamp_lightning.checkpoint.stacked import Origin
+from tamp_lightning.methods.selection import Selection
 from tamp_lightning.stream import DiskStream
 
 from ..zoo.experts import WITH_EXPERTS
@@ -72,7 +73,7 @@ def test_experts_stored_turned_are_written_turned(tmp_path: Path, dtype: torch.d
 def test_some_experts_alone_can_be_pruned(tmp_path: Path, name: str) -> None:
     WITH_EXPERTS[name].make().save_pretrained(tmp_path / "source")
     before = load_file(tmp_path / "source/model.safetensors")
-    stream = DiskStream(tmp_path / "source", tmp_path / "out", include=[r"experts\.[13]\.(up|down)_proj"])
+    stream = DiskStream(tmp_path / "source", tmp_path / "out", selection=Selection([r"experts\.[13]\.(up|down)_proj"]))
     masks = {full: mask for k in range(4) for full, mask in halve(stream, k).items()}
     assert masks
     stream.finish()

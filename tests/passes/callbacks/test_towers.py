@@ -11,9 +11,9 @@ from tamp_lightning import Method, prune
 from tamp_lightning.ops.obs import sparsegpt
 from tamp_lightning.passes.callbacks.dense import DenseTwin
 
-from ..conftest import IMAGE_ID, TAMP, WANDA, as_batch, toys
-from ..stream.conftest import make_llama, make_llava, text_config
-from .test_literal import keep_rows, prune_block
+from ...conftest import IMAGE_ID, TAMP, WANDA, as_batch, toys
+from ...stream.conftest import make_llama, make_llava, text_config
+from ..test_literal import keep_rows, prune_block
 
 OPTIONS = {"progress": False, "accelerator": "cpu"}
 PROJECTOR = "model.multi_modal_projector.linear_1"

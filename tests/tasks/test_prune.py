@@ -11,6 +11,7 @@ from safetensors import safe_open
 from tamp_lightning.cli.parsing import parse
 from tamp_lightning.config.recipe_file import UsageError
 from tamp_lightning.tasks.prune import run_prune
+from tamp_lightning.tasks.prune_setup import prepare
 
 RECIPE = """
 task: prune
@@ -45,7 +46,7 @@ def recipe(bed, processor, tmp_path):
 def test_the_run_folder_tells_decoder_and_towers_apart(recipe):
     parsed, path, text = parse(str(recipe), [])
     console = Console(record=True, width=200)
-    out = run_prune(parsed, path.stem, text, console)
+    out = run_prune(prepare(parsed, path.stem, text), console)
     run, plan = (json.loads((out / f"{name}.json").read_text()) for name in ("run", "plan"))
     assert run["sparsity"] == plan["sparsity"] == 0.5
     assert run["linears"] == len(plan["linears"]) == 21

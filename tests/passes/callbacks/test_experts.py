@@ -11,6 +11,7 @@ import torch
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.options import Correction, Experts, Reconstruct, Refit
+from tamp_lightning.methods.selection import Selection
 from tamp_lightning.methods.tokens import ModalityMix
 from tamp_lightning.ops.diversity import diversity_score, modality_cosine
 from tamp_lightning.ops.obs import sparsegpt
@@ -18,11 +19,11 @@ from tamp_lightning.passes.pruned import Pruned
 from tamp_lightning.passes.trainer import prune_stream
 from tamp_lightning.stream import DiskStream, MemoryStream, Stream
 
-from ..conftest import hashes
-from ..zoo.experts import WITH_EXPERTS
-from ..zoo.families import collate
-from ..zoo.test_literal import masks_of
-from .test_literal import keep_rows
+from ...conftest import hashes
+from ...zoo.experts import WITH_EXPERTS
+from ...zoo.families import collate
+from ...zoo.test_literal import masks_of
+from ..test_literal import keep_rows
 
 FAMILY = WITH_EXPERTS["qwen3_vl_moe"]
 LAYER = "model.language_model.layers.0.mlp.experts"
@@ -273,7 +274,7 @@ def test_what_experts_cannot_have_is_refused_first(family: str, method: Method, 
     family = WITH_EXPERTS[family]
     with pytest.raises(ValueError, match=rf"{why} .*exclude: \['experts"):
         run(MemoryStream(family.make()), method, family.batches())
-    attention = MemoryStream(family.make(), exclude=[r"experts\."])
+    attention = MemoryStream(family.make(), Selection(exclude=[r"experts\."]))
     assert run(attention, method, family.batches()).sparsity == pytest.approx(0.5, abs=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""Experts in the bitmask form, whichever way they are stacked and stored."""
+"""Weights of the bitmask form on their way into a model: experts, whichever way they are stacked and stored."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,6 @@
 """docs/methods.md: its option tables are those of the dataclasses, and it names every member.
 
-Run this file to write the tables anew: python -m tests.methods.test_docs
+Run this file to write the tables anew: python -m tests.methods.test_table
 """
 
 import re
@@ -21,7 +21,7 @@ def fresh(text):
 
 def test_tables_are_those_of_the_code():
     text = PAGE.read_text()
-    assert fresh(text) == text, "run: python -m tests.methods.test_docs"
+    assert fresh(text) == text, "run: python -m tests.methods.test_table"
     sections = {f.name for f in fields(Method) if is_dataclass(get_type_hints(Method)[f.name])}
     assert {m[2] for m in TABLE.finditer(text)} == sections | {"method"}
 
