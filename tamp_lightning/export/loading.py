@@ -42,14 +42,14 @@ class Parts:
 
     Args:
         files: weight files of the folder.
-        dtypes: dtypes of the model's tensors by full name.
+        own: the model's tensors by full name, which need no numbers.
 
     Raises:
         InputError: a file does not say what it was made of.
     """
 
-    def __init__(self, files: Iterable[Path], dtypes: Mapping[str, torch.dtype]) -> None:
-        self.dtypes = dtypes
+    def __init__(self, files: Iterable[Path], own: Mapping[str, Tensor]) -> None:
+        self.own = own
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._files: dict[str, Any] = {}
         for path in files:
@@ -65,7 +65,11 @@ class Parts:
         kind = next((kind for kind, ending in CODES.items() if key + ending in self._files), None)
         code = None if kind is None else (kind, self._read(key + CODES[kind]))
         scales = self._read(key + SCALES) if key + SCALES in self._files else None
-        return None if code is None and scales is None else Beside(self._shapes[key], code, scales)
+        if code is None and scales is None:
+            return None
+        if key not in self._shapes:
+            raise InputError(f"{key} is not in the {DENSE_HEADER}: export the checkpoint again")
+        return Beside(self._shapes[key], code, scales)
 
     def _read(self, key: str) -> Tensor:
         tensor: Tensor = self._files[key].get_tensor(key)
@@ -76,7 +80,7 @@ def _dense_shapes(path: Path, metadata: Mapping[str, str]) -> dict[str, tuple[in
     try:
         tensors = json.loads(metadata[DENSE_HEADER])
         return {key: tuple(tensor["shape"]) for key, tensor in tensors.items() if key != "__metadata__"}
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError(f"{path} has no valid {DENSE_HEADER}: export the checkpoint again") from None
 
 
@@ -133,11 +137,14 @@ class Expanding(WeightConverter):
 
     def _ready(self, target: str, key: str, future: Future[Tensor] | Callable[[], Tensor]) -> Tensor:
         values = future.result() if isinstance(future, Future) else future()
-        beside, dtype = self.parts.beside(key), self.dtype or self.parts.dtypes[target]
+        own, beside = self.parts.own[target], self.parts.beside(key)
+        dtype = self.dtype or own.dtype
         if beside is None:
             return values.to(dtype) if values.is_floating_point() else values
         try:
             if self.kept is not None and target in self.kept.names:
+                if beside.shape != own.shape:
+                    raise InputError(f"it has shape {list(beside.shape)}, but the model needs {list(own.shape)}")
                 self.kept[target] = compressed(values, beside, dtype)
                 return values.new_empty(0, dtype=dtype)
             return expand(values, beside, dtype).to(values.device)

@@ -103,7 +103,7 @@ class BitmaskQuantizer(HfQuantizer):
             return model
         for file in files:
             verify(file, self._files.get(file.name))
-        self._parts = Parts(files, {name: tensor.dtype for name, tensor in model.state_dict().items()})
+        self._parts = Parts(files, model.state_dict())
         if self.quantization_config.keep_compressed:
             modules = model.named_modules()
             self._kept = Kept(f"{name}.weight" for name, module in modules if type(module) is nn.Linear)

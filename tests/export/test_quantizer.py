@@ -109,6 +109,15 @@ def test_another_dtype_may_be_asked_for(tmp_path):
     assert {m.values.dtype for m in small.modules() if isinstance(m, CompressedLinear)} == {torch.float32}
 
 
+def test_a_model_of_another_shape_is_refused(tmp_path):
+    small = bitmask(pruned_run(tmp_path / "run", make_llama()), tmp_path / "small")
+    config = json.loads((small / "config.json").read_text())
+    config["intermediate_size"] += 8
+    (small / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"proj\.weight: it has shape \[\d+, \d+\], but the model needs \["):
+        load(small, AutoModelForCausalLM)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_damage_that_a_checksum_would_find_is_found_without_it(tmp_path, monkeypatch, seed):
     """Bits of the mask are flipped in a file whose checksum is not compared: refused, or another right model."""
