@@ -138,6 +138,11 @@ class Method:
         return "hessian" if self.correction.on or self.refit.on else self.solver_rule.needs
 
     @property
+    def follows_dense(self) -> bool:
+        """Whether the dense model's activations have to run along while blocks are pruned."""
+        return self.correction.on or self.reconstruct.reads_dense
+
+    @property
     def blends(self) -> bool:
         """Whether a share of the statistics of all tokens is wanted beside those of the chosen ones."""
         share = max(getattr(self.solver_rule, "share", 0.0), self.refit.share if self.refit.on else 0.0)
@@ -177,7 +182,7 @@ class Method:
     @property
     def reads_outputs(self) -> bool:
         """Whether statistics need what linears or blocks put out, not only what linears read."""
-        return self.token_rule.needs_outputs or len(self.token_rule.stages) > 1 or self.correction.on
+        return self.token_rule.needs_outputs or len(self.token_rule.stages) > 1 or self.follows_dense
 
     @property
     def measure_stages(self) -> tuple[Stage, ...]:

@@ -21,12 +21,11 @@ from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.ops.masks import keep_where
 from tamp_lightning.passes.callbacks.dense import DenseTwin
 from tamp_lightning.passes.callbacks.experts import tell_of_rare_experts
-from tamp_lightning.passes.callbacks.mixing import MixChooser, Solved, swapped
+from tamp_lightning.passes.callbacks.mixing import MixChooser, Solved
 from tamp_lightning.passes.callbacks.statistics import WHOLE, Snapshot, StatisticsCollector
 from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
-from tamp_lightning.passes.reconstruction import reach, reconstruct
+from tamp_lightning.passes.reconstruction import Lesson, reconstruct
 from tamp_lightning.runs.plan import mask_row
-from tamp_lightning.stream.cache import CachedBatch
 
 
 class PruningCallback(PassCallback):
@@ -132,26 +131,27 @@ class PruningCallback(PassCallback):
             raise InputError(str(error) if full in str(error) else f"{full}: {error}") from None
 
     def _place(self, pl_module: BlockPass, solved: Solved) -> None:
-        block = pl_module.block
+        block, options = pl_module.block, self.method.reconstruct
         weights = {linear: linear.weight(block) for linear in solved}
-        on = self.method.reconstruct.on
-        dense = {linear: weight.detach().clone() for linear, weight in weights.items()} if on else {}
+        if not (options.on and solved):
+            _put(weights, solved)
+            return
+        scales = pl_module.stream.scales(pl_module.index) if options.norms else []
+        names = dict.fromkeys([*(linear.parameter for linear in solved), *scales])
+        dense = {name: block.get_parameter(name).detach().clone() for name in names}
         _put(weights, solved)
-        if on and solved and not self._reconstruct(pl_module, solved, dense):
+        if not self._reconstruct(pl_module, solved, dense):
+            for name in scales:
+                block.get_parameter(name).data.copy_(dense[name])
             _put(weights, solved)
 
-    def _reconstruct(self, pl_module: BlockPass, solved: Solved, dense: Mapping[Linear, Tensor]) -> bool:
+    def _reconstruct(self, pl_module: BlockPass, solved: Solved, dense: dict[str, Tensor]) -> bool:
         """Whether it helped; otherwise the block is to be as the solver left it."""
-
-        def target(number: int, batch: CachedBatch, cut: nn.Module | None) -> Tensor:
-            if self.dense is not None:  # which keeps what whole blocks return
-                return self.dense.output(number).to(batch.hidden.device)
-            with swapped(pl_module.block, dense):
-                return reach(pl_module.block, batch, cut)
-
+        options, own = self.method.reconstruct, pl_module.cache
+        twin = self.dense.inputs if self.dense is not None else own
+        lesson = Lesson(twin if options.inputs == "dense" else own, twin, self.statistics.token_weights)
         masks = {linear: mask for linear, (_, mask) in solved.items()}
-        whole = self.dense is not None
-        before, after = reconstruct(pl_module, masks, target, self.method.reconstruct, whole=whole)
+        before, after = reconstruct(pl_module, pl_module.block, masks, dense, lesson, options)
         helped = after <= before
         for linear in solved:
             self.report[linear.full]["block_error"] = {"pruned": before, "reconstructed": after if helped else before}

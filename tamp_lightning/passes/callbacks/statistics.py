@@ -108,6 +108,10 @@ class StatisticsCollector(PassCallback):
         drift: likewise.
         dense: the dense model beside the pruned one, where weights are corrected towards it.
         on_weights: is handed the token weights [B,n] of each linear of a batch.
+
+    Attributes:
+        token_weights: mean over the linears of the weights of a batch's tokens [B,n], by its number in this process;
+            empty unless reconstruction weighs by them.
     """
 
     def __init__(
@@ -125,8 +129,8 @@ class StatisticsCollector(PassCallback):
         self.clear()
 
     def wanted(self, now: Pass) -> bool:
-        """The pass that collects, if the solver reads any statistics."""
-        return now.collects and self.method.statistics != "nothing"
+        """The pass that collects, if the solver reads any statistics, or a dense model has to keep up."""
+        return now.collects and (self.method.statistics != "nothing" or self.dense is not None)
 
     def clear(self) -> None:
         """Forget the block."""
@@ -134,6 +138,7 @@ class StatisticsCollector(PassCallback):
         self._own, self._all = Matrices(), Matrices()
         self._count: int | Tensor = 0
         self._experts = ExpertStatistics(self.method)
+        self.token_weights: dict[int, Tensor] = {}
 
     def snapshot(self) -> Snapshot:
         """Hand out the block's statistics, samples added up, and forget it; `restore` undoes that."""
@@ -158,6 +163,8 @@ class StatisticsCollector(PassCallback):
         context, routed = self._context(pl_module), self.source.routed()
         tokens = {**self.source.latest(), **{one: Tokens(own.hidden, own.outputs) for one, own in routed.items()}}
         twins = self.dense.tokens(pl_module, batch_idx) if self.dense else {}
+        if self.method.statistics == "nothing":
+            return
         self._count = context.valid.sum() + self._count
         self._samples.update(pl_module.current.ids.tolist())
         partition = pl_module.partition
@@ -173,6 +180,8 @@ class StatisticsCollector(PassCallback):
                 self._add_matrices(step, linear, tokens[linear], weights, twins.get(linear))
         if self.on_weights:
             self.on_weights(pl_module, weighed)
+        if self.method.reconstruct.on and self.method.reconstruct.weigh == "rule" and weighed:
+            self.token_weights[batch_idx] = torch.stack([own.float() for own in weighed.values()]).mean(0)
 
     def _add_routed(self, step: _Step, layer: Linear, routed: Routed, weights: Tensor, alone: bool) -> None:
         seen = Seen(step.ids, step.context.modality, alone)
