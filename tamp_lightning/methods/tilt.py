@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.allocation import ALLOCATIONS, Basis, Das, measured
 from tamp_lightning.ops.allocation import to_counts
+from tamp_lightning.ops.diversity import MODALITIES
 from tamp_lightning.ops.tilt import Within, tilted_sparsity
 
 
@@ -23,6 +25,8 @@ class Diversity:
     within: Within = "kind"
     """Whose scores a linear's is compared with: all, those of its kind (q_proj of every block), or, a block's mean,
     those of other blocks."""
+    pair: str = "all"
+    """Between tokens of which modalities: all pairs that occur, as in das, or one pair, such as text-image."""
 
     title: ClassVar[str] = "Diversity tilt"
     says: ClassVar[str] = (
@@ -35,14 +39,36 @@ class Diversity:
             raise InputError(f"diversity.width is {self.width}; it has to be at least 0 and below 1, such as 0.05.")
         if self.within not in ("all", "kind", "block"):
             raise InputError(f"diversity.within is {self.within!r}; it has to be all, kind or block.")
+        if self.pair != "all" and (len(self._pair) != 2 or not set(self._pair) <= set(MODALITIES)):
+            known = ", ".join(MODALITIES)
+            raise InputError(
+                f"diversity.pair is {self.pair!r}; it has to be all, or two of {known}, such as text-image."
+            )
+
+    @property
+    def _pair(self) -> list[str]:
+        return self.pair.split("-")
 
     def score(self, outputs: Tensor, modality: Tensor, valid: Tensor) -> Tensor:
         """Mean cosines of each sample, [B, 4, 4], of outputs [B, n, d]; see `Das.score`."""
         return Das().score(outputs, modality, valid)
 
     def combine(self, cosines: Tensor) -> float:
-        """Score of a linear from its samples' cosines; see `Das.combine`."""
-        return Das().combine(cosines)
+        """Score of a linear from its samples' cosines; see `Das.combine`.
+
+        Raises:
+            InputError: no sample has the pair.
+        """
+        if self.pair == "all":
+            return Das().combine(cosines)
+        first, second = map(MODALITIES.index, self._pair)
+        score = 1 - float(cosines.double().nanmean(0)[first, second])
+        if math.isnan(score):
+            raise InputError(
+                f"diversity.pair is {self.pair}; no two such tokens are in any of {len(cosines)} samples: "
+                "calibrate with samples that have them, or set diversity.pair: all"
+            )
+        return max(score, 0.0)
 
     def kept(self, sizes: dict[str, int], sparsity: float, scores: dict[str, float] | None = None) -> dict[str, int]:
         """Kept weights of each linear (`ops.tilt.tilted_sparsity`).

@@ -20,6 +20,9 @@ TRAINED = 16
 """Bytes a weight while it is reconstructed: float32 copy, gradient, two moments; an upper bound, halves are smaller."""
 REFITTED = 24
 """Bytes a weight of the largest linear while it is refitted: weights, residuals, directions and products in float32."""
+BACK_AND_FORTH = 4
+"""Passes of a batch over a block that a step for attention and one for the MLP cost together, of the dense block, the
+pruned one and back through what is trained; without looking at the batches held out."""
 RANKING = 16
 """Bytes a weight of the largest linear while its scores are ranked."""
 LIBRARIES = 0.35 * 2**30
@@ -150,9 +153,11 @@ def forecast(shape: Shape, machine: Machine, method: Method) -> Forecast:
     gram = 4.0 * shape.widest**2 if method.statistics == "hessian" else 0.0
     others = method.correction.on + (method.blends and method.tokens != "all")
     steps, twin = method.reconstruct.on, method.follows_dense
+    trained = BACK_AND_FORTH * method.reconstruct.steps * _operations(shape, machine) / machine.samples
     seconds = {
         **walk,
         "solve": shape.weights * machine.solve_ns / 1e9,
+        "reconstruct, a sample a step": trained / (machine.tflops * 1e12),
         "send": sent / (machine.wire_gb * 1e9),
         "write": total / (machine.disk_gb * 1e9),
     }
@@ -163,7 +168,7 @@ def forecast(shape: Shape, machine: Machine, method: Method) -> Forecast:
         "second moments": gram * (1 + others),
         "refit": REFITTED * shape.largest_linear + gram if method.refit.on else 0.0,
         "reconstruction": TRAINED * shape.largest_block if steps else 0.0,
-        "its activations, a sample": float(shape.kept * shape.width * machine.tokens) if steps else 0.0,
+        "its activations, of a sample": float(shape.kept * shape.width * machine.tokens) if steps else 0.0,
         "libraries": LIBRARIES,
         "activation cache": state * (1 + twin + (twin and steps)),
     }

@@ -39,6 +39,24 @@ def test_measures_what_das_measures() -> None:
     assert Method(allocation="diversity").measure_stages == ("collect",)
 
 
+def test_one_pair_of_modalities_by_hand() -> None:
+    """Cosines of two samples: the second has no picture, so that text and image are those of the first."""
+    cosines = torch.full((2, 4, 4), torch.nan)
+    cosines[:, 0, 0] = torch.tensor([0.5, 0.1])
+    cosines[0, 0, 1] = cosines[0, 1, 0] = -0.2
+    assert Diversity(pair="text-text").combine(cosines) == pytest.approx(1 - 0.3)
+    assert Diversity(pair="image-text").combine(cosines) == Diversity(pair="text-image").combine(cosines)
+    assert Diversity(pair="text-image").combine(cosines) == pytest.approx(1.2)
+    with pytest.raises(ValueError, match=r"diversity.pair is video-video; no two such tokens are in any of 2 samples"):
+        Diversity(pair="video-video").combine(cosines)
+
+
+@pytest.mark.parametrize("pair", ["text", "text-smell", "text-text-text", ""])
+def test_no_pair(pair: str) -> None:
+    with pytest.raises(ValueError, match=f"diversity.pair is '{pair}'; it has to be all, or two of text, image"):
+        Diversity(pair=pair)
+
+
 def test_impossible() -> None:
     with pytest.raises(ValueError, match=r"diversity.width is -0.1"):
         Diversity(width=-0.1)

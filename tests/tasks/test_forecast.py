@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from tamp_lightning.checkpoint.facts import find_facts
@@ -13,7 +14,7 @@ from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.options import Correction, Reconstruct, Refit
 from tamp_lightning.tasks.forecast import Machine, Shape, forecast, shape_of
 
-from ..conftest import TAMP, WANDA
+from ..conftest import TAMP, WANDA, Toy, calibration, run
 from ..stream.conftest import make_llama, save
 from ..zoo.experts import WITH_EXPERTS
 
@@ -62,13 +63,27 @@ def test_hessians_and_corrections_cost_their_matrices_and_a_second_cache():
 def test_refit_and_reconstruction_hold_copies_and_a_sample_of_activations():
     def memory(**options):
         found = forecast(replace(SHAPE, kept=700), ONE, replace(WANDA, **options)).memory
-        names = ("second moments", "refit", "reconstruction", "its activations, a sample", "activation cache")
+        names = ("second moments", "refit", "reconstruction", "its activations, of a sample", "activation cache")
         return [found[name] for name in names]
 
     assert memory() == [0, 0, 0, 0, STATE]
     assert memory(refit=Refit(steps=1)) == [4 * 20**2, 24 * 300 + 4 * 20**2, 0, 0, STATE]
     assert memory(reconstruct=Reconstruct(1)) == [0, 0, 16 * 1_000, 700 * 2 * 10, STATE]
     assert memory(reconstruct=Reconstruct(1, inputs="dense"))[-1] == 3 * STATE
+
+
+def test_a_step_for_attention_and_one_for_the_mlp_cost_four_passes():
+    found = forecast(SHAPE, ONE, replace(WANDA, reconstruct=Reconstruct(3))).seconds["reconstruct, a sample a step"]
+    assert found == pytest.approx(3 * 4 * OPERATIONS / 2 / 1e6)
+    samples, counted = [Toy(torch.arange(1, 19))] * 2, []  # the second is held out
+    for steps in (4, 8):
+        model = make_llama(hidden_size=64, intermediate_size=224, num_key_value_heads=1)
+        with FlopCounterMode(display=False) as counter:
+            run(model, calibration(samples, 1), replace(WANDA, reconstruct=Reconstruct(steps, 1e-6)))
+        counted.append(counter.get_total_flops())
+    a_pass = 2 * 18 * shape_of(model, find_facts(model)).weights
+    # to look at the held-out batch after each step costs the passes of two blocks and their dense copies, in part
+    assert 4 * 4 * a_pass < counted[1] - counted[0] < 4 * 8 * a_pass
 
 
 def test_a_head_that_is_the_embeddings_counts_once():
