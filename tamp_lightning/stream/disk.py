@@ -25,7 +25,7 @@ class DiskStream:
     """Lends decoder blocks read from ``source``, writes them pruned to ``out``.
 
     ``out`` becomes a Hugging Face checkpoint with the source's keys, files and dtypes. Tensors that are not
-    pruned, and weights that survive unchanged, keep their bytes, whatever dtype was computed in.
+    pruned or trained, and weights that survive unchanged, keep their bytes, whatever dtype was computed in.
 
     Args:
         source: folder of a safetensors checkpoint.
