@@ -170,8 +170,8 @@ class _Plan:
     def of(cls, partition: BatchPartition) -> _Plan:
         """Hold out every eighth batch, of fewer the last one; a single batch is both."""
         judge = [n for n in range(partition.batches) if n % HELD_OUT == HELD_OUT - 1] or [partition.batches - 1]
-        learn = sorted(set(range(partition.batches)) - set(judge)) or judge
-        shares = [[n for n in learn if n in partition.of(rank)] for rank in range(partition.processes)]
+        learn = set(range(partition.batches)) - set(judge) or set(judge)
+        shares = [[n for n in partition.of(rank) if n in learn] for rank in range(partition.processes)]
         own = [n for n in judge if n in partition.own]
         return cls(shares[partition.rank], own, sum(map(bool, shares)), max(map(len, shares)))
 
