@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -37,7 +38,8 @@ def modern(content: Mapping[Any, Any], notes: list[str]) -> dict[Any, Any]:
 
 def completed(method: Mapping[str, Any]) -> dict[str, Any]:
     """A method as an older version wrote it, with every section and key that it did not know at today's default."""
-    sections = {name: held for name, held in asdict(Method()).items() if isinstance(held, dict)}
+    today = json.loads(json.dumps(asdict(Method())))  # as a file holds it, without tuples
+    sections = {name: held for name, held in today.items() if isinstance(held, dict)}
     return {**method, **{name: held | method.get(name, {}) for name, held in sections.items()}}
 
 

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.allocation import ALLOCATIONS, Basis, Das, measured
+from tamp_lightning.methods.trials import Trial, check_trial
 from tamp_lightning.ops.allocation import to_counts
 from tamp_lightning.ops.diversity import MODALITIES
+from tamp_lightning.ops.names import place_of
 from tamp_lightning.ops.tilt import Within, tilted_sparsity
 
 
@@ -27,6 +29,12 @@ class Diversity:
     those of other blocks."""
     pair: str = "all"
     """Between tokens of which modalities: all pairs that occur, as in das, or one pair, such as text-image."""
+
+    widths: tuple[float, ...] = ()
+    """Try these on every block in place of `width`, which then compares linears within their block only, and take the
+    one with the smallest error of the block on held-out samples; below 0, more diverse linears keep less."""
+    held_out: float = 0.25
+    """Share of the samples that judge the widths and do not enter the statistics; above 0, at most 0.5."""
 
     title: ClassVar[str] = "Diversity tilt"
     says: ClassVar[str] = (
@@ -44,6 +52,19 @@ class Diversity:
             raise InputError(
                 f"diversity.pair is {self.pair!r}; it has to be all, or two of {known}, such as text-image."
             )
+
+        if self.widths:
+            check_trial("diversity", "widths", self.widths, self.held_out, -math.inf)
+            if self.within == "block" or max(map(abs, self.widths)) >= 1:
+                raise InputError(
+                    f"diversity.widths is {self.widths} with within: {self.within}; each has to be above -1 and below "
+                    "1, and within all or kind."
+                )
+
+    @property
+    def trial(self) -> Trial | None:
+        """What is tried on every block."""
+        return Trial("diversity", "width", self.widths, self.held_out) if self.widths else None
 
     @property
     def _pair(self) -> list[str]:
@@ -71,10 +92,24 @@ class Diversity:
         return max(score, 0.0)
 
     def kept(self, sizes: dict[str, int], sparsity: float, scores: dict[str, float] | None = None) -> dict[str, int]:
-        """Kept weights of each linear (`ops.tilt.tilted_sparsity`).
+        """Kept weights of each linear (`ops.tilt.tilted_sparsity`); of several widths, at the first.
 
         Raises:
             InputError: scores are missing or not finite.
         """
-        lean = tilted_sparsity(measured("diversity", scores), sizes, self.width, self.within)
+        known = measured("diversity", scores)
+        if self.widths:
+            return self.kept_at(self.widths[0], sizes, sparsity, known)
+        lean = tilted_sparsity(known, sizes, self.width, self.within)
         return to_counts({k: sparsity + v for k, v in lean.items()}, sizes, total_sparsity=sparsity)
+
+    def kept_at(self, width: float, sizes: dict[str, int], sparsity: float, scores: dict[str, float]) -> dict[str, int]:
+        """The same for one of several widths: every block keeps as many weights as at any other."""
+        lean = tilted_sparsity(scores, sizes, width, self.within, level=True)
+        uniform = to_counts(dict.fromkeys(sizes, sparsity), sizes, total_sparsity=sparsity)
+        found: dict[str, int] = {}
+        for block in dict.fromkeys(place_of(name)[0] for name in sizes):
+            own = {name: size for name, size in sizes.items() if place_of(name)[0] == block}
+            total = 1 - sum(uniform[name] for name in own) / sum(own.values())
+            found |= to_counts({k: sparsity + lean[k] for k in own}, own, total_sparsity=total)
+        return {name: found[name] for name in sizes}

@@ -56,7 +56,7 @@ class TampModule(BlockPass):
         self.strict_loading = False
         self.clock = nn.Parameter(torch.zeros(()))
         self.stream, self.method = stream, method
-        self.plan = None
+        self.plan, self.plans = None, {}
         self.cache = ActivationCache(space)
         self._checked: set[frozenset[str]] = set()
         self._lengths = Lengths()

@@ -160,7 +160,7 @@ def _told_as_today(then: Mapping[str, Any]) -> dict[str, Any]:
     if not method.get("polish", {}).get("steps", 0):
         method.pop("polish", None)
     told = modern({**settings, "method": method}, []) if "polish" not in method else {**settings, "method": method}
-    return {**then, "settings": {**told, "method": json.loads(json.dumps(completed(told["method"])))}}
+    return {**then, "settings": {**told, "method": completed(told["method"])}}
 
 
 def _refuse_others(out: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:

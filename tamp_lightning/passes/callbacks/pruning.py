@@ -15,7 +15,6 @@ from tamp_lightning.distributed.collectives import broadcast_bits
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics, mixed
-from tamp_lightning.methods.tokens import ModalityMix
 from tamp_lightning.ops.bits import pack_bits
 from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.ops.masks import keep_where
@@ -46,9 +45,8 @@ class PruningCallback(PassCallback):
 
     def __init__(self, method: Method, statistics: StatisticsCollector, dense: DenseTwin | None = None) -> None:
         self.method, self.statistics, self.dense = method, statistics, dense
-        rule = method.token_rule
         self._snapshots: list[Snapshot] = []
-        self.chooser = MixChooser(rule, self.solve) if isinstance(rule, ModalityMix) else None
+        self.chooser = MixChooser(method.trial, self.solve) if method.trial is not None else None
         self.masks: dict[str, Tensor] = {}
         self.report: dict[str, dict[str, Any]] = {}
         self.token_share: dict[str, list[float]] = {}
@@ -101,18 +99,18 @@ class PruningCallback(PassCallback):
         pl_module.stream.commit(pl_module.index, {linear.name: mask for linear, (_, mask) in solved.items()})
         self.statistics.clear()
 
-    def solve(self, pl_module: BlockPass, lam: float = 1.0) -> Solved:
+    def solve(self, pl_module: BlockPass, value: float | None = None) -> Solved:
         """New weight and mask of every linear of the current block; nothing is changed.
 
         The first process solves, all get its bits.
 
         Args:
             pl_module: whose current block is meant.
-            lam: weight of other modalities than text, where statistics are kept by modality.
+            value: of what is tried (`Method.trial`), if anything is.
         """
         linears, block = pl_module.stream.facts.linears[pl_module.index], pl_module.block
         if pl_module.partition.is_first:
-            solved = {linear: self._solve(pl_module, linear, lam) for linear in linears}
+            solved = {linear: self._solve(pl_module, linear, value) for linear in linears}
         else:
             weights = {linear: linear.weight(block).detach() for linear in linears}
             solved = {n: (torch.empty_like(w), torch.empty_like(w, dtype=torch.bool)) for n, w in weights.items()}
@@ -121,9 +119,11 @@ class PruningCallback(PassCallback):
         return solved
 
     @torch.no_grad()
-    def _solve(self, pl_module: BlockPass, linear: Linear, lam: float) -> tuple[Tensor, Tensor]:
+    def _solve(self, pl_module: BlockPass, linear: Linear, value: float | None) -> tuple[Tensor, Tensor]:
         full, weight = linear.full, linear.weight(pl_module.block)
-        kept = _planned(pl_module.plan, full)
+        tried = self.method.trial.constant if self.method.trial is not None else None
+        kept = pl_module.planned(full, value if tried == "width" else None)
+        lam = value if tried == "lambda" and value is not None else 1.0
         try:
             statistics = _joined(self.statistics.of(linear), lam)
             return self.method.solve(weight.detach(), statistics, kept)
@@ -167,7 +167,7 @@ class PruningCallback(PassCallback):
             if self.method.statistics == "hessian" and tokens < linear.shape[1]:
                 self.report[full]["fallback"] = self.method.fallback
         if self.chooser is not None:
-            self.report[full]["lambda"] = self.chooser.choice().lam
+            self.report[full][self.chooser.trial.constant] = self.chooser.choice().value
         self.masks[full] = pack_bits(mask)
         self.token_share[full] = use.share
 
@@ -197,9 +197,3 @@ def _joined(parts: Mapping[int, Statistics], lam: float) -> Statistics:
     if WHOLE in parts:
         return parts[WHOLE]
     return mixed(parts, {modality: 1.0 if modality == TEXT else lam for modality in parts})
-
-
-def _planned(plan: Mapping[str, int] | None, name: str) -> int:
-    if plan is None:
-        raise RuntimeError("no budget was allocated: AllocationCallback has to stand before PruningCallback")
-    return plan[name]
