@@ -29,7 +29,6 @@ class Diversity:
     those of other blocks."""
     pair: str = "all"
     """Between tokens of which modalities: all pairs that occur, as in das, or one pair, such as text-image."""
-
     widths: tuple[float, ...] = ()
     """Try these on every block in place of `width`, which then compares linears within their block only, and take the
     one with the smallest error of the block on held-out samples; below 0, more diverse linears keep less."""
@@ -52,7 +51,6 @@ class Diversity:
             raise InputError(
                 f"diversity.pair is {self.pair!r}; it has to be all, or two of {known}, such as text-image."
             )
-
         if self.widths:
             check_trial("diversity", "widths", self.widths, self.held_out, -math.inf)
             if self.within == "block" or max(map(abs, self.widths)) >= 1:
@@ -107,9 +105,11 @@ class Diversity:
         """The same for one of several widths: every block keeps as many weights as at any other."""
         lean = tilted_sparsity(scores, sizes, width, self.within, level=True)
         uniform = to_counts(dict.fromkeys(sizes, sparsity), sizes, total_sparsity=sparsity)
+        blocks: dict[int, dict[str, int]] = {}
+        for name, size in sizes.items():
+            blocks.setdefault(place_of(name)[0], {})[name] = size
         found: dict[str, int] = {}
-        for block in dict.fromkeys(place_of(name)[0] for name in sizes):
-            own = {name: size for name, size in sizes.items() if place_of(name)[0] == block}
+        for own in blocks.values():
             total = 1 - sum(uniform[name] for name in own) / sum(own.values())
             found |= to_counts({k: sparsity + lean[k] for k in own}, own, total_sparsity=total)
         return {name: found[name] for name in sizes}

@@ -114,11 +114,12 @@ def _train(
                 loss = errors.of(plan.own[step % len(plan.own)], cut) / start
                 if loss.requires_grad:  # not of a batch that passes other experts alone
                     loss.backward()
-            gradients = {name: _gradient(value, masks[name]) for name, value in moving.items()}
-            mean_over(errors.partition, gradients.values(), plan.learners)
             for name, value in moving.items():
-                exact[name].grad, value.grad = gradients[name], None
+                exact[name].grad = gradient = _gradient(value, masks[name])
+                mean_over(errors.partition, [gradient], plan.learners)
+                value.grad = None
             optimizer.step()
+            optimizer.zero_grad()
             schedule.step()
             for name, value in moving.items():
                 _put(value, exact[name].detach(), masks[name])

@@ -17,7 +17,8 @@ from tamp_lightning.tasks.inspect_experts import expert_facts
 OVERHEAD = 3.5
 """Blocks in memory while one is pruned and written: itself, its pruned copy, what is to be written, and masks."""
 TRAINED = 16
-"""Bytes a weight while it is reconstructed: float32 copy, gradient, two moments; an upper bound, halves are smaller."""
+"""Bytes a weight while it is reconstructed: float32 copy, gradient, two moments; an upper bound, halves are smaller.
+Beside them stand what it is in the dense block and in the best state, as the block computes."""
 REFITTED = 24
 """Bytes a weight of the largest linear while it is refitted: weights, residuals, directions and products in float32."""
 BACK_AND_FORTH = 4
@@ -167,7 +168,7 @@ def forecast(shape: Shape, machine: Machine, method: Method) -> Forecast:
         "ranking": RANKING * shape.largest_linear,
         "second moments": gram * (1 + others),
         "refit": REFITTED * shape.largest_linear + gram if method.refit.on else 0.0,
-        "reconstruction": TRAINED * shape.largest_block if steps else 0.0,
+        "reconstruction": float((TRAINED + 2 * shape.width) * shape.largest_block) if steps else 0.0,
         "its activations, of a sample": float(shape.kept * shape.width * machine.tokens) if steps else 0.0,
         "libraries": LIBRARIES,
         "activation cache": state * (1 + twin + (twin and steps)),

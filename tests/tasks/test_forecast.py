@@ -68,7 +68,7 @@ def test_refit_and_reconstruction_hold_copies_and_a_sample_of_activations():
 
     assert memory() == [0, 0, 0, 0, STATE]
     assert memory(refit=Refit(steps=1)) == [4 * 20**2, 24 * 300 + 4 * 20**2, 0, 0, STATE]
-    assert memory(reconstruct=Reconstruct(1)) == [0, 0, 16 * 1_000, 700 * 2 * 10, STATE]
+    assert memory(reconstruct=Reconstruct(1)) == [0, 0, (16 + 2 * 2) * 1_000, 700 * 2 * 10, STATE]
     assert memory(reconstruct=Reconstruct(1, inputs="dense"))[-1] == 3 * STATE
 
 
