@@ -134,6 +134,7 @@ class DiskStream:
             if made:
                 load_converted(self.model, self.reader, made, self.device, places)
                 block.requires_grad_(False)
+                self._unmap(index, block)
             self._refuse_non_finite(index, block)
             self._check_stacked(index, block, places)
             self._loaded.add(index)
@@ -220,6 +221,12 @@ class DiskStream:
         keys, path = self._keys.blocks[index], f"{self.facts.blocks}.{index}"
         tensors = self.reader.read(keys.values(), places)
         return {name: tensors.pop(key).to(self._dtypes[f"{path}.{name}"]) for name, key in keys.items()}
+
+    def _unmap(self, index: int, block: nn.Module) -> None:
+        """Give converted weights on a CPU memory of their own: where a file has them, products may round otherwise."""
+        for name, weight in block.named_parameters():
+            if weight.device.type == "cpu" and name not in self._keys.blocks[index]:
+                weight.data = weight.data.clone()
 
     def _refuse_non_finite(self, index: int, block: nn.Module) -> None:
         checked: set[str] = set()
