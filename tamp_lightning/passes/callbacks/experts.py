@@ -30,13 +30,12 @@ def check_experts(facts: ModelFacts, method: Method) -> None:
         InputError: naming the option and the remedy.
     """
     found = next((linear for linear in facts.all_linears if linear.piece is not None), None)
-    for on, what in ((method.correction.on, "correction.tau"), (method.reconstruct.on, "reconstruct.steps")):
-        if on and found is not None and found.piece is not None:
-            layer = found.piece.layer.rpartition(".")[2]
-            raise InputError(
-                f"{what} is above 0; experts, such as {found.full}, cannot have it: "
-                f"set {what}: 0, or leave experts dense with exclude: ['{layer}\\.']."
-            )
+    if method.correction.on and found is not None and found.piece is not None:
+        layer = found.piece.layer.rpartition(".")[2]
+        raise InputError(
+            f"correction.tau is above 0; experts, such as {found.full}, cannot have it: "
+            f"set correction.tau: 0, or leave experts dense with exclude: ['{layer}\\.']."
+        )
 
 
 def tell_of_rare_experts(report: Mapping[str, Mapping[str, Any]], method: Method) -> None:
