@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
+
+from tamp_lightning.methods.method import Method
 
 RENAMED_VALUES: dict[str, dict[str, str]] = {"scores.mode": {"ride_along": "layer_wise"}}
 """Dotted key -> old value -> new value."""
@@ -30,6 +34,13 @@ def modern(content: Mapping[Any, Any], notes: list[str]) -> dict[Any, Any]:
             notes.append(f"{dotted} {value} is now {values[value]}")
             section[key] = values[value]
     return found
+
+
+def completed(method: Mapping[str, Any]) -> dict[str, Any]:
+    """A method as an older version wrote it, with every section and key that it did not know at today's default."""
+    today = json.loads(json.dumps(asdict(Method())))  # as a file holds it, without tuples
+    sections = {name: held for name, held in today.items() if isinstance(held, dict)}
+    return {**method, **{name: held | method.get(name, {}) for name, held in sections.items()}}
 
 
 def modern_option(key: str, value: str, notes: list[str]) -> tuple[str, str]:

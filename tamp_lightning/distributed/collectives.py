@@ -94,6 +94,17 @@ def _receive(own: OrderedSum, spans: list[list[tuple[int, int, tuple[int, ...]]]
             own.append(first, end, value)
 
 
+def mean_over(partition: BatchPartition, tensors: Iterable[Tensor], count: int) -> None:
+    """Put the sum over all processes, divided by `count`, in the place of each tensor; one process changes nothing.
+
+    The bits are the same in every process, and depend on how many there are.
+    """
+    if partition.processes > 1:
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+            tensor.div_(count)
+
+
 def broadcast_bits(partition: BatchPartition, tensors: Iterable[Tensor]) -> None:
     """Overwrite contiguous tensors of any dtype with the bits of the first process."""
     if partition.processes > 1:

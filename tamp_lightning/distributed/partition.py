@@ -42,13 +42,14 @@ class BatchPartition:
     @cached_property
     def own(self) -> range:
         """Numbers of this process's batches."""
-        return self._of(self.rank)
+        return self.of(self.rank)
 
     @cached_property
     def steps(self) -> int:
         """Most batches that a process has: all make as many steps, for Lightning keeps them in step."""
-        return max(len(self._of(rank)) for rank in range(self.processes))
+        return max(len(self.of(rank)) for rank in range(self.processes))
 
-    def _of(self, rank: int) -> range:
+    def of(self, rank: int) -> range:
+        """Numbers of a process's batches."""
         own = [b for b in range(self.batches) if self.leaf(b) * self.processes // self.leaves == rank]
         return range(own[0], own[-1] + 1) if own else range(0)

@@ -50,11 +50,6 @@ def check_processes(trainer: L.Trainer, method: Method, batches: int) -> None:
     """
     check_strategy(trainer)
     processes = trainer.world_size
-    if processes > 1 and method.reconstruct.on:
-        raise InputError(
-            f"reconstruct steps through all samples one after another, which {processes} processes cannot share: "
-            "set reconstruct.steps: 0 or devices: 1"
-        )
     if processes > (most := BatchPartition(batches).leaves):
         raise InputError(
             f"trainer asks for {processes} processes, and {batches} calibration batches can be shared by {most}: "

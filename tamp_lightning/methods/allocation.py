@@ -114,7 +114,7 @@ class Das:
         """
         score = diversity_score(cosines.double().nanmean(0))
         if math.isnan(score):
-            raise InputError(f"das has nothing to compare in {len(cosines)} samples; samples need at least two tokens.")
+            raise InputError(f"nothing to compare in {len(cosines)} samples; samples need at least two tokens.")
         return max(score, 0.0)
 
     def kept(self, sizes: dict[str, int], sparsity: float, scores: dict[str, float] | None = None) -> dict[str, int]:

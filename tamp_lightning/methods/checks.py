@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tamp_lightning.errors import InputError
 
 
@@ -31,3 +33,11 @@ def check_share(section: str, share: float, such_as: str = "0.2") -> None:
     """Raise InputError unless a section's share of the all-token Hessian is from 0 to 1."""
     if not 0 <= share <= 1:
         raise InputError(f"{section}.share is {share}; it has to be from 0 to 1, such as {such_as}.")
+
+
+def check_one_of(section: str, rule: object, name: str, allowed: Sequence[str]) -> None:
+    """Raise InputError unless a field of a section is one of some words."""
+    value = getattr(rule, name)
+    if value not in allowed:
+        *others, last = allowed
+        raise InputError(f"{section}.{name} is {value!r}; it has to be {', '.join(others)} or {last}.")

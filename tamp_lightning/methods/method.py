@@ -17,6 +17,7 @@ from tamp_lightning.methods.sections import Sections
 from tamp_lightning.methods.solvers import SOLVERS, Solver
 from tamp_lightning.methods.statistics import Statistics
 from tamp_lightning.methods.tokens import TOKENS, Stage, TokenRule
+from tamp_lightning.methods.trials import Trial
 from tamp_lightning.ops.correction import corrected_target
 from tamp_lightning.ops.refit import refit
 from tamp_lightning.ops.rounding import GROUP
@@ -76,6 +77,11 @@ class Method:
                 "set allocation: uniform."
             )
         self.pattern_rule.check(self.sparsity, {})
+        if all(getattr(rule, "trial", None) for rule in (self.token_rule, self.allocation_rule)):
+            raise InputError(
+                f"tokens is {self.tokens}; {self.allocation}.widths tries something else on every block, which has one "
+                f"trial: set {self.allocation}.widths: [] or other tokens."
+            )
         if self.statistics == "nothing" and self.tokens != "all":
             raise InputError(
                 f"tokens is {self.tokens}; solver: {self.solver} reads no activations, so no token counts: "
@@ -106,9 +112,10 @@ class Method:
             )
 
     def _refuse_one_shot(self) -> None:
-        if len(self.token_rule.stages) > 1:
+        if len(self.prune_stages) > 1:
+            which = "tokens" if len(self.token_rule.stages) > 1 else "allocation"
             raise InputError(
-                f"tokens is {self.tokens}; mode: one_shot passes every block once, and it needs two passes: "
+                f"{which} is {getattr(self, which)}; mode: one_shot passes every block once, and it needs two passes: "
                 "set mode: sequential."
             )
         if self.correction.on or self.reconstruct.on:
@@ -136,6 +143,11 @@ class Method:
     def statistics(self) -> Literal["nothing", "diagonal", "hessian"]:
         """What is collected of every linear's inputs."""
         return "hessian" if self.correction.on or self.refit.on else self.solver_rule.needs
+
+    @property
+    def follows_dense(self) -> bool:
+        """Whether the dense model's activations have to run along while blocks are pruned."""
+        return self.correction.on or self.reconstruct.reads_dense
 
     @property
     def blends(self) -> bool:
@@ -177,7 +189,7 @@ class Method:
     @property
     def reads_outputs(self) -> bool:
         """Whether statistics need what linears or blocks put out, not only what linears read."""
-        return self.token_rule.needs_outputs or len(self.token_rule.stages) > 1 or self.correction.on
+        return self.token_rule.needs_outputs or len(self.prune_stages) > 1 or self.follows_dense
 
     @property
     def measure_stages(self) -> tuple[Stage, ...]:
@@ -187,7 +199,13 @@ class Method:
     @property
     def prune_stages(self) -> tuple[Stage, ...]:
         """Passes over each block after its predecessors were pruned; it is pruned after the last."""
-        return self.token_rule.stages
+        stages = self.token_rule.stages
+        return stages if self.trial is None or "mix" in stages else (*stages, "mix")
+
+    @property
+    def trial(self) -> Trial | None:
+        """What is tried on every block, of the token rule or of the allocation; None if nothing is."""
+        return getattr(self.token_rule, "trial", None) or getattr(self.allocation_rule, "trial", None)
 
     @property
     def token_rule(self) -> TokenRule:

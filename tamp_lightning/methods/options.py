@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tamp_lightning.errors import InputError
-from tamp_lightning.methods.checks import check_above_zero, check_at_least_zero, check_share
+from tamp_lightning.methods.checks import check_above_zero, check_at_least_zero, check_one_of, check_share
 
 
 @dataclass(frozen=True)
@@ -58,25 +58,39 @@ class Reconstruct:
     """Gradient steps on each pruned block's output error, attention first, then the MLP; masks stay as they are."""
 
     steps: int = 0
-    """Steps for attention and again for the MLP, a calibration batch each; 0 is off."""
+    """Steps for attention and again for the MLP, a calibration batch each (of every process); 0 is off."""
     lr: float = 1e-4
     """Highest learning rate of AdamW, reached after a tenth of the steps; above 0."""
-    weigh: Literal["tokens", "modalities"] = "tokens"
-    """What counts the same in the error: every token, or every modality of a batch, however few tokens it has."""
+    weigh: Literal["tokens", "modalities", "rule"] = "tokens"
+    """What counts the same in the error: every token, or every modality of a batch, however few tokens it has; or rule:
+    a token counts by the share of the block's linears in whose statistics the method's token rule counts it."""
     halves: bool = True
-    """Attention and MLP one after the other; False, or with correction: the whole block at once."""
+    """Attention and MLP one after the other; False: the whole block at once."""
+    norms: bool = False
+    """Train the scales and biases of norms and the biases of linears too, and write them."""
+    inputs: Literal["pruned", "dense"] = "pruned"
+    """What the block reads: what its pruned predecessors give, or the dense model's activations."""
+    target: Literal["block", "model"] = "block"
+    """What it should put out: what the dense block makes of the same inputs, or of the dense model's activations, as
+    always with correction."""
 
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise InputError(f"reconstruct.steps is {self.steps}; it has to be at least 0 (off), such as 40.")
         check_above_zero("reconstruct", self, "lr", "1e-4")
-        if self.weigh not in ("tokens", "modalities"):
-            raise InputError(f"reconstruct.weigh is {self.weigh!r}; it has to be tokens or modalities.")
+        check_one_of("reconstruct", self, "weigh", ("tokens", "modalities", "rule"))
+        check_one_of("reconstruct", self, "inputs", ("pruned", "dense"))
+        check_one_of("reconstruct", self, "target", ("block", "model"))
 
     @property
     def on(self) -> bool:
         """Whether there is anything to do."""
         return self.steps > 0
+
+    @property
+    def reads_dense(self) -> bool:
+        """Whether it needs the dense model's activations beside those of the pruned blocks."""
+        return self.on and (self.inputs == "dense" or self.target == "model")
 
 
 @dataclass(frozen=True)

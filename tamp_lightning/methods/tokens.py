@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tamp_lightning.errors import InputError
+from tamp_lightning.methods.trials import Trial, check_trial
 from tamp_lightning.ops.drift import TEXT, select_drifted
 from tamp_lightning.ops.gram import Precision
 from tamp_lightning.ops.tokens import Picking, select_representative
@@ -219,15 +220,12 @@ class ModalityMix:
     stages: ClassVar[tuple[Stage, ...]] = ("collect", "mix")
 
     def __post_init__(self) -> None:
-        if not self.lambdas or not all(0 <= value < math.inf for value in self.lambdas):
-            raise InputError(f"modality_mix.lambdas is {self.lambdas}; each has to be a finite number, at least 0.")
-        if not 0 < self.held_out <= 0.5:
-            raise InputError(f"modality_mix.held_out is {self.held_out}; it has to be above 0 and at most 0.5.")
+        check_trial("modality_mix", "lambdas", self.lambdas, self.held_out, 0)
 
-    def judges(self, sample: int) -> bool:
-        """Whether a sample is held out, by its number alone: neither order nor batches matter."""
-        period = round(1 / self.held_out)
-        return sample % period == period - 1
+    @property
+    def trial(self) -> Trial:
+        """What is tried on every block."""
+        return Trial("modality_mix", "lambda", self.lambdas, self.held_out, by_text=True)
 
     def weights(self, context: TokenContext) -> Tensor:
         """True on every token that is not padding; the callback keeps modalities and held-out samples apart."""

@@ -16,7 +16,12 @@ ROUNDING = 1e-9
 
 
 def tilted_sparsity(
-    scores: Mapping[str, float], sizes: Mapping[str, int], width: float, within: Within = "kind"
+    scores: Mapping[str, float],
+    sizes: Mapping[str, int],
+    width: float,
+    within: Within = "kind",
+    *,
+    level: bool = False,
 ) -> dict[str, float]:
     """How far each linear's sparsity lies from the target: -width at the highest score above its group's mean, up to
     width at the lowest.
@@ -28,8 +33,10 @@ def tilted_sparsity(
     Args:
         scores: of each linear, finite; higher keeps more. Only differences matter, and only up to a factor.
         sizes: number of weights of each linear.
-        width: largest distance from the target, at least 0.
+        width: largest distance from the target; below 0, higher scores keep less.
         within: the groups.
+        level: take what the linears of a block have in common off their deviations, so that they sum to 0 in every
+            block instead of every group.
 
     Returns:
         Distances in the order of sizes, size-weighted mean 0.
@@ -48,6 +55,9 @@ def tilted_sparsity(
         scores = _means(scores, sizes, "block")
     centre = _means(scores, sizes, "kind" if within == "kind" else "all")
     lean = {name: centre[name] - scores[name] for name in sizes}
+    if level:
+        common = _means(lean, sizes, "block")
+        lean = {name: lean[name] - common[name] for name in sizes}
     largest = max(map(abs, lean.values()), default=0.0)
     if largest <= ROUNDING * max(map(abs, scores.values()), default=0.0):
         largest = 0.0  # what means differ by from equal scores

@@ -53,7 +53,7 @@ class Assembly:
         collector = TokenCollector(outputs_read=method.reads_outputs)
         attention = AttentionCollector() if method.token_rule.needs_attention else None
         drift = DriftCollector() if "drift" in method.prune_stages else None
-        dense = DenseTwin(collector, method.reconstruct.on, space) if method.correction.on else None
+        dense = DenseTwin(collector, method.reconstruct.on, space) if method.follows_dense else None
         allocation = AllocationCallback(method, collector)
         chosen, timer = ChosenTokens(), PhaseTimer()
         statistics = StatisticsCollector(method, collector, attention, drift, dense, on_weights=chosen.note)

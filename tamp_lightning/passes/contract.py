@@ -98,6 +98,15 @@ class BlockPass(L.LightningModule):
     """Whether this step has no batch, because other processes have more; there is nothing to look at then."""
     plan: dict[str, int] | None
     """Weights each linear keeps, by full module name; None until the budget is allocated."""
+    plans: dict[float, dict[str, int]]
+    """The same for every width that is tried on a block; empty if none is."""
+
+    def planned(self, linear: str, width: float | None) -> int:
+        """Weights that a linear keeps, at a width if several are tried."""
+        plan = self.plan if width is None else self.plans[width]
+        if plan is None:
+            raise RuntimeError("no budget was allocated: AllocationCallback has to stand before PruningCallback")
+        return plan[linear]
 
     @abstractmethod
     def go_on(self, measured: int, pruned: int) -> None:

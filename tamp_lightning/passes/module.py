@@ -56,7 +56,7 @@ class TampModule(BlockPass):
         self.strict_loading = False
         self.clock = nn.Parameter(torch.zeros(()))
         self.stream, self.method = stream, method
-        self.plan = None
+        self.plan, self.plans = None, {}
         self.cache = ActivationCache(space)
         self._checked: set[frozenset[str]] = set()
         self._lengths = Lengths()
@@ -184,8 +184,8 @@ def _passes(method: Method, blocks: int, measured: int, pruned: int) -> list[Pas
     one_shot = method.mode == "one_shot"
     measure = over("measure", measured, blocks, () if one_shot else method.measure_stages)
     prune = over("prune", pruned, blocks, method.prune_stages)
-    # after pruned blocks the dense hidden states are needed too where weights are corrected towards them
-    dense = measured if measure else pruned if prune and method.correction.on else 0
+    # after pruned blocks the dense hidden states are needed too where weights are to come close to what they give
+    dense = measured if measure else pruned if prune and method.follows_dense else 0
     replay: tuple[Task, ...] = ("replay",)
     again = over("prune", 0, pruned, replay) if prune else []
     passes = [*over("measure", 0, dense, replay), *measure, *again, *prune]

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from transformers import get_linear_schedule_with_warmup
 
 from tamp_lightning.checkpoint.linear import Linear
+from tamp_lightning.distributed.collectives import all_gather, broadcast, mean_over
+from tamp_lightning.distributed.partition import BatchPartition
 from tamp_lightning.methods.options import Reconstruct
 from tamp_lightning.passes.contract import BlockPass
-from tamp_lightning.stream.cache import CachedBatch
+from tamp_lightning.passes.reconstruction_parts import (
+    Part,
+    called_children,
+    holding,
+    masks_of,
+    parts_of,
+    reach,
+    training,
+)
+from tamp_lightning.stream.cache import ActivationCache, CachedBatch
 
 HELD_OUT = 8
 """Every so many batches one is kept from training, to choose the best state by."""
@@ -22,212 +31,218 @@ WARM_UP = 0.1
 """Share of the steps in which the rate rises."""
 BETAS = (0.9, 0.95)
 
-Weights = dict[Linear, Tensor]
-Target = Callable[[int, CachedBatch, nn.Module | None], Tensor]
-"""What a part should put out [B,n,h], by the batch's number and content, and where (see `Part.cut`)."""
+Values = dict[str, Tensor]
+"""Name of a parameter, relative to its block -> its value."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """Linears of a block that are trained together."""
+class Lesson:
+    """What a block is trained on; batches have the numbers that they have in this process."""
 
-    linears: tuple[Linear, ...]
-    cut: nn.Module | None
-    """Compared is what this child of the block reads; None: what the block returns."""
-
-
-def parts_of(block: nn.Module, linears: Sequence[Linear], called: Sequence[str]) -> list[Part]:
-    """Attention and MLP with what stands between them, where a block has one after the other; else the whole block.
-
-    The child that is called right before the next one with linears is the norm that the MLP reads: what it reads is
-    attention's output with the residual added (before that, where norms stand after attention, as in OLMo 2). An MLP
-    may be several children (OPT's fc1 and fc2); between those a block is never cut.
-
-    Args:
-        block: the decoder block.
-        linears: what is pruned in it.
-        called: names of the block's children in the order in which they run.
-    """
-    homes = {linear: linear.name.split(".")[0] for linear in linears}
-    places = sorted(map(called.index, set(homes.values()) & set(called)))
-    mlp = next((after for before, after in pairwise(places) if after - before > 1), 0)
-    first = tuple(linear for linear, home in homes.items() if home in called[:mlp])
-    rest = tuple(linear for linear, home in homes.items() if home in called[mlp:])
-    if not first or len(first) + len(rest) != len(linears) or any(linear.name in called for linear in first):
-        return [Part(tuple(linears), None)]
-    return [Part(first, block.get_submodule(called[mlp - 1])), Part(rest, None)]
-
-
-def reach(block: nn.Module, batch: CachedBatch, cut: nn.Module | None) -> Tensor:
-    """What a block makes of a batch [B,n,h], or what its child `cut` reads; nothing after that is computed."""
-    if cut is None:
-        return block(batch.hidden, **batch.kwargs)
-
-    def stop(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-        raise _ReachedError(given[0])
-
-    handle = cut.register_forward_pre_hook(stop)
-    try:
-        block(batch.hidden, **batch.kwargs)
-    except _ReachedError as reached:
-        return reached.hidden.view_as(batch.hidden)  # OPT's norms read tokens in one row
-    finally:
-        handle.remove()
-    raise RuntimeError("the block did not call the child at which it is cut")
+    inputs: ActivationCache
+    """What the block reads."""
+    dense_inputs: ActivationCache
+    """What its dense copy reads, which says what to put out."""
+    weights: Mapping[int, Tensor] = field(default_factory=dict)
+    """Weight of each token [B,n] where a rule weighs them."""
 
 
 def reconstruct(
-    pl_module: BlockPass, masks: Mapping[Linear, Tensor], target: Target, options: Reconstruct, *, whole: bool = False
+    pl_module: BlockPass,
+    block: nn.Module,
+    masks: Mapping[Linear, Tensor],
+    dense: Values,
+    lesson: Lesson,
+    options: Reconstruct,
 ) -> tuple[float, float]:
-    """Lower the current block's mean squared output error, part by part, and keep the best state of each.
+    """Lower a block's mean squared output error, part by part, and keep the best state of each.
 
     AdamW with a rate that rises and then falls linearly, on float32 copies of the weights whatever the block computes
-    in; a step is one batch, those held out never among them. The state that is kept, the first included, has the
-    smallest error on the batches held out (arXiv 2510.14444, 2406.15524). That is the part's own error: where the MLP
-    cannot make use of what attention gained, the block's may be larger than before.
+    in; a step is one batch of each process, those held out never among them, and the mean of their gradients. The state
+    that is kept, the first included, has the smallest error on the batches held out (arXiv 2510.14444, 2406.15524).
+    That is the part's own error: where the MLP cannot make use of what attention gained, the block's may be larger than
+    before.
 
     Args:
-        pl_module: whose current block is pruned already; its cache holds the batches before it.
+        pl_module: of whose batches these are.
+        block: pruned already.
         masks: bool [o, c] by linear, True = may move.
-        target: the outputs to come close to.
+        dense: what parameters of `masks`, and others that are to be trained, are in the dense block.
+        lesson: the batches.
         options: number of steps, learning rate, and how tokens are weighed.
-        whole: train all linears at once, on the block's output.
 
     Returns:
         The block's error per entry of the hidden state on the batches held out, before and after.
     """
-    learn, judge = _split(len(pl_module.cache))
-    errors = _Errors(pl_module, pl_module.block, target, options, judge)
-    called = [] if whole or not options.halves else _called(pl_module, errors.block)
-    parts = parts_of(errors.block, list(masks), called)
-    before = start = errors.held_out(None)
-    if len(parts) > 1 and (start := errors.held_out(parts[0].cut)) == 0:
-        parts, start = (
-            [Part(tuple(masks), None)],
-            before,
-        )  # an MLP beside attention reads what attention does not change
-    after = start
-    for number, part in enumerate(parts):
-        least = start if number == 0 else errors.held_out(part.cut)
-        after = _train(errors, part, {linear: masks[linear] for linear in part.linears}, learn, least)
+    errors = _Errors(pl_module, block, dense, lesson, options.weigh)
+    own = masks_of(block, masks)
+    scales = [name for name in dense if name not in own]
+    parts = parts_of(block, list(masks), errors.called() if options.halves else [], scales)
+    if len(parts) > 1 and not errors.depend_on(parts[0]):
+        # an MLP beside attention reads what attention does not change
+        parts = parts_of(block, list(masks), [], scales)
+    before = after = errors.held_out(None)
+    for part in parts:
+        start = before if len(parts) == 1 else errors.held_out(part.cut)
+        names = [*dict.fromkeys(linear.parameter for linear in part.linears), *part.scales]
+        after = _train(errors, part.cut, {name: own.get(name) for name in names}, options, start)
     return before, after
 
 
-def _train(errors: _Errors, part: Part, masks: Mapping[Linear, Tensor], learn: Sequence[int], start: float) -> float:
+def _train(
+    errors: _Errors, cut: nn.Module | None, masks: Mapping[str, Tensor | None], options: Reconstruct, start: float
+) -> float:
     """Train a part, put its best state in place, and give the error of that on the batches held out.
 
     Args:
         errors: of the block.
-        part: whose linears move, those of `masks`.
-        masks: bool [o, c] by linear, True = may move.
-        learn: numbers of the batches to learn from.
+        cut: where they are taken.
+        masks: by name of the parameter, bool of its shape, True = may move; None: all of it.
+        options: number of steps and learning rate.
         start: the part's error on the batches held out.
     """
-    steps, weights = errors.options.steps, {linear: linear.weight(errors.block) for linear in masks}
-    exact = {linear: weight.detach().to(torch.float32, copy=True) for linear, weight in weights.items()}
-    moved = [value.requires_grad_() for value in exact.values()]
-    optimizer = torch.optim.AdamW(moved, errors.options.lr, BETAS, weight_decay=0.0)  # decay would shrink what is kept
-    schedule = get_linear_schedule_with_warmup(optimizer, round(WARM_UP * steps), steps)
-    least, best = start, _copied(weights)
-    try:
-        for step in range(steps if start > 0 else 0):
-            loss = errors.of(learn[step % len(learn)], part.cut, weights) / start
-            loss.backward()
-            for linear, weight in weights.items():
-                assert weight.grad is not None
-                exact[linear].grad = weight.grad.float() * masks[linear]
+    steps, plan = options.steps if start > 0 else 0, errors.plan
+    moving = {name: errors.block.get_parameter(name) for name in masks}
+    exact = {name: value.detach().to(torch.float32, copy=True).requires_grad_() for name, value in moving.items()}
+    # decay would shrink what is kept
+    optimizer = torch.optim.AdamW(list(exact.values()), options.lr, BETAS, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, options.steps))
+    least, best = start, _copied(moving)
+    with training(moving.values()):
+        for step in range(steps):
+            if plan.own:
+                loss = errors.of(plan.own[step % len(plan.own)], cut) / start
+                if loss.requires_grad:  # not of a batch that passes other experts alone
+                    loss.backward()
+            for name, value in moving.items():
+                exact[name].grad = gradient = _gradient(value, masks[name])
+                mean_over(errors.partition, [gradient], plan.learners)
+                value.grad = None
             optimizer.step()
+            optimizer.zero_grad()
             schedule.step()
-            for linear, weight in weights.items():
-                weight.data.copy_(exact[linear].detach() * masks[linear])
-            if (step + 1) % len(learn) == 0 or step + 1 == steps:
-                found = errors.held_out(part.cut)
+            for name, value in moving.items():
+                _put(value, exact[name].detach(), masks[name])
+            if (step + 1) % plan.round == 0 or step + 1 == steps:
+                found = errors.held_out(cut)
                 if found < least:
-                    least, best = found, _copied(weights)
-    finally:
-        for linear, weight in weights.items():
-            weight.requires_grad_(False).grad = None
-            weight.data.copy_(best[linear])
+                    least, best = found, _copied(moving)
+    for name, value in moving.items():
+        value.data.copy_(best[name])
     return least
 
 
-def _copied(weights: Mapping[Linear, Tensor]) -> Weights:
-    return {linear: weight.detach().clone() for linear, weight in weights.items()}
+def rate(step: int, steps: int) -> float:
+    """Share of the highest learning rate: up linearly over the first tenth of the steps, then down; never 0."""
+    warm = max(round(WARM_UP * steps), 1)
+    return (step + 1) / warm if step < warm else (steps - step) / (steps - warm + 1)
 
 
-def _split(count: int) -> tuple[list[int], list[int]]:
-    """Numbers of the batches to learn from and of those held out; a single batch is both."""
-    judge = [n for n in range(count) if n % HELD_OUT == HELD_OUT - 1] or [count - 1]
-    return [n for n in range(count) if n not in judge] or judge, judge
+def _gradient(value: nn.Parameter, mask: Tensor | None) -> Tensor:
+    """In float32; zero where no token came by, as with experts, or where this process has no batch."""
+    if value.grad is None:
+        return torch.zeros_like(value, dtype=torch.float32)
+    return value.grad.float() if mask is None else value.grad.float() * mask
 
 
-@torch.no_grad()
-def _called(pl_module: BlockPass, block: nn.Module) -> list[str]:
-    """Names of the block's children in the order in which they first run on a batch."""
-    found: dict[str, None] = {}
-    children = {child: name for name, child in block.named_children()}
-    handles = [c.register_forward_pre_hook(lambda m, _: found.setdefault(children[m])) for c in children]
-    try:
-        with _seen(pl_module, 0) as batch:
-            block(batch.hidden, **batch.kwargs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return list(found)
+def _put(parameter: nn.Parameter, value: Tensor, mask: Tensor | None) -> None:
+    value = value.to(parameter.dtype)
+    parameter.data.copy_(value if mask is None else torch.where(mask, value, parameter.data))
+
+
+def _copied(values: Mapping[str, Tensor]) -> Values:
+    return {name: value.detach().clone() for name, value in values.items()}
 
 
 @dataclass(frozen=True)
-class _Errors:
-    """How far a block is from its target."""
+class _Plan:
+    """Who learns from which batches; numbers are those of all processes."""
 
-    pl_module: BlockPass
-    block: nn.Module
-    target: Target
-    options: Reconstruct
+    own: Sequence[int]
+    """This process learns from; it may have none."""
     judge: Sequence[int]
-    """Numbers of the batches held out."""
+    """This process's among those that choose the best state."""
+    learners: int
+    """How many processes have batches to learn from."""
+    round: int
+    """Steps in which every process has seen each of its batches."""
+
+    @classmethod
+    def of(cls, partition: BatchPartition) -> _Plan:
+        """Hold out every eighth batch, of fewer the last one; a single batch is both."""
+        judge = [n for n in range(partition.batches) if n % HELD_OUT == HELD_OUT - 1] or [partition.batches - 1]
+        learn = set(range(partition.batches)) - set(judge) or set(judge)
+        shares = [[n for n in partition.of(rank) if n in learn] for rank in range(partition.processes)]
+        own = [n for n in judge if n in partition.own]
+        return cls(shares[partition.rank], own, sum(map(bool, shares)), max(map(len, shares)))
+
+
+class _Errors:
+    """How far a block is from its dense copy.
+
+    Args:
+        pl_module: of whose batches these are.
+        block: as it is now.
+        dense: values of its parameters in the copy.
+        lesson: the batches.
+        weigh: how tokens are weighed.
+    """
+
+    def __init__(self, pl_module: BlockPass, block: nn.Module, dense: Values, lesson: Lesson, weigh: str) -> None:
+        self.pl_module, self.block, self.dense, self.lesson, self.weigh = pl_module, block, dense, lesson, weigh
+        self.partition = pl_module.partition
+        self.plan = _Plan.of(self.partition)
 
     @torch.no_grad()
     def held_out(self, cut: nn.Module | None) -> float:
-        """Mean error of the batches held out, where the block is cut."""
-        return float(torch.stack([self.of(number, cut) for number in self.judge]).mean())
+        """Mean error of the batches held out by all processes, where the block is cut; the same in each."""
+        own = [self.of(number, cut) for number in self.plan.judge]
+        found = all_gather(self.partition, torch.stack(own).tolist() if own else [])
+        return float(torch.tensor([error for other in found for error in other]).mean())
 
-    def of(self, number: int, cut: nn.Module | None, moving: Weights | None = None) -> Tensor:
+    def of(self, number: int, cut: nn.Module | None) -> Tensor:
         """Weighted mean squared error of a batch per entry of the hidden state, padding left out."""
-        with _seen(self.pl_module, number) as batch:
-            with torch.no_grad():
-                wanted = self.target(number, batch, cut)[batch.counted].float()
-            # only now: whoever asks the stream for a block gets it without gradients
-            for weight in (moving or {}).values():
-                weight.requires_grad_(True).grad = None
+        place, lesson = number - self.partition.own[0], self.lesson
+        with self._seen(lesson.inputs, place) as batch:
+            same = lesson.dense_inputs is lesson.inputs
+            other = batch if same else lesson.dense_inputs[place].to(self.pl_module.device)
+            with torch.no_grad(), holding(self.block, self.dense):
+                wanted = reach(self.block, other, cut)[batch.counted].float()
             off = reach(self.block, batch, cut)[batch.counted].float() - wanted
-            shares = token_shares(batch.modality[batch.counted], self.options.weigh)
+            chosen = lesson.weights.get(place)
+            own = None if chosen is None else chosen[batch.counted]
+            shares = token_shares(batch.modality[batch.counted], self.weigh, own)
             return (off.square().mean(1) * shares).sum()
 
+    def called(self) -> list[str]:
+        """Names of the block's children in the order in which they run in the first batch."""
+        with self._seen(self.lesson.inputs, 0) as batch:
+            return broadcast(self.partition, called_children(self.block, batch))
 
-def token_shares(modality: Tensor, weigh: str) -> Tensor:
+    def depend_on(self, part: Part) -> bool:
+        """Whether what is compared is made with the part's linears."""
+        weights = {linear.parameter: self.block.get_parameter(linear.parameter) for linear in part.linears}
+        with training(weights.values()), self._seen(self.lesson.inputs, 0) as batch:
+            return any(all_gather(self.partition, reach(self.block, batch, part.cut).requires_grad))
+
+    @contextmanager
+    def _seen(self, cache: ActivationCache, place: int) -> Iterator[CachedBatch]:
+        batch = cache[place].to(self.pl_module.device)
+        with self.pl_module.seeing(batch):
+            yield batch
+
+
+def token_shares(modality: Tensor, weigh: str, chosen: Tensor | None = None) -> Tensor:
     """Weight of each token in the error, float32 [n], summing to 1: the same for all, or for each modality in all.
 
     Args:
         modality: int64 [n].
-        weigh: tokens or modalities.
+        weigh: tokens, modalities, or rule.
+        chosen: weight of each token by the rule [n]; all zero: nothing counts. None: all tokens count the same.
     """
-    if weigh == "tokens":
-        return torch.full(modality.shape, 1 / max(len(modality), 1), device=modality.device)
-    _, kind, count = modality.unique(return_inverse=True, return_counts=True)
-    return 1 / (len(count) * count[kind].float())
-
-
-@contextmanager
-def _seen(pl_module: BlockPass, number: int) -> Iterator[CachedBatch]:
-    batch = pl_module.cache[number].to(pl_module.device)
-    with pl_module.seeing(batch):
-        yield batch
-
-
-class _ReachedError(Exception):
-    """Ends a block's forward pass where it is cut."""
-
-    def __init__(self, hidden: Tensor) -> None:
-        super().__init__()
-        self.hidden = hidden
+    if weigh == "modalities":
+        _, kind, count = modality.unique(return_inverse=True, return_counts=True)
+        return 1 / (len(count) * count[kind].float())
+    if weigh == "rule" and chosen is not None:
+        return chosen.float() / chosen.float().sum().clamp(min=torch.finfo(torch.float32).tiny)
+    return torch.full(modality.shape, 1 / max(len(modality), 1), device=modality.device)

@@ -113,7 +113,8 @@ def prune_stream(
             fit.fit(module, datamodule=data)
     if fit.interrupted or len(parts.pruning.report) != len(stream.facts.all_linears):
         raise RuntimeError("pruning was interrupted: the output is incomplete")
-    _check_plan(module.plan or {}, parts.pruning.report)
+    report = parts.pruning.report
+    _check_plan({n: module.planned(n, report.get(n, {}).get("width")) for n in module.plan or {}}, report)
     return _outcome(parts, stream.finish(), fit.loggers)
 
 

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from yaml import YAMLError
 
 from tamp_lightning.files import write_text
-from tamp_lightning.reporting.wording import moves_weights
+from tamp_lightning.reporting.wording import moves_weights, trains_norms
 from tamp_lightning.runs.plan import Plan
 
 CARD, BASE_CARD = "README.md", "README.base.md"
@@ -95,6 +95,7 @@ def prune_card(
         kinds=_kinds(plan.linears),
         method=method,
         moved=moves_weights(method),
+        norms=trains_norms(method),
         calibration={k: _published(k, v) for k, v in (calibration or {}).items() if v is not None},
         metrics=metrics,
         versions=versions,
@@ -103,7 +104,7 @@ def prune_card(
 
 def sparse_card(base: Base) -> str:
     """The card of a sparse checkpoint of which nothing more is known."""
-    facts = dict.fromkeys(("plan", "method", "moved", "calibration", "metrics", "versions"))
+    facts = dict.fromkeys(("plan", "method", "moved", "norms", "calibration", "metrics", "versions"))
     return _render(base, title=f"{base.name}, sparse", **facts)
 
 

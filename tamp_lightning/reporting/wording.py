@@ -53,7 +53,8 @@ def method_sentence(method: Mapping[str, Any]) -> str:
     if _refits(method):
         words.append("the weights that stay are then fitted by least squares")
     if _reconstructs(method):
-        words.append("each block is then reconstructed by gradient steps")
+        what = ", norms and biases too," if trains_norms(method) else ""
+        words.append(f"each block is then reconstructed{what} by gradient steps")
     text = "; ".join(words)
     return f"{method_name(method)}: {text}; zeros may stand {where}."
 
@@ -74,6 +75,11 @@ def _refits(method: Mapping[str, Any]) -> bool:
 def _reconstructs(method: Mapping[str, Any]) -> bool:
     """Also by its old name, in the recipes of finished runs."""
     return (method.get("reconstruct") or method.get("polish") or {}).get("steps", 0) > 0
+
+
+def trains_norms(method: Mapping[str, Any]) -> bool:
+    """Whether norms and biases change too."""
+    return _reconstructs(method) and bool((method.get("reconstruct") or {}).get("norms"))
 
 
 def benchmark_label(name: str) -> str:

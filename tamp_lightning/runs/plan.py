@@ -21,8 +21,9 @@ Row = dict[str, Any]
 
 Always: `kept` and `size` (numbers of weights), `shape` [o, c], `sha256` of the mask's packed bits, `sparsity`
 (1 - kept / size). Of a prune run: `tokens_per_sample` (sum of token weights / samples), `token_share` (modality ->
-share of that sum), and where they apply `lambda` (of the modality mix), `block_error` (of block reconstruction),
-`diversity` and `cosine` (DAS; pair of modalities -> mean cosine), `score` (of another allocation).
+share of that sum), and where they apply `lambda` (of the modality mix) or `width` (of the tilt) that was chosen for its
+block, `block_error` (of block reconstruction), `diversity` and `cosine` (DAS; pair of modalities -> mean cosine),
+`score` (of another allocation).
 """
 
 

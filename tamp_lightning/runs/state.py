@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tamp_lightning.checkpoint.writer import is_taken
+from tamp_lightning.config.aliases import completed, modern
 from tamp_lightning.errors import InputError
 from tamp_lightning.files import atomic_write, write_json
 
@@ -59,7 +60,7 @@ class RunState:
         self.resumes = path.is_file()
         """Whether there is a run to continue."""
         if self.resumes:
-            _refuse_others(out, json.loads(path.read_text()), json.loads(json.dumps(fingerprint)))
+            _refuse_others(out, _told_as_today(json.loads(path.read_text())), json.loads(json.dumps(fingerprint)))
 
     def begin(self) -> None:
         """Mark the folder as that of an unfinished run, from the first file in it on."""
@@ -145,6 +146,21 @@ class OthersState(RunState):
         """Remove the folder if hidden states of a machine without the first process's disk waited in it."""
         with suppress(OSError):
             self.folder.rmdir()
+
+
+def _told_as_today(then: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run was started with, in today's keys, what its version did not know at its default.
+
+    But for `polish`: where that was on, it was something else than what took its place.
+    """
+    settings = then.get("settings", {})
+    method = dict(settings.get("method", {}))
+    if not method:
+        return dict(then)
+    if not method.get("polish", {}).get("steps", 0):
+        method.pop("polish", None)
+    told = modern({**settings, "method": method}, []) if "polish" not in method else {**settings, "method": method}
+    return {**then, "settings": {**told, "method": completed(told["method"])}}
 
 
 def _refuse_others(out: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:

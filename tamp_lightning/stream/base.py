@@ -36,11 +36,17 @@ class Stream(Protocol):
             dense: the weights as they were before the commit, where the stream still has them.
         """
 
+    def scales(self, index: int) -> list[str]:
+        """Names, relative to block ``index``, of the norms' parameters and linears' biases that may change too.
+
+        See :func:`tamp_lightning.checkpoint.scales.scales_of`; none where no linear of the block is prunable.
+        """
+
     def release(self, index: int) -> None:
         """Forget the weights of block ``index``; what was committed stays committed."""
 
     def commit(self, index: int, masks: Mapping[str, Tensor]) -> None:
-        """Take block ``index``, which the caller has pruned in place, as final.
+        """Take block ``index``, which the caller has pruned in place, as final, `scales` among it.
 
         Args:
             index: number of the block; it must be loaded, and stays so until released.

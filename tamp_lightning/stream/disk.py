@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tamp_lightning.checkpoint.opened import Checkpoint
 from tamp_lightning.checkpoint.reader import FLOATS
+from tamp_lightning.checkpoint.scales import scales_of
 from tamp_lightning.checkpoint.skeleton import compute_dtypes, load_converted, load_skeleton
 from tamp_lightning.checkpoint.writer import TOWERS, ShardWriter, refuse_existing
 from tamp_lightning.errors import InputError
@@ -24,7 +25,7 @@ class DiskStream:
     """Lends decoder blocks read from ``source``, writes them pruned to ``out``.
 
     ``out`` becomes a Hugging Face checkpoint with the source's keys, files and dtypes. Tensors that are not
-    pruned, and weights that survive unchanged, keep their bytes, whatever dtype was computed in.
+    pruned or trained, and weights that survive unchanged, keep their bytes, whatever dtype was computed in.
 
     Args:
         source: folder of a safetensors checkpoint.
@@ -63,6 +64,8 @@ class DiskStream:
         self._towers = {linear.name: linear for linear in self.facts.towers}
         parts = {TOWERS: self.facts.towers, **dict(enumerate(self.facts.linears))}
         pruned = {part: list(dict.fromkeys(key_of(linear) for linear in linears)) for part, linears in parts.items()}
+        for index in range(len(self.facts.linears)):
+            pruned[index] += [self._keys.blocks[index][name] for name in self.scales(index)]
         self._writer = self.writer(self.reader, out, pruned, resumes)
         self._dtypes = compute_dtypes(self.model)
         self._loaded: set[int] = set()
@@ -127,10 +130,17 @@ class DiskStream:
             if made:
                 load_converted(self.model, self.reader, made, self.device, places)
                 block.requires_grad_(False)
+                self._unmap(index, block)
             self._refuse_non_finite(index, block)
             self._check_stacked(index, block, places)
             self._loaded.add(index)
         return block
+
+    def scales(self, index: int) -> list[str]:
+        """Norms' parameters and linears' biases of block ``index`` that are stored as they are used."""
+        linears, keys = self.facts.linears[index], self._keys.blocks[index]
+        names = scales_of(self._block(index), linears) if linears else []
+        return [name for name in names if name in keys and self.reader.info(keys[name]).dtype in FLOATS]
 
     def release(self, index: int) -> None:
         """Put block ``index`` back to the meta device; what was not committed is forgotten."""
@@ -142,8 +152,9 @@ class DiskStream:
     def commit(self, index: int, masks: Mapping[str, Tensor]) -> None:
         """Take block ``index`` as final and write it (see :class:`tamp_lightning.stream.base.Stream`).
 
-        Linears without a mask must be unchanged. Where the dtype on disk is another one, the block's own
-        weights are set to what was written, so that activations are those of the output.
+        Linears without a mask, and what is neither linear nor of `scales`, must be unchanged. Where the dtype on disk
+        is another one, the block's own weights are set to what was written, so that activations are those of the
+        output.
 
         Raises:
             InputError: the block is not pruned as the masks say, or something without a mask has changed.
@@ -207,6 +218,12 @@ class DiskStream:
         tensors = self.reader.read(keys.values(), places)
         return {name: tensors.pop(key).to(self._dtypes[f"{path}.{name}"]) for name, key in keys.items()}
 
+    def _unmap(self, index: int, block: nn.Module) -> None:
+        """Give converted weights on a CPU memory of their own: where a file has them, products may round otherwise."""
+        for name, weight in block.named_parameters():
+            if weight.device.type == "cpu" and name not in self._keys.blocks[index]:
+                weight.data = weight.data.clone()
+
     def _refuse_non_finite(self, index: int, block: nn.Module) -> None:
         checked: set[str] = set()
         for linear in self.facts.linears[index]:
@@ -245,12 +262,15 @@ class DiskStream:
             elif pruned:
                 stored = self.reader.read([key])[key]
                 final[key] = write_pieces(block, {linear: masks[linear.name] for linear in pruned}, stored)
+        for name in self.scales(index):
+            key, value = self._keys.blocks[index][name], block.get_parameter(name).data
+            final[key] = self._final(key, value, torch.ones_like(value, dtype=torch.bool)).cpu()
         return final
 
     def _refuse_changed(self, index: int, block: nn.Module, masks: Mapping[str, Tensor]) -> None:
         """Refuse a change of what has no mask."""
         linears, state = self.facts.linears[index], block.state_dict()
-        masked = {linear.parameter for linear in linears if linear.name in masks}
+        masked = {linear.parameter for linear in linears if linear.name in masks} | set(self.scales(index))
         changed = [
             name
             for name, key in self._keys.blocks[index].items()

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tamp_lightning.checkpoint.facts import find_facts
+from tamp_lightning.checkpoint.scales import scales_of
 from tamp_lightning.methods.selection import ALL, Selection
 from tamp_lightning.stream.base import check_pruned
 from tamp_lightning.stream.rehearsal import rehearse
@@ -29,6 +30,11 @@ class MemoryStream:
     def load(self, index: int, dense: bool = False) -> nn.Module:
         """Return the model's block ``index``, in eval mode and without gradients; it is dense until it is pruned."""
         return self.model.get_submodule(f"{self.facts.blocks}.{index}").eval().requires_grad_(False)
+
+    def scales(self, index: int) -> list[str]:
+        """Norms' parameters and linears' biases of block ``index`` (see :class:`.Stream`)."""
+        linears = self.facts.linears[index]
+        return scales_of(self.model.get_submodule(f"{self.facts.blocks}.{index}"), linears) if linears else []
 
     def release(self, index: int) -> None:
         """Do nothing: the model keeps its blocks."""

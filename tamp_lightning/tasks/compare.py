@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tamp_lightning.config.recipe import CompareRecipe
 from tamp_lightning.errors import InputError
-from tamp_lightning.tasks.compare_cells import Cell, grid_cells, is_done
+from tamp_lightning.tasks.compare_cells import Cell, grid_cells, is_done, unpaired
 from tamp_lightning.tasks.compare_summary import summarise
 from tamp_lightning.tasks.measured import measure_alike, reuse_measurements
 from tamp_lightning.tasks.prune import prune_job
@@ -37,6 +37,8 @@ def run_compare(recipe: CompareRecipe, console: Console) -> Path:
     cells = grid_cells(recipe, out)
     done = [cell for cell in cells if is_done(cell)]
     console.print(f"{len(cells)} cells, {len(done)} of them there already: {out}", soft_wrap=True)
+    for line in unpaired(cells, recipe.reference):
+        console.print(line, soft_wrap=True)
     if recipe.summary_only and not done:
         raise InputError(f"summary_only is true, but no cell of {out} is finished: leave it out to run them")
     for cell in cells if not recipe.summary_only else []:

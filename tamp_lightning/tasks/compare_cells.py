@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tamp_lightning.config.aliases import modern
+from tamp_lightning.config.aliases import completed, modern
 from tamp_lightning.config.recipe import CompareRecipe, PruneRecipe, ScoreChoice
 from tamp_lightning.errors import InputError
-from tamp_lightning.methods.method import Method
 from tamp_lightning.runs.folder import RunFolder
 
 
@@ -73,6 +72,17 @@ def _cells(recipe: CompareRecipe, out: Path) -> Iterator[Cell]:
                     yield replace(cell, recipe=replace(prune, out=str(out / "cells" / cell.name)))
 
 
+def unpaired(cells: Sequence[Cell], reference: str) -> list[str]:
+    """What of a comparison has no cell of the reference to be paired with: a line for each source and sparsity."""
+    known = {(cell.sparsity, cell.source) for cell in cells if cell.method == reference}
+    missing = dict.fromkeys((cell.sparsity, cell.source) for cell in cells if (cell.sparsity, cell.source) not in known)
+    return [
+        f"no {reference} at {100 * sparsity:g} %{f' with source: {source}' if source else ''}: the methods there are "
+        f"not paired with it; name it in that grid's methods"
+        for sparsity, source in missing
+    ]
+
+
 def is_done(cell: Cell) -> bool:
     """Whether the cell's run folder is finished, whatever trainer ran it: on a GPU, say, or without progress bars.
 
@@ -92,7 +102,6 @@ def _without_trainer(text: str) -> dict[str, Any]:
     """A recipe without its trainer; what an older version did not write is as by default."""
     content = modern(yaml.safe_load(text), [])
     scores = asdict(ScoreChoice()) | content.get("scores", {})
-    method = content.get("method", {})
-    sections = {name: held for name, held in asdict(Method()).items() if isinstance(held, dict)}
-    method = method | {name: held | method.get(name, {}) for name, held in sections.items()}
-    return {"plugins": []} | content | {"trainer": None, "scores": scores, "method": method}
+    return (
+        {"plugins": []} | content | {"trainer": None, "scores": scores, "method": completed(content.get("method", {}))}
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from tamp_lightning.checkpoint.facts import ModelFacts
+from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.tasks.inspect_experts import expert_facts
@@ -15,7 +17,13 @@ from tamp_lightning.tasks.inspect_experts import expert_facts
 OVERHEAD = 3.5
 """Blocks in memory while one is pruned and written: itself, its pruned copy, what is to be written, and masks."""
 TRAINED = 16
-"""Bytes a weight while it is reconstructed: float32 copy, gradient, two moments; an upper bound, halves are smaller."""
+"""Bytes a weight while it is reconstructed: float32 copy, gradient, two moments; an upper bound, halves are smaller.
+Beside them stand what it is in the dense block and in the best state, as the block computes."""
+REFITTED = 24
+"""Bytes a weight of the largest linear while it is refitted: weights, residuals, directions and products in float32."""
+BACK_AND_FORTH = 4
+"""Passes of a batch over a block that a step for attention and one for the MLP cost together, of the dense block, the
+pruned one and back through what is trained; without looking at the batches held out."""
 RANKING = 16
 """Bytes a weight of the largest linear while its scores are ranked."""
 LIBRARIES = 0.35 * 2**30
@@ -73,6 +81,9 @@ class Shape:
     """Parameters of the head, unless it is the embeddings: pruning never runs it."""
     width: int = 2
     """Bytes of a parameter."""
+    kept: int = 0
+    """Numbers a token that the steps back through a block need: what its linears read and put out, of experts those
+    that a token is sent to; in the block with most."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +119,7 @@ def shape_of(model: PreTrainedModel, facts: ModelFacts) -> Shape:
         outside=total - sum(sizes) - own_head,
         head=own_head,
         width=max(p.element_size() for p in model.parameters()),
+        kept=max(_kept(model, block, own) for block, own in zip(blocks, facts.linears, strict=True)),
     )
 
 
@@ -121,6 +133,13 @@ def _active(model: PreTrainedModel, block: nn.Module) -> int:
     return every if experts is None else every - experts.weights + experts.active
 
 
+def _kept(model: PreTrainedModel, block: nn.Module, linears: Sequence[Linear]) -> int:
+    """What the linears that a token passes read and put out, in numbers."""
+    experts = expert_facts(model, [block])
+    share = experts.active / experts.weights if experts else 1.0
+    return round(sum(sum(linear.shape) * (1.0 if linear.piece is None else share) for linear in linears))
+
+
 def forecast(shape: Shape, machine: Machine, method: Method) -> Forecast:
     """Time, memory, disk and traffic of a run of a method."""
     tokens = machine.samples * machine.tokens
@@ -132,10 +151,14 @@ def forecast(shape: Shape, machine: Machine, method: Method) -> Forecast:
     reading = weights / (machine.disk_gb * 1e9)
     walk = {name: count * own + (moved + reading if count else 0.0) for name, count in passes.items()}
     sent = weights + shape.weights * MASK if machine.processes > 1 else 0.0
-    gram = 4.0 * shape.widest**2 * (2 if method.correction.on else 1) if method.statistics == "hessian" else 0.0
+    gram = 4.0 * shape.widest**2 if method.statistics == "hessian" else 0.0
+    others = method.correction.on + (method.blends and method.tokens != "all")
+    steps, twin = method.reconstruct.on, method.follows_dense
+    trained = BACK_AND_FORTH * method.reconstruct.steps * _operations(shape, machine) / machine.samples
     seconds = {
         **walk,
         "solve": shape.weights * machine.solve_ns / 1e9,
+        "reconstruct, a sample a step": trained / (machine.tflops * 1e12),
         "send": sent / (machine.wire_gb * 1e9),
         "write": total / (machine.disk_gb * 1e9),
     }
@@ -143,10 +166,12 @@ def forecast(shape: Shape, machine: Machine, method: Method) -> Forecast:
         "embeddings and towers": shape.outside * shape.width,
         "blocks": (OVERHEAD + (machine.bus_gb > 0)) * shape.largest_block * shape.width,  # on a GPU one is read ahead
         "ranking": RANKING * shape.largest_linear,
-        "second moments": gram,
-        "reconstruction": TRAINED * shape.largest_block if method.reconstruct.on else 0.0,
+        "second moments": gram * (1 + others),
+        "refit": REFITTED * shape.largest_linear + gram if method.refit.on else 0.0,
+        "reconstruction": float((TRAINED + 2 * shape.width) * shape.largest_block) if steps else 0.0,
+        "its activations, of a sample": float(shape.kept * shape.width * machine.tokens) if steps else 0.0,
         "libraries": LIBRARIES,
-        "activation cache": state * (2 if method.correction.on else 1),
+        "activation cache": state * (1 + twin + (twin and steps)),
     }
     walks = sum(count > 0 for count in passes.values())
     traffic = {

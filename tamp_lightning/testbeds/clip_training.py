@@ -88,8 +88,8 @@ class PackedClips(Dataset):
 class WordedClips(Dataset):
     """As `PackedClips`, in the benchmarks' wordings; an item also has the number of each question's kind in `KINDS`.
 
-    A question may be asked more than once, in other wordings or with its options in another order: most of the cost
-    is the clip's.
+    A question may be asked more than once, up to three times, in other wordings or with its options in another order:
+    most of the cost is the clip's.
     """
 
     def __init__(self, bank: ClipBank, length: int, per_clip: int) -> None:
@@ -102,7 +102,8 @@ class WordedClips(Dataset):
         rng = random.Random(f"mixed/{index}")
         number = rng.randrange(self.bank.count)
         known = questions(make_clip("train", number))
-        asked = [known[k % len(known)] for k in rng.sample(range(len(known) * len(FORMS)), self.per_clip)]
+        most = len(known) * len(FORMS)
+        asked = [known[k % len(known)] for k in rng.sample(range(most), min(self.per_clip, most))]
         turns, kinds = [], []
         for question in asked:
             form = rng.choices(FORMS, (1, 2, 5))[0]

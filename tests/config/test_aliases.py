@@ -1,10 +1,15 @@
 """Recipes written for earlier versions."""
 
+from dataclasses import asdict
+
 import pytest
+import yaml
 
 from tamp_lightning.cli.parsing import parse
 from tamp_lightning.config import aliases
-from tamp_lightning.config.aliases import modern, modern_option
+from tamp_lightning.config.aliases import completed, modern, modern_option
+from tamp_lightning.methods.options import Refit
+from tamp_lightning.methods.tilt import Diversity
 
 
 @pytest.fixture
@@ -28,6 +33,14 @@ def test_a_comparison_may_name_a_renamed_key_in_each_of_its_methods():
     content, notes = {"methods": {"a": {"old": 1}, "b": {"tokens": "all"}, "c": {"old": 2}}}, []
     assert modern(content, notes)["methods"] == {"a": {"new": 1}, "b": {"tokens": "all"}, "c": {"new": 2}}
     assert notes == ["methods.a.old is now method.new", "methods.c.old is now method.new"]
+
+
+def test_what_an_older_version_did_not_know_is_at_its_default_as_a_file_holds_it():
+    found = completed({"tokens": "all", "refit": {"steps": 3}, "diversity": {"width": 0.1}})
+    assert found["refit"] == asdict(Refit(3))
+    assert found["diversity"] == asdict(Diversity(0.1)) | {"widths": []}
+    assert list(found)[:1] == ["tokens"]
+    assert found == yaml.safe_load(yaml.safe_dump(found))
 
 
 def test_polish_is_reconstruction(tmp_path, capsys):

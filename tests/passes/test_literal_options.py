@@ -8,9 +8,10 @@ import torch
 
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.options import Correction, Refit
+from tamp_lightning.methods.tilt import Diversity
 
 from ..conftest import as_batch, calibration, run, toys
-from ..stream.conftest import make_llama, make_llava
+from ..stream.conftest import IMAGE_ID, make_llama, make_llava
 from .test_literal import LINEARS, keep_rows, model_path, observe, unpack
 
 
@@ -76,21 +77,47 @@ def test_modality_mix_keeps_the_mix_that_text_likes_best():
             weights = model.get_submodule(full).weight.data
             masks[lam][full] = keep_rows(np.abs(weights.double().numpy()) * np.sqrt(norm), pruned.linears[full]["kept"])
             weights[~torch.from_numpy(masks[lam][full])] = 0
-        errors[lam] = sum(text_error(model, dense, s) for s in judges)
+        errors[lam] = sum(block_error(model, dense, s, s.ids != IMAGE_ID) for s in judges)
     best = min(errors, key=errors.get)
     for full, mask in masks[best].items():
         assert pruned.linears[full]["lambda"] == best
         np.testing.assert_array_equal(unpack(pruned, full), mask, err_msg=full)
 
 
+def test_the_width_of_a_tilt_is_the_one_that_held_out_samples_like_best():
+    samples, rule = toys("ptppptpp"), Diversity(widths=(-0.2, 0.0, 0.2), within="all")
+    method = Method(0.6, tokens="all", allocation="diversity", diversity=rule)
+    pruned = run(make_llava(), calibration(samples, 3), method)
+    sizes = {name: row["size"] for name, row in pruned.linears.items()}
+    assert sum(row["kept"] for row in pruned.linears.values()) == round(0.4 * sum(sizes.values()))
+    judges, learners = [samples[3], samples[7]], [s for i, s in enumerate(samples) if i % 4 != 3]
+    dense, errors, masks = make_llava(), {}, {}
+    seen = [observe(dense, s)[0] for s in learners]
+    for width in rule.widths:
+        model, kept = make_llava(), rule.kept_at(width, sizes, 0.6, pruned.scores)
+        masks[width] = {}
+        for name in LINEARS:
+            full = f"{model_path(model)}.0.{name}"
+            norm = (np.concatenate([s[0, name][0] for s in seen]) ** 2).sum(0)
+            weights = model.get_submodule(full).weight.data
+            masks[width][full] = keep_rows(np.abs(weights.double().numpy()) * np.sqrt(norm), kept[full])
+            weights[~torch.from_numpy(masks[width][full])] = 0
+        errors[width] = sum(block_error(model, dense, s, slice(None)) for s in judges)
+    best = min(errors, key=errors.get)
+    for full, mask in masks[best].items():
+        assert pruned.linears[full]["width"] == best
+        np.testing.assert_array_equal(unpack(pruned, full), mask, err_msg=full)
+    assert len(set(errors.values())) == 3
+
+
 @torch.no_grad()
-def text_error(model, dense, sample):
+def block_error(model, dense, sample, tokens):
     outputs = []
     for m in (model, dense):
         handle = m.get_decoder().layers[0].register_forward_hook(lambda _m, _a, out: outputs.append(out[0].double()))
         m(**as_batch([sample]), use_cache=False)
         handle.remove()
-    return float(((outputs[0] - outputs[1])[sample.ids != 90] ** 2).sum())
+    return float(((outputs[0] - outputs[1])[tokens] ** 2).sum())
 
 
 def test_modality_mix_with_nobody_to_judge():

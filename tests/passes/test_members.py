@@ -12,6 +12,7 @@ from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.options import Correction, Reconstruct
 from tamp_lightning.methods.ratios import Dlp, Owl
 from tamp_lightning.methods.selection import Selection
+from tamp_lightning.methods.tilt import Diversity
 from tamp_lightning.passes.trainer import prune_stream
 from tamp_lightning.stream import DiskStream, MemoryStream
 
@@ -35,6 +36,12 @@ PATTERNS = {
 OPTIONS = {
     "corrected wanda": Method(correction=Correction(tau=1.0), **PLAIN),
     "corrected sparsegpt": Method(solver="sparsegpt", correction=Correction(tau=0.5), **PLAIN),
+    "tried widths": Method(
+        allocation="diversity",
+        solver="sparsegpt",
+        diversity=Diversity(widths=(0.0, 0.1, -0.1), held_out=0.5),
+        correction=Correction(tau=0.5),
+    ),
     "reconstructed wanda": Method(reconstruct=Reconstruct(steps=12, lr=1e-3), **PLAIN),
     "corrected atv admm": Method(
         tokens="atv", allocation="owl", solver="admm", reconstruct=Reconstruct(steps=2), correction=Correction(tau=0.5)

@@ -9,7 +9,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.methods.options import Reconstruct
-from tamp_lightning.passes.reconstruction import parts_of, reach
+from tamp_lightning.passes.reconstruction_parts import parts_of, reach
 from tamp_lightning.passes.trainer import prune_stream
 from tamp_lightning.stream import MemoryStream
 

@@ -53,6 +53,9 @@ def folder(tmp_path):
 def test_what_a_card_says(folder):
     calibration = {"source": "llava_json", "path": "/home/me/secret/calls.json", "samples": 128, "media": None}
     text = prune_card(Base.find(folder), PLAN, METHOD, calibration, METRICS, {"torch": "2.13.0"})
+    assert "linear layers. Embeddings, head, norms and biases are untouched.\n\n" in text
+    trained = prune_card(Base.find(folder), PLAN, METHOD | {"reconstruct": {"steps": 3, "norms": True}})
+    assert "Embeddings and head are untouched; norms and biases of these blocks were trained.\n\n" in trained
     card = ModelCard(text)
     assert card.data.license == "apache-2.0"
     assert card.data.language == "en"

@@ -40,7 +40,10 @@ def test_what_a_plug_in_that_is_not_installed_does_is_its_name():
 
 def test_steps_before_and_after_the_solver_are_told():
     told = method_sentence(WANDA | {"correction": {"tau": 0.5}, "reconstruct": {"steps": 3}})
-    assert "first corrected for what earlier blocks lost; each block is then reconstructed" in told
+    assert "first corrected for what earlier blocks lost; each block is then reconstructed by" in told
+    assert "reconstructed, norms and biases too, by" in method_sentence(
+        WANDA | {"reconstruct": {"steps": 3, "norms": True}}
+    )
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def kill_at_collective(number: int) -> None:
 
         return counted
 
-    for name in ("all_gather_object", "broadcast_object_list", "broadcast", "send", "recv"):
+    for name in ("all_gather_object", "broadcast_object_list", "broadcast", "all_reduce", "send", "recv"):
         setattr(dist, name, counting(getattr(dist, name)))
 
 

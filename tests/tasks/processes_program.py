@@ -17,6 +17,7 @@ from tamp_lightning.data.calibration import CalibrationData
 from tamp_lightning.methods.allocation import Ecoflap
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.options import Correction, Refit
+from tamp_lightning.methods.tilt import Diversity
 from tamp_lightning.methods.tokens import ModalityMix
 from tamp_lightning.passes.trainer import prune_stream
 from tamp_lightning.stream import MemoryStream
@@ -39,7 +40,9 @@ METHODS = {
     "dlp": Method(tokens="all", allocation="dlp", solver="magnitude"),
     "one shot": Method(mode="one_shot"),
     "corrected": Method(allocation="uniform", solver="sparsegpt", correction=Correction(0.5)),
-    "refit": Method(allocation="diversity", refit=Refit(steps=5)),
+    "refit": Method(
+        allocation="diversity", refit=Refit(steps=5), diversity=Diversity(widths=(0.0, 0.1, -0.1), held_out=0.5)
+    ),
 }
 ON_EXPERTS = ("wanda", "tamp", "sparsegpt", "atv", "dlp", "corrected")
 """Of these, on a mixture of experts too."""

@@ -9,7 +9,7 @@ import yaml
 from tamp_lightning.config.recipe import CompareRecipe, Grid
 from tamp_lightning.methods.method import Method
 from tamp_lightning.tasks import compare
-from tamp_lightning.tasks.compare import grid_cells, run_compare
+from tamp_lightning.tasks.compare import grid_cells, run_compare, unpaired
 
 METHODS = {
     "wanda": Method(tokens="all", allocation="uniform"),
@@ -48,6 +48,13 @@ def test_a_grid_may_calibrate_on_something_else(tmp_path):
         "captions",
         "captions",
     )
+
+
+def test_what_has_no_reference_is_told(tmp_path):
+    grids = Grid(["wanda", "tamp"], [0.6]), Grid(["tamp"], [0.6, 0.5], source="captions"), Grid(["tamp"], [0.5])
+    told = unpaired(grid_cells(recipe(*grids), tmp_path), "wanda")
+    starts = [line.partition(": the")[0] for line in told]
+    assert starts == [f"no wanda at {s}" for s in ("60 % with source: captions", "50 % with source: captions", "50 %")]
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from tamp_lightning.checkpoint.facts import find_facts
 from tamp_lightning.cli.run import inspect_checkpoint
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
-from tamp_lightning.methods.options import Correction, Reconstruct
+from tamp_lightning.methods.options import Correction, Reconstruct, Refit
 from tamp_lightning.tasks.forecast import Machine, Shape, forecast, shape_of
 
-from ..conftest import TAMP, WANDA
+from ..conftest import TAMP, WANDA, Toy, calibration, run
 from ..stream.conftest import make_llama, save
 from ..zoo.experts import WITH_EXPERTS
 
@@ -54,10 +55,35 @@ def test_hessians_and_corrections_cost_their_matrices_and_a_second_cache():
     corrected = Method(tokens="all", allocation="uniform", solver="sparsegpt", correction=Correction(0.5))
     assert forecast(SHAPE, ONE, WANDA).memory["second moments"] == 0
     assert forecast(SHAPE, ONE, hessian).memory["second moments"] == 4 * 20**2
-    trained = forecast(SHAPE, ONE, replace(WANDA, reconstruct=Reconstruct(steps=1))).memory["reconstruction"]
-    assert (trained, forecast(SHAPE, ONE, WANDA).memory["reconstruction"]) == (16 * SHAPE.largest_block, 0)
+    assert forecast(SHAPE, ONE, replace(TAMP, solver="sparsegpt")).memory["second moments"] == 8 * 20**2
     found = forecast(SHAPE, ONE, corrected).memory
     assert (found["second moments"], found["activation cache"]) == (8 * 20**2, 2 * STATE)
+
+
+def test_refit_and_reconstruction_hold_copies_and_a_sample_of_activations():
+    def memory(**options):
+        found = forecast(replace(SHAPE, kept=700), ONE, replace(WANDA, **options)).memory
+        names = ("second moments", "refit", "reconstruction", "its activations, of a sample", "activation cache")
+        return [found[name] for name in names]
+
+    assert memory() == [0, 0, 0, 0, STATE]
+    assert memory(refit=Refit(steps=1)) == [4 * 20**2, 24 * 300 + 4 * 20**2, 0, 0, STATE]
+    assert memory(reconstruct=Reconstruct(1)) == [0, 0, (16 + 2 * 2) * 1_000, 700 * 2 * 10, STATE]
+    assert memory(reconstruct=Reconstruct(1, inputs="dense"))[-1] == 3 * STATE
+
+
+def test_a_step_for_attention_and_one_for_the_mlp_cost_four_passes():
+    found = forecast(SHAPE, ONE, replace(WANDA, reconstruct=Reconstruct(3))).seconds["reconstruct, a sample a step"]
+    assert found == pytest.approx(3 * 4 * OPERATIONS / 2 / 1e6)
+    samples, counted = [Toy(torch.arange(1, 19))] * 2, []  # the second is held out
+    for steps in (4, 8):
+        model = make_llama(hidden_size=64, intermediate_size=224, num_key_value_heads=1)
+        with FlopCounterMode(display=False) as counter:
+            run(model, calibration(samples, 1), replace(WANDA, reconstruct=Reconstruct(steps, 1e-6)))
+        counted.append(counter.get_total_flops())
+    a_pass = 2 * 18 * shape_of(model, find_facts(model)).weights
+    # to look at the held-out batch after each step costs the passes of two blocks and their dense copies, in part
+    assert 4 * 4 * a_pass < counted[1] - counted[0] < 4 * 8 * a_pass
 
 
 def test_a_head_that_is_the_embeddings_counts_once():
@@ -72,8 +98,9 @@ def test_of_a_mixture_a_token_passes_the_experts_that_it_is_sent_to():
     config = MixtralConfig(vocab_size=50, intermediate_size=24, num_local_experts=4, num_experts_per_tok=1, **sizes)
     model = MixtralForCausalLM(config).eval()
     experts = 2 * 4 * 3 * 16 * 24
-    found = shape_of(model, replace(find_facts(make_llama()), blocks="model.layers"))
+    found = shape_of(model, find_facts(model))
     assert found.weights - found.active == experts - experts // 4
+    assert found.kept == 4 * (16 + 16) + 3 * (16 + 24)
 
 
 @pytest.mark.parametrize("name", ["aria", "gemma4_moe", "kimi", "llama4_moe"])
@@ -94,6 +121,26 @@ def test_the_shape_of_a_model():
     assert found.head == sizes["lm_head.weight"]
     assert found.outside == sum(sizes.values()) - inside - found.head
     assert found.largest_block == inside // 3
+    # queries and attention's outputs 32 wide, keys and values as their matrices are, the MLP 48
+    linears = [value.shape for name, value in model.model.layers[0].named_parameters() if "norm" not in name]
+    assert found.kept == sum(out + width for out, width in linears)
+
+
+def test_what_steps_back_through_a_block_need_is_about_what_its_linears_read_and_put_out():
+    model = make_llama(hidden_size=64, intermediate_size=224)
+    shape, tokens = shape_of(model, find_facts(model)), 200
+    block, hidden = model.model.layers[0], torch.randn(1, tokens, 64)
+    own, saved = {value.data_ptr() for value in block.parameters()}, {}
+
+    def note(value):
+        storage = value.untyped_storage()
+        saved.update({storage.data_ptr(): storage.nbytes()} if storage.data_ptr() not in own else {})
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
+        kept = block(hidden, position_embeddings=model.model.rotary_emb(hidden, torch.arange(tokens)[None]))
+    assert kept.requires_grad
+    assert sum(saved.values()) == pytest.approx(4 * tokens * shape.kept, rel=0.3)
 
 
 def test_the_command_prints_a_plan_if_it_is_asked_for_one(tmp_path, capsys):

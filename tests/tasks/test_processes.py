@@ -19,6 +19,7 @@ from tamp_lightning.api import prune
 from tamp_lightning.cli.run import run as run_recipe
 
 from .processes_program import outcomes
+from .reconstruction_program import CASES, EVEN, STEPS, alone
 
 LIMIT = 600
 """Seconds; whoever waits for a process that is gone is caught by it."""
@@ -115,6 +116,21 @@ def test_any_method_and_number_of_samples_gives_the_bits_of_one_process(tmp_path
             assert found[name] == outcome, name
 
 
+def test_reconstruction_takes_the_mean_of_the_gradients_of_all_processes(tmp_path):
+    """Two processes with a sample a batch take the steps of one that has those two samples in a batch."""
+    done = launch("-m", f"{__package__}.reconstruction_program", str(tmp_path), folder=Path.cwd())
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    shares, again, uneven, other = ([torch.load(tmp_path / f"{name}-{rank}.pt") for rank in range(2)] for name in CASES)
+    for found in (shares, again, uneven, other):
+        assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+    assert all(torch.equal(value, again[0][name]) for name, value in shares[0].items())
+    one, plain = alone(EVEN, STEPS), alone(EVEN, 0)
+    assert any(not torch.equal(value, plain[name]) for name, value in one.items() if "norm" in name)
+    for name, value in one.items():
+        torch.testing.assert_close(shares[0][name], value, rtol=1e-3, atol=1e-5, msg=name)
+    assert any(not torch.equal(value, other[0][name]) for name, value in uneven[0].items())
+
+
 @pytest.mark.slow
 def test_processes_started_by_torchrun_do_the_same(place, tmp_path):
     check(place, tmp_path, TAMP, 5, 2, "-m", "torch.distributed.run", "--nproc-per-node=2")
@@ -182,12 +198,6 @@ def test_an_error_in_one_process_ends_all_with_one_line(place, tmp_path, sample)
 
 REFUSED = {
     "processes": ([], WANDA, 5, "5 calibration batches can be shared by 5"),
-    "reconstruct": (
-        [],
-        {**WANDA, "reconstruct": {"steps": 2}},
-        2,
-        "reconstruct steps through all samples one after another",
-    ),
     "spawn": (["--trainer.strategy=ddp_spawn"], WANDA, 2, "trainer.strategy is DDPStrategy by spawn"),
 }
 

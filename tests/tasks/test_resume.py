@@ -23,8 +23,10 @@ METHODS = {
     "modality_mix": {"tokens": "modality_mix", "allocation": "uniform", "modality_mix": {"held_out": 0.5}},
     "corrected": {"solver": "sparsegpt", "correction": {"tau": 0.5}},
     "corrected whole": {"correction": {"tau": 0.5}, "reconstruct": {"steps": 2}},
-    "reconstructed": {"reconstruct": {"steps": 3}, "refit": {"steps": 3}},
+    "reconstructed": {"reconstruct": {"steps": 3, "norms": True, "weigh": "rule"}, "refit": {"steps": 3}},
+    "reconstructed dense": {"solver": "magnitude", "tokens": "all", "reconstruct": {"steps": 3, "inputs": "dense"}},
     "admm": {"solver": "admm"},
+    "tried": {"allocation": "diversity", "diversity": {"widths": [0.0, 0.1], "held_out": 0.5}},
     "2:4": {"tokens": "all", "allocation": "uniform", "pattern": "2:4"},
 }
 QUICK = ("wanda", "tamp", "sparsegpt", "atv")

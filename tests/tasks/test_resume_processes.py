@@ -22,6 +22,7 @@ METHODS = {
     "atv": {"tokens": "atv", "allocation": "uniform"},
     "corrected": {**WANDA, "solver": "sparsegpt", "correction": {"tau": 0.5}},
     "one shot": {**TAMP, "mode": "one_shot"},
+    "reconstructed": {**WANDA, "reconstruct": {"steps": 3, "lr": 1e-3, "norms": True}},
 }
 COLLECTIVES = (3, 20)
 """Of the first ones, the range in which a process dies."""

@@ -40,3 +40,9 @@ def test_a_clip_is_asked_more_often_than_it_has_questions(monkeypatch):
     assert clips[3][1] == clips[3][1]
     asked = [turn for turns in packed for turn in turns]
     assert 0.5 < sum(len(answer) == 1 for _, answer in asked) / len(asked) < 0.75
+
+
+def test_no_clip_is_asked_more_than_each_question_three_times(monkeypatch):
+    monkeypatch.setattr("tamp_lightning.testbeds.clip_training.pack_video", lambda *given: given[2])
+    turns, kinds = WordedClips(SimpleNamespace(processor=None, count=1, features=lambda number: {}), 1, 1000)[0]
+    assert len(turns) == len(kinds) == 3 * len(questions(make_clip("train", 0)))

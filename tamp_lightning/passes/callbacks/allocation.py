@@ -130,6 +130,9 @@ class AllocationCallback(PassCallback):
 
     def _allocate(self, pl_module: BlockPass) -> None:
         sizes = {linear.full: math.prod(linear.shape) for linear in pl_module.stream.facts.all_linears}
-        plan = self.method.allocation_rule.kept(sizes, self.method.sparsity, self.scores or None)
+        rule, sparsity, trial = self.method.allocation_rule, self.method.sparsity, self.method.trial
+        plan = rule.kept(sizes, sparsity, self.scores or None)
+        widths = trial.values if trial is not None and trial.constant == "width" else ()
+        plans = {width: rule.kept_at(width, sizes, sparsity, self.scores) for width in widths}  # type: ignore[attr-defined]
         # processes on other processors could round a score differently
-        pl_module.plan = broadcast(pl_module.partition, plan)
+        pl_module.plan, pl_module.plans = broadcast(pl_module.partition, (plan, plans))

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import lightning as L
 import torch
-from torch import Tensor
 
 from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback, Tokens, TokenSource
@@ -19,13 +18,16 @@ class DenseTwin(PassCallback):
 
     Args:
         source: what the linears of the current block see.
-        keep_outputs: keep what the dense block returns until the block is pruned.
+        keeps_inputs: keep what the dense block reads until the block is pruned.
         space: where hidden states wait.
+
+    Attributes:
+        inputs: every batch before the current dense block, once it has passed it, if they are kept.
     """
 
-    def __init__(self, source: TokenSource, keep_outputs: bool = False, space: CacheSpace | None = None) -> None:
-        self.source, self.keep_outputs = source, keep_outputs
-        self._outputs: dict[int, Tensor] = {}
+    def __init__(self, source: TokenSource, keeps_inputs: bool = False, space: CacheSpace | None = None) -> None:
+        self.source, self.keeps_inputs = source, keeps_inputs
+        self.inputs = ActivationCache(space)
         self._cache = ActivationCache(space)
         self._begun = False
 
@@ -58,19 +60,15 @@ class DenseTwin(PassCallback):
         batch = pl_module.current if first else self._cache[batch_idx].to(device)
         output = pl_module.run(pl_module.index, batch)
         self._cache[batch_idx] = batch.advanced(output)
-        if self.keep_outputs:
-            self._outputs[batch_idx] = output.cpu()
+        if self.keeps_inputs:
+            self.inputs[batch_idx] = batch
         return self.source.latest()
 
     def routed(self) -> Mapping[Linear, Routed]:
         """What the block's layers of experts were given in the dense model, of the batch that `tokens` ran last."""
         return self.source.routed()
 
-    def output(self, batch_idx: int) -> Tensor:
-        """What the dense block made of a batch [B,n,h], on the CPU, if outputs are kept."""
-        return self._outputs[batch_idx]
-
     def on_fit_end(self, trainer: L.Trainer, pl_module: BlockPass) -> None:
         """Forget everything."""
         self._cache.clear()
-        self._outputs.clear()
+        self.inputs.clear()

@@ -31,19 +31,15 @@ def check_experts(model: nn.Module, facts: ModelFacts, method: Method) -> None:
         InputError: naming the option and the remedy.
     """
     found = next((linear for linear in facts.all_linears if linear.piece is not None), None)
-    if found is None or found.piece is None:
+    if found is None or found.piece is None or not method.correction.on:
         return
-    layer = model.get_submodule(f"{facts.blocks}.{found.block}.{found.piece.layer}")
-    weighed = "its experts read tokens times gates, and one that the dense model sends elsewhere has nothing to aim at"
-    for on, what, why in (
-        (method.correction.on and gates_inputs(layer), "correction.tau", weighed),
-        (method.reconstruct.on, "reconstruct.steps", f"experts, such as {found.full}, cannot have it"),
-    ):
-        if on:
-            name = found.piece.layer.rpartition(".")[2]
-            raise InputError(
-                f"{what} is above 0; {why}: set {what}: 0, or leave experts dense with exclude: ['{name}\\.']."
-            )
+    if gates_inputs(model.get_submodule(f"{facts.blocks}.{found.block}.{found.piece.layer}")):
+        layer = found.piece.layer.rpartition(".")[2]
+        raise InputError(
+            "correction.tau is above 0; its experts read tokens times gates, and one that the dense model sends "
+            "elsewhere has nothing to aim at: "
+            f"set correction.tau: 0, or leave experts dense with exclude: ['{layer}\\.']."
+        )
 
 
 def tell_of_rare_experts(report: Mapping[str, Mapping[str, Any]], method: Method) -> None:

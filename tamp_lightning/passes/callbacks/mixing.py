@@ -1,4 +1,4 @@
-"""Which mix of modalities serves a block best, judged by what it makes of text in samples that were held out."""
+"""Which of several ways of pruning a block serves it best, judged by what it makes of samples that were held out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tamp_lightning.checkpoint.linear import Linear
 from tamp_lightning.distributed.collectives import all_gather
 from tamp_lightning.errors import InputError
-from tamp_lightning.methods.tokens import ModalityMix
+from tamp_lightning.methods.trials import Trial
 from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
 
@@ -24,10 +24,10 @@ Solved = dict[Linear, tuple[Tensor, Tensor]]
 class Choice:
     """How a block is pruned."""
 
-    lam: float
-    """The weight of the other modalities that was chosen."""
+    value: float
+    """What was chosen."""
     solved: Solved
-    """The block as that weight prunes it."""
+    """The block as that prunes it."""
 
 
 @contextmanager
@@ -55,12 +55,12 @@ class MixChooser(PassCallback):
     """Prunes the current block once per candidate, and keeps the one with the smallest error.
 
     Args:
-        rule: the candidates, and which samples judge them.
-        solve: prunes the current block for a weight of the other modalities; changes nothing.
+        trial: the candidates, and which samples judge them.
+        solve: prunes the current block as a candidate says; changes nothing.
     """
 
-    def __init__(self, rule: ModalityMix, solve: Callable[[BlockPass, float], Solved]) -> None:
-        self.rule, self.solve = rule, solve
+    def __init__(self, trial: Trial, solve: Callable[[BlockPass, float], Solved]) -> None:
+        self.trial, self.solve = trial, solve
         self._choice: Choice | None = None
         self._candidates: dict[float, Solved] = {}
         self._errors: dict[float, dict[int, Tensor]] = {}
@@ -71,28 +71,28 @@ class MixChooser(PassCallback):
         return self._choice
 
     def wanted(self, now: Pass) -> bool:
-        """The pass that compares mixes."""
+        """The pass that compares them."""
         return now.stage == "mix"
 
     def pass_starts(self, pl_module: BlockPass) -> None:
         """Prune the block in every way."""
-        self._candidates = {lam: self.solve(pl_module, lam) for lam in self.rule.lambdas}
-        self._errors = {lam: {} for lam in self._candidates}
+        self._candidates = {value: self.solve(pl_module, value) for value in self.trial.values}
+        self._errors = {value: {} for value in self._candidates}
 
     @torch.no_grad()
     def batch_passed(self, pl_module: BlockPass, batch: object, batch_idx: int) -> None:
         """Compare what each candidate makes of the held-out samples with what the dense block makes of them."""
         current = pl_module.current
-        judges = [row for row, i in enumerate(current.ids.tolist()) if self.rule.judges(i)]
+        judges = [row for row, i in enumerate(current.ids.tolist()) if self.trial.judges(i)]
         if not judges:
             return
-        text = (current.counted & (current.modality == TEXT))[judges]
+        counted = current.counted & (current.modality == TEXT) if self.trial.by_text else current.counted
         wanted = pl_module.output[judges].double()
-        for lam, solved in self._candidates.items():
+        for value, solved in self._candidates.items():
             with swapped(pl_module.block, {linear: weight for linear, (weight, _) in solved.items()}):
                 off = pl_module.run(pl_module.index, current)[judges].double() - wanted
-            errors = torch.where(text[..., None], off.square(), 0).sum((1, 2))
-            self._errors[lam].update(zip(current.ids[judges].tolist(), errors, strict=True))
+            errors = torch.where(counted[judges][..., None], off.square(), 0).sum((1, 2))
+            self._errors[value].update(zip(current.ids[judges].tolist(), errors, strict=True))
 
     def pass_ends(self, pl_module: BlockPass) -> None:
         """Choose the smallest error; equal ones: the candidate named first.
@@ -100,15 +100,15 @@ class MixChooser(PassCallback):
         Raises:
             InputError: no sample was held out.
         """
-        own = {lam: {i: float(error) for i, error in errors.items()} for lam, errors in self._errors.items()}
+        own = {value: {i: float(error) for i, error in errors.items()} for value, errors in self._errors.items()}
         processes = all_gather(pl_module.partition, own)
-        found = {lam: {i: e for other in processes for i, e in other[lam].items()} for lam in own}
-        totals = {lam: sum(errors[i] for i in sorted(errors)) for lam, errors in found.items()}
+        found = {value: {i: e for other in processes for i, e in other[value].items()} for value in own}
+        totals = {value: sum(errors[i] for i in sorted(errors)) for value, errors in found.items()}
         if not any(found.values()):
             raise InputError(
-                "modality_mix.held_out leaves no calibration sample to judge by: "
+                f"{self.trial.section}.held_out leaves no calibration sample to judge by: "
                 "raise it or calibrate with more samples."
             )
-        lam = min(totals, key=totals.__getitem__)
-        self._choice = Choice(lam, self._candidates[lam])
+        best = min(totals, key=totals.__getitem__)
+        self._choice = Choice(best, self._candidates[best])
         self._candidates, self._errors = {}, {}

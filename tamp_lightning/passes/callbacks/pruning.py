@@ -15,18 +15,16 @@ from tamp_lightning.distributed.collectives import broadcast_bits
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics, mixed
-from tamp_lightning.methods.tokens import ModalityMix
 from tamp_lightning.ops.bits import pack_bits
 from tamp_lightning.ops.drift import TEXT
 from tamp_lightning.ops.masks import keep_where
 from tamp_lightning.passes.callbacks.dense import DenseTwin
 from tamp_lightning.passes.callbacks.experts import tell_of_rare_experts
-from tamp_lightning.passes.callbacks.mixing import MixChooser, Solved, swapped
+from tamp_lightning.passes.callbacks.mixing import MixChooser, Solved
 from tamp_lightning.passes.callbacks.statistics import WHOLE, Snapshot, StatisticsCollector
 from tamp_lightning.passes.contract import BlockPass, Pass, PassCallback
-from tamp_lightning.passes.reconstruction import reach, reconstruct
+from tamp_lightning.passes.reconstruction import Lesson, reconstruct
 from tamp_lightning.runs.plan import mask_row
-from tamp_lightning.stream.cache import CachedBatch
 
 
 class PruningCallback(PassCallback):
@@ -47,9 +45,8 @@ class PruningCallback(PassCallback):
 
     def __init__(self, method: Method, statistics: StatisticsCollector, dense: DenseTwin | None = None) -> None:
         self.method, self.statistics, self.dense = method, statistics, dense
-        rule = method.token_rule
         self._snapshots: list[Snapshot] = []
-        self.chooser = MixChooser(rule, self.solve) if isinstance(rule, ModalityMix) else None
+        self.chooser = MixChooser(method.trial, self.solve) if method.trial is not None else None
         self.masks: dict[str, Tensor] = {}
         self.report: dict[str, dict[str, Any]] = {}
         self.token_share: dict[str, list[float]] = {}
@@ -102,18 +99,18 @@ class PruningCallback(PassCallback):
         pl_module.stream.commit(pl_module.index, {linear.name: mask for linear, (_, mask) in solved.items()})
         self.statistics.clear()
 
-    def solve(self, pl_module: BlockPass, lam: float = 1.0) -> Solved:
+    def solve(self, pl_module: BlockPass, value: float | None = None) -> Solved:
         """New weight and mask of every linear of the current block; nothing is changed.
 
         The first process solves, all get its bits.
 
         Args:
             pl_module: whose current block is meant.
-            lam: weight of other modalities than text, where statistics are kept by modality.
+            value: of what is tried (`Method.trial`), if anything is.
         """
         linears, block = pl_module.stream.facts.linears[pl_module.index], pl_module.block
         if pl_module.partition.is_first:
-            solved = {linear: self._solve(pl_module, linear, lam) for linear in linears}
+            solved = {linear: self._solve(pl_module, linear, value) for linear in linears}
         else:
             weights = {linear: linear.weight(block).detach() for linear in linears}
             solved = {n: (torch.empty_like(w), torch.empty_like(w, dtype=torch.bool)) for n, w in weights.items()}
@@ -122,9 +119,11 @@ class PruningCallback(PassCallback):
         return solved
 
     @torch.no_grad()
-    def _solve(self, pl_module: BlockPass, linear: Linear, lam: float) -> tuple[Tensor, Tensor]:
+    def _solve(self, pl_module: BlockPass, linear: Linear, value: float | None) -> tuple[Tensor, Tensor]:
         full, weight = linear.full, linear.weight(pl_module.block)
-        kept = _planned(pl_module.plan, full)
+        tried = self.method.trial.constant if self.method.trial is not None else None
+        kept = pl_module.planned(full, value if tried == "width" else None)
+        lam = value if tried == "lambda" and value is not None else 1.0
         try:
             statistics = _joined(self.statistics.of(linear), lam)
             return self.method.solve(weight.detach(), statistics, kept)
@@ -132,26 +131,27 @@ class PruningCallback(PassCallback):
             raise InputError(str(error) if full in str(error) else f"{full}: {error}") from None
 
     def _place(self, pl_module: BlockPass, solved: Solved) -> None:
-        block = pl_module.block
+        block, options = pl_module.block, self.method.reconstruct
         weights = {linear: linear.weight(block) for linear in solved}
-        on = self.method.reconstruct.on
-        dense = {linear: weight.detach().clone() for linear, weight in weights.items()} if on else {}
+        if not (options.on and solved):
+            _put(weights, solved)
+            return
+        scales = pl_module.stream.scales(pl_module.index) if options.norms else []
+        names = dict.fromkeys([*(linear.parameter for linear in solved), *scales])
+        dense = {name: block.get_parameter(name).detach().clone() for name in names}
         _put(weights, solved)
-        if on and solved and not self._reconstruct(pl_module, solved, dense):
+        if not self._reconstruct(pl_module, solved, dense):
+            for name in scales:
+                block.get_parameter(name).data.copy_(dense[name])
             _put(weights, solved)
 
-    def _reconstruct(self, pl_module: BlockPass, solved: Solved, dense: Mapping[Linear, Tensor]) -> bool:
+    def _reconstruct(self, pl_module: BlockPass, solved: Solved, dense: dict[str, Tensor]) -> bool:
         """Whether it helped; otherwise the block is to be as the solver left it."""
-
-        def target(number: int, batch: CachedBatch, cut: nn.Module | None) -> Tensor:
-            if self.dense is not None:  # which keeps what whole blocks return
-                return self.dense.output(number).to(batch.hidden.device)
-            with swapped(pl_module.block, dense):
-                return reach(pl_module.block, batch, cut)
-
+        options, own = self.method.reconstruct, pl_module.cache
+        twin = self.dense.inputs if self.dense is not None else own
+        lesson = Lesson(twin if options.inputs == "dense" else own, twin, self.statistics.token_weights)
         masks = {linear: mask for linear, (_, mask) in solved.items()}
-        whole = self.dense is not None
-        before, after = reconstruct(pl_module, masks, target, self.method.reconstruct, whole=whole)
+        before, after = reconstruct(pl_module, pl_module.block, masks, dense, lesson, options)
         helped = after <= before
         for linear in solved:
             self.report[linear.full]["block_error"] = {"pruned": before, "reconstructed": after if helped else before}
@@ -167,7 +167,7 @@ class PruningCallback(PassCallback):
             if self.method.statistics == "hessian" and tokens < linear.shape[1]:
                 self.report[full]["fallback"] = self.method.fallback
         if self.chooser is not None:
-            self.report[full]["lambda"] = self.chooser.choice().lam
+            self.report[full][self.chooser.trial.constant] = self.chooser.choice().value
         self.masks[full] = pack_bits(mask)
         self.token_share[full] = use.share
 
@@ -197,9 +197,3 @@ def _joined(parts: Mapping[int, Statistics], lam: float) -> Statistics:
     if WHOLE in parts:
         return parts[WHOLE]
     return mixed(parts, {modality: 1.0 if modality == TEXT else lam for modality in parts})
-
-
-def _planned(plan: Mapping[str, int] | None, name: str) -> int:
-    if plan is None:
-        raise RuntimeError("no budget was allocated: AllocationCallback has to stand before PruningCallback")
-    return plan[name]

@@ -141,7 +141,8 @@ class ResumeCallback(L.Callback):
         if partition.processes > 1 and walks_on and 0 <= before < self._pruned:
             stream = pl_module.stream
             block = stream.load(before)
-            broadcast_bits(partition, (linear.weight(block).data for linear in stream.facts.linears[before]))
+            names = [*(linear.parameter for linear in stream.facts.linears[before]), *stream.scales(before)]
+            broadcast_bits(partition, (block.get_parameter(name).data for name in dict.fromkeys(names)))
 
     def _take_towers(self, pl_module: BlockPass) -> None:
         towers, stream = self.towers, pl_module.stream

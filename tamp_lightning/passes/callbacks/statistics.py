@@ -13,7 +13,7 @@ from tamp_lightning.distributed.collectives import all_gather, check_same, gathe
 from tamp_lightning.distributed.sums import OrderedSum
 from tamp_lightning.methods.method import Method
 from tamp_lightning.methods.statistics import Statistics
-from tamp_lightning.methods.tokens import Amia, ModalityMix, TokenContext
+from tamp_lightning.methods.tokens import Amia, TokenContext
 from tamp_lightning.ops.diversity import MODALITIES
 from tamp_lightning.ops.hessian import weighted_cross, weighted_gram
 from tamp_lightning.ops.stats import weighted_square_sum
@@ -107,6 +107,10 @@ class StatisticsCollector(PassCallback):
         drift: likewise.
         dense: the dense model beside the pruned one, where weights are corrected towards it.
         on_weights: is handed the token weights [B,n] of each linear of a batch.
+
+    Attributes:
+        token_weights: mean over the linears of the weights of a batch's tokens [B,n], by its number in this process;
+            empty unless reconstruction weighs by them.
     """
 
     def __init__(
@@ -124,8 +128,8 @@ class StatisticsCollector(PassCallback):
         self.clear()
 
     def wanted(self, now: Pass) -> bool:
-        """The pass that collects, if the solver reads any statistics."""
-        return now.collects and self.method.statistics != "nothing"
+        """The pass that collects, if the solver reads any statistics, or a dense model has to keep up."""
+        return now.collects and (self.method.statistics != "nothing" or self.dense is not None)
 
     def clear(self) -> None:
         """Forget the block."""
@@ -133,6 +137,7 @@ class StatisticsCollector(PassCallback):
         self._own, self._all = Matrices(), Matrices()
         self._count: int | Tensor = 0
         self._experts = ExpertStatistics(self.method)
+        self.token_weights: dict[int, Tensor] = {}
 
     def snapshot(self) -> Snapshot:
         """Hand out the block's statistics, samples added up, and forget it; `restore` undoes that."""
@@ -158,10 +163,13 @@ class StatisticsCollector(PassCallback):
         tokens = {**self.source.latest(), **{one: Tokens(own.hidden, own.outputs) for one, own in routed.items()}}
         twins = self.dense.tokens(pl_module, batch_idx) if self.dense else {}
         beside = self.dense.routed() if self.dense else {}
-        self._count = context.valid.sum() + self._count
+        if self.method.statistics == "nothing":
+            return
         self._samples.update(pl_module.current.ids.tolist())
         partition = pl_module.partition
-        step = _Step(context, pl_module.current.ids, partition.leaf(partition.own[batch_idx]), {})
+        ids = pl_module.current.ids
+        step = _Step(context, ids, partition.leaf(partition.own[batch_idx]), self._learnt_from(ids, context.valid), {})
+        self._count = step.everything.sum() + self._count
         # all at once, so that no two share an id because one is gone already
         weighed = self._weights(context, tokens, pl_module.stream.facts.attends(pl_module.index))
         for linear, weights in weighed.items():
@@ -175,6 +183,8 @@ class StatisticsCollector(PassCallback):
                 self._add_matrices(step, linear, tokens[linear], weights, twins.get(linear))
         if self.on_weights:
             self.on_weights(pl_module, weighed)
+        if self.method.reconstruct.on and self.method.reconstruct.weigh == "rule" and weighed:
+            self.token_weights[batch_idx] = torch.stack([own.float() for own in weighed.values()]).mean(0)
 
     def pass_ends(self, pl_module: BlockPass) -> None:
         """Put the statistics of all processes together: sums by sample in each, second moments in the first alone.
@@ -228,12 +238,18 @@ class StatisticsCollector(PassCallback):
 
     def _parts(self, step: _Step, weights: Tensor) -> dict[int, Tensor]:
         """Token weights of each part that is summed up by itself."""
-        rule = self.method.token_rule
-        if not isinstance(rule, ModalityMix):
-            return {WHOLE: weights}
-        learns = torch.tensor([not rule.judges(i) for i in step.ids.tolist()], device=weights.device)
-        modality = step.context.modality
-        return {m: weights & (modality == m) & learns[:, None] for m in range(len(MODALITIES))}
+        trial, own = self.method.trial, self._learnt_from(step.ids, weights)
+        if trial is None or trial.constant != "lambda":
+            return {WHOLE: own}
+        return {m: own & (step.context.modality == m) for m in range(len(MODALITIES))}
+
+    def _learnt_from(self, ids: Tensor, weights: Tensor) -> Tensor:
+        """Token weights without those of samples that are held out."""
+        trial = self.method.trial
+        if trial is None:
+            return weights
+        learns = torch.tensor([not trial.judges(i) for i in ids.tolist()], device=weights.device)
+        return torch.where(learns[:, None], weights, torch.zeros_like(weights))
 
     def _add_diagonal(self, step: _Step, linear: Linear, tokens: Tokens, weights: Tensor) -> None:
         key, ids = id(tokens.inputs), step.ids
@@ -255,11 +271,12 @@ class StatisticsCollector(PassCallback):
             for part, own in step.parts[id(weights)].items():
                 _sum(self._own.grams, (linear, part)).add(step.leaf, weighted_gram(inputs, own))
             if twin is not None:
-                _sum(self._own.crosses, linear).add(step.leaf, weighted_cross(twin.inputs, inputs, weights))
+                own = step.parts[id(weights)][WHOLE]
+                _sum(self._own.crosses, linear).add(step.leaf, weighted_cross(twin.inputs, inputs, own))
         if not self.method.blends or weights is step.context.valid:
             return
         if self._all.share(linear, step.leaders.setdefault((id(inputs), 0), linear)):
-            _sum(self._all.grams, (linear, WHOLE)).add(step.leaf, weighted_gram(inputs, step.context.valid))
+            _sum(self._all.grams, (linear, WHOLE)).add(step.leaf, weighted_gram(inputs, step.everything))
 
     def of(self, linear: Linear) -> dict[int, Statistics]:
         """Statistics of a linear's inputs, by part: everything under `WHOLE`, or one entry per modality.
@@ -314,6 +331,8 @@ class _Step:
     context: TokenContext
     ids: Tensor
     leaf: int
+    everything: Tensor
+    """Tokens [B,n] that are no padding, of samples that are not held out."""
     parts: dict[int, dict[int, Tensor]]
     rows: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     leaders: dict[tuple[int, int], Linear] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -259,23 +260,36 @@ def test_correction_aims_at_what_an_expert_gives_in_the_dense_model(gates: bool)
     assert tried > 4
 
 
-@pytest.mark.parametrize(
-    ("family", "method", "why"),
-    [
-        (
-            "llama4_moe",
-            Method(solver="sparsegpt", correction=Correction(0.5)),
-            "correction.tau is above 0; its experts read",
-        ),
-        ("qwen3_vl_moe", Method(reconstruct=Reconstruct(1)), "reconstruct.steps is above 0; experts, such as"),
-    ],
-)
-def test_what_experts_cannot_have_is_refused_first(family: str, method: Method, why: str) -> None:
-    family = WITH_EXPERTS[family]
-    with pytest.raises(ValueError, match=rf"{why} .*exclude: \['experts"):
+def test_what_experts_cannot_have_is_refused_first() -> None:
+    method, family = Method(solver="sparsegpt", correction=Correction(0.5)), WITH_EXPERTS["llama4_moe"]
+    with pytest.raises(ValueError, match=r"correction\.tau is above 0; its experts read .*exclude: \['experts"):
         run(MemoryStream(family.make()), method, family.batches())
     attention = MemoryStream(family.make(), Selection(exclude=[r"experts\."]))
     assert run(attention, method, family.batches()).sparsity == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl_moe", "llama4_moe"])
+def test_experts_are_reconstructed_under_their_masks(name: str, tmp_path: Any) -> None:
+    family, models = WITH_EXPERTS[name], [WITH_EXPERTS[name].make() for _ in range(2)]
+    plain = Method(0.6, tokens="all", allocation="uniform")
+    method = replace(plain, reconstruct=Reconstruct(6, 1e-3, norms=True))
+    before = run(MemoryStream(models[0]), plain, family.batches())
+    stream = MemoryStream(models[1])
+    after = run(stream, method, family.batches())
+    first = [name for name in before.linears if name.startswith(f"{stream.facts.blocks}.0.")]
+    assert first
+    assert all(hashes(before)[name] == hashes(after)[name] for name in first)
+    moved, masks = set(), masks_of(after)
+    for linear in stream.facts.all_linears:
+        own, other = (linear.weight(m.get_submodule(f"{stream.facts.blocks}.{linear.block}")) for m in models[::-1])
+        assert not own[~torch.from_numpy(masks[linear.full])].any()
+        moved |= set() if torch.equal(own, other) else {(linear.block, linear.piece is not None)}
+    assert (0, True) in moved
+    if name == "qwen3_vl_moe":
+        family.make().save_pretrained(tmp_path / "dense")
+        run(DiskStream(tmp_path / "dense", tmp_path / "out"), method, family.batches())
+        written = type(models[1]).from_pretrained(tmp_path / "out")
+        assert all(map(torch.equal, written.state_dict().values(), models[1].state_dict().values()))
 
 
 def test_a_modality_that_never_reaches_its_experts_is_an_error() -> None:

@@ -51,5 +51,5 @@ def test_a_linear_that_no_token_reaches_is_named(method):
 
 def test_one_token_samples_have_nothing_to_compare():
     batch = {"input_ids": torch.tensor([[5], [6]])}
-    with pytest.raises(ValueError, match="das has nothing to compare in 2 samples"):
+    with pytest.raises(ValueError, match="nothing to compare in 2 samples"):
         run(make_llama(), CalibrationData.from_batches([batch]), Method())
