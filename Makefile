@@ -82,10 +82,12 @@ lock: ## write requirements/lock.txt anew from the newest versions (then run the
 test-all: $(READY) ## every test; those for a GPU are skipped without one
 	$(PYTEST) $(ARGS)
 
+# No test runs perf/, so at least the names it uses have to exist.
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=perf $(BIN)/mypy perf $(addprefix --disable-error-code=,arg-type misc list-item index var-annotated call-arg)
 
 docs: $(READY) ## these pages and an API reference from docstrings, as a site in site/
 	@$(PIP) $(CONSTRAINTS) -c $(VENV)/torch.txt -e '.[docs]'

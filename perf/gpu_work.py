@@ -78,7 +78,7 @@ def forwards(bed: Bed, samples: int, size: int) -> dict[str, Any]:
             valid = batch["valid"].to(device())
             hidden, calls = record_calls(stream.model, stream.facts.blocks, {**inputs, "attention_mask": valid.long()})
             blocks = list(stream.model.get_submodule(stream.facts.blocks).children())
-            ready.append((hidden, calls.lean(blocks, valid)))
+            ready.append((hidden, calls.drop_causal_mask(blocks, valid)))
         embedded = wait() - start
         passing = reading = 0.0
         for index in range(len(stream.facts.linears)):

@@ -73,7 +73,8 @@ def bare_forwards(folder: Path, samples: int) -> float:
     for batch in inputs:
         valid = batch.pop("valid")
         hidden, calls = record_calls(stream.model, stream.facts.blocks, {**batch, "attention_mask": valid.long()})
-        ready.append((hidden, calls.lean(list(stream.model.get_submodule(stream.facts.blocks).children()), valid)))
+        blocks = list(stream.model.get_submodule(stream.facts.blocks).children())
+        ready.append((hidden, calls.drop_causal_mask(blocks, valid)))
     start = time.perf_counter()
     for _ in range(2):
         for hidden, calls in ready:
