@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,16 +41,21 @@ class Example:
     position: int
     messages: list[dict[str, Any]] = field(default_factory=list)
     images: list[Image.Image] = field(default_factory=list)
-    videos: list[np.ndarray] = field(default_factory=list)
-    """uint8 [frames, height, width, 3] each."""
-    sounds: list[np.ndarray] = field(default_factory=list)
-    """float32 [samples] each."""
+    videos: list[np.ndarray | dict[str, Any]] = field(default_factory=list)
+    """uint8 [frames, height, width, 3] each, or the file for a processor that opens files itself."""
+    sounds: list[np.ndarray | Path] = field(default_factory=list)
+    """float32 [samples] each, or the file."""
     bad: str | None = None
 
 
 def accepts(processor: ProcessorMixin, kind: Kind) -> bool:
     """Whether a processor takes pictures, videos or sounds."""
-    return getattr(processor, PARTS[kind], None) is not None
+    return opens_media(processor) or getattr(processor, PARTS[kind], None) is not None
+
+
+def opens_media(processor: ProcessorMixin) -> bool:
+    """Whether a processor reads files itself, as VideoLLaMA2's does: a video with its sound, at frames of its own."""
+    return getattr(processor, "opens_media", False)
 
 
 def check_accepts(benchmark: Benchmark, items: Items, processor: ProcessorMixin, frames_as_pictures: bool) -> None:
@@ -127,6 +133,10 @@ class Examples(Dataset[Example]):
         """Append a video to the example; what stands before its question."""
         if isinstance(media.content, bytes) or callable(media.content):
             raise BadMedia("a video has to be a file")
+        if opens_media(self.processor) and media.content.is_file():
+            example.videos.append({"video": media.content, "start": media.start, "end": media.end})
+            parts.append("video")
+            return self._subtitles(item, media)
         frames = read_frames(media.content, self.frames, media.start, media.end)
         if self.frames_as_pictures:
             example.images += frames.pictures
@@ -137,16 +147,21 @@ class Examples(Dataset[Example]):
         if self.benchmark.sound and accepts(self.processor, "audio"):
             example.sounds.append(self._sound(media))
             parts.append("audio")
-        return self._subtitles(item, frames)
+        return self._subtitles(item, media, frames)
 
-    def _subtitles(self, item: Item, frames: Frames) -> str:
+    def _subtitles(self, item: Item, media: Media, frames: Frames | None = None) -> str:
         if not self.benchmark.subtitles:
             return ""
+        count = getattr(self.processor, "num_frames", self.frames)
+        frames = frames or read_frames(Path(_content(media)), count, media.start, media.end)
         lines = read_subtitles(item.subtitles) if item.subtitles else []
         return SUBTITLES.format(subtitles_at(lines, frames.times))
 
-    def _sound(self, media: Media) -> np.ndarray:
-        return read_sound(_content(media), self.processor.feature_extractor.sampling_rate)
+    def _sound(self, media: Media) -> np.ndarray | Path:
+        content = _content(media)
+        if opens_media(self.processor):
+            return content if isinstance(content, Path) else read_sound(content, self.processor.sampling_rate)  # type: ignore[attr-defined]
+        return read_sound(content, self.processor.feature_extractor.sampling_rate)
 
 
 def _content(media: Media) -> Any:

@@ -66,6 +66,11 @@ class Videollama2Processor(ProcessorMixin):
         chat_template: Jinja template; None = Qwen2's with the tags in front.
     """
 
+    opens_media = True
+    """Pictures, videos and sounds may be given as files."""
+    sampling_rate = sound.SAMPLE_RATE
+    """Of sounds that are given as samples."""
+
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
