@@ -133,10 +133,13 @@ class Examples(Dataset[Example]):
         """Append a video to the example; what stands before its question."""
         if isinstance(media.content, bytes) or callable(media.content):
             raise BadMedia("a video has to be a file")
-        if opens_media(self.processor) and media.content.is_file():
+        if opens_media(self.processor) and media.content.is_file() and not self.frames_as_pictures:
             example.videos.append({"video": media.content, "start": media.start, "end": media.end})
             parts.append("video")
-            return self._subtitles(item, media)
+            if not self.benchmark.subtitles:
+                return ""
+            count = self.processor.num_frames  # type: ignore[attr-defined]
+            return self._subtitles(item, read_frames(media.content, count, media.start, media.end))
         frames = read_frames(media.content, self.frames, media.start, media.end)
         if self.frames_as_pictures:
             example.images += frames.pictures
@@ -147,21 +150,20 @@ class Examples(Dataset[Example]):
         if self.benchmark.sound and accepts(self.processor, "audio"):
             example.sounds.append(self._sound(media))
             parts.append("audio")
-        return self._subtitles(item, media, frames)
+        return self._subtitles(item, frames)
 
-    def _subtitles(self, item: Item, media: Media, frames: Frames | None = None) -> str:
+    def _subtitles(self, item: Item, frames: Frames) -> str:
         if not self.benchmark.subtitles:
             return ""
-        count = getattr(self.processor, "num_frames", self.frames)
-        frames = frames or read_frames(Path(_content(media)), count, media.start, media.end)
         lines = read_subtitles(item.subtitles) if item.subtitles else []
         return SUBTITLES.format(subtitles_at(lines, frames.times))
 
     def _sound(self, media: Media) -> np.ndarray | Path:
         content = _content(media)
-        if opens_media(self.processor):
-            return content if isinstance(content, Path) else read_sound(content, self.processor.sampling_rate)  # type: ignore[attr-defined]
-        return read_sound(content, self.processor.feature_extractor.sampling_rate)
+        if opens_media(self.processor) and isinstance(content, Path):
+            return content
+        hears: Any = self.processor if opens_media(self.processor) else self.processor.feature_extractor
+        return read_sound(content, hears.sampling_rate)
 
 
 def _content(media: Media) -> Any:

@@ -35,6 +35,11 @@ def test_a_video_comes_with_its_sound(processor, clips):
     assert set(inputs["mm_token_type_ids"].flatten().tolist()) == {0, 2, 3}
 
 
+def test_frames_are_pictures_where_they_are_asked_for(processor, clips):
+    example = Examples(BENCHMARKS["videomme"], clips, [0], processor, frames=3, frames_as_pictures=True)[0]
+    assert (len(example.images), example.videos) == (3, [])
+
+
 def test_subtitles_are_of_the_frames_that_the_processor_takes(processor, clips, tmp_path):
     lines = tmp_path / "one.srt"
     lines.write_text("1\n00:00:00,000 --> 00:10:00,000\nspoken\n")
