@@ -34,7 +34,14 @@ def option_table(name: str) -> str:
 
 
 def descriptions(section: type) -> dict[str, str]:
-    """What stands under each field in a dataclass's source."""
+    """What stands under each field in a dataclass's source, and in those that it extends."""
+    found: dict[str, str] = {}
+    for known in filter(is_dataclass, reversed(section.__mro__)):
+        found |= _own_descriptions(known)
+    return found
+
+
+def _own_descriptions(section: type) -> dict[str, str]:
     definition = ast.parse(textwrap.dedent(inspect.getsource(section))).body[0]
     assert isinstance(definition, ast.ClassDef)
     return {

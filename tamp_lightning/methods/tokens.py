@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor
 from tamp_lightning.errors import InputError
 from tamp_lightning.methods.trials import Trial, check_trial
 from tamp_lightning.ops.drift import TEXT, select_drifted
-from tamp_lightning.ops.gram import Precision
 from tamp_lightning.ops.tokens import Picking, select_representative
 from tamp_lightning.registry import Registry
 
@@ -80,27 +79,11 @@ class All:
 
 @TOKENS.register("amia")
 @dataclass(frozen=True)
-class Amia:
+class Amia(Picking):
     """Only tokens that represent the sample, chosen by attention and similarity (TAMP section 3.3)."""
 
-    neighbors: int = 3
-    """Nearest tokens with which a token exchanges attention; at least 0."""
-    forward_decay: float = 1.0
-    """How fast attention received from a neighbour falls with cosine distance; at least 0."""
-    reverse_decay: float = 0.2
-    """How fast the penalty on a picked token's neighbours falls with cosine distance; at least 0."""
-    bandwidth: float = 1.0
-    """Sigma of the Gaussian kernel that compares picked tokens with all tokens; above 0."""
-    threshold: float = 0.1
-    """Picking stops at squared MMD < threshold * sqrt(1 - density); smaller picks more tokens."""
-    positive_only: bool = False
-    """Density over positive cosines only within a modality, as the released code does; slower."""
     per: Literal["linear", "input", "block"] = "linear"
     """Tokens are chosen for each linear, once for all that read the same input, or once for the block; faster."""
-    max_tokens: int | None = None
-    """Choose among so many tokens of a sample, those the last one attends to most; at least 1. Default: all."""
-    precision: Precision = "exact"
-    """Of the products of tokens: exact, or float32 outputs rounded to tf32 (on a GPU) or bf16 first."""
 
     title: ClassVar[str] = "AMIA"
     says: ClassVar[str] = "the tokens that represent a sample count, found by attention and similarity"
@@ -156,8 +139,7 @@ class Amia:
     def _select(self, context: TokenContext, outputs: Sequence[Tensor]) -> Tensor:
         if context.attention is None:
             raise InputError("the token rule amia got no attention; collect it or use tokens: all.")
-        rule = Picking(**{f.name: getattr(self, f.name) for f in fields(Picking)})  # of the same names
-        return select_representative(outputs, context.attention, context.modality, rule, valid=context.valid)
+        return select_representative(outputs, context.attention, context.modality, self, valid=context.valid)
 
 
 @TOKENS.register("text_only")

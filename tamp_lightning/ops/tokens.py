@@ -22,21 +22,21 @@ class Picking:
     """How `select_representative` picks tokens."""
 
     neighbors: int = 3
-    """Number of nearest tokens, itself excluded, that a token exchanges attention with."""
+    """Nearest tokens with which a token exchanges attention; at least 0."""
     forward_decay: float = 1.0
-    """Neighbours add exp(-forward_decay * cosine distance) of their attention."""
+    """How fast attention received from a neighbour falls with cosine distance; at least 0."""
     reverse_decay: float = 0.2
-    """A pick takes exp(-reverse_decay * cosine distance) of its value from its neighbours."""
+    """How fast the penalty on a picked token's neighbours falls with cosine distance; at least 0."""
     bandwidth: float = 1.0
-    """Sigma of the Gaussian kernel exp(-|u_i - u_k|^2 / (2 sigma^2)) on unit tokens."""
+    """Sigma of the Gaussian kernel that compares picked tokens with all tokens; above 0."""
     threshold: float = 0.1
-    """Coefficient of the stopping rule; smaller picks more tokens."""
+    """Picking stops at squared MMD < threshold * sqrt(1 - density); smaller picks more tokens."""
     positive_only: bool = False
-    """Density as in the reference code (see `ops.diversity.modality_cosine`)."""
+    """Density over positive cosines only within a modality, as the released code does; slower."""
     max_tokens: int | None = None
-    """Choose among so many tokens of each sample, those of most attention, as if there were no others."""
+    """Choose among so many tokens of a sample, those the last one attends to most; at least 1. Default: all."""
     precision: Precision = "exact"
-    """Of the products behind the cosines (`ops.gram.cosine_gram`)."""
+    """Of the products of tokens: exact, or float32 outputs rounded to tf32 (on a GPU) or bf16 first."""
 
 
 AS_PUBLISHED = Picking()

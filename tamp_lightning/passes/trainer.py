@@ -148,8 +148,7 @@ def check_pattern(stream: Stream, method: Method) -> None:
     Raises:
         InputError: naming the linear.
     """
-    shapes = linear_shapes(stream)
-    method.check(shapes)
+    method.check(linear_shapes(stream))
     check_experts(stream.model, stream.facts, method)
     if stream.facts.towers:
         towers = stream.towers.method(method)
